@@ -1,0 +1,43 @@
+# `make train` and `make test` each do all that they need on a machine with Python 3.10+, git and make.
+# The same by hand: python3 -m venv .venv && .venv/bin/pip install -e '.[dev,export]' && .venv/bin/python -m gradnorm_plugin setup
+
+PYTHON ?= python3
+ARGS ?=
+TESTS ?= tests
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@echo '  make train ARGS="--epochs 50"   passes flags to the training; make test TESTS=tests/test_labels.py runs one file'
+
+# The stamp is written last: an installation that was cut short is taken up again.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "ERROR: Python 3.10 or later is needed: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@# One command, so that pip chooses versions of torch and torchvision that belong together
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[dev,export]'
+	@# opencv-python needs the system's libGL, which servers lack; the headless build takes its files' place there
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps opencv-python-headless
+	@touch $@
+
+setup: $(STAMP) ## make .venv, install, fetch and patch yolov5/
+	@$(BIN)/python -m gradnorm_plugin setup
+
+train: setup ## train on data/joint.yaml (generated if it is not there)
+	$(BIN)/python train_joint_gradnorm_fixed.py $(ARGS)
+
+lint: $(STAMP) ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: setup lint ## check style and run the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+clean: ## remove .venv and caches; yolov5/, runs/ and datasets/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info .yolov5-setup-*
+	find gradnorm_plugin tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""The command line: names the commands, hands the rest of the line on, and turns expected errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+from gradnorm_plugin.upstream.errors import CheckoutError
+
+# command -> (module, function of the rest of the line, help); imported when called: `setup` needs no other library.
+_COMMANDS = {
+    "train": (
+        "gradnorm_plugin.training.run",
+        "main",
+        "train on both tasks (flags: train --help)",
+    ),
+    "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage."""
+    line = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
+            module, function, _ = _COMMANDS[line[0]]
+            getattr(import_module(module), function)(line[1:])
+        else:
+            _parser().parse_args(line)
+            _setup()
+    except CheckoutError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(message: str) -> NoReturn:
+    """End the program with status 1 and one line on stderr."""
+    prefix = "\033[31m\033[1mERROR:\033[0m" if sys.stderr.isatty() else "ERROR:"
+    print(f"{prefix} {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _setup() -> None:
+    from gradnorm_plugin.upstream.install import setup
+
+    setup()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yolov5-gradnorm",
+        description="Joint detection and image classification for YOLOv5, balanced by GradNorm.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    commands.add_parser("setup", help="fetch YOLOv5 into yolov5/ and patch it (standard library and git only)")
+    for name, (_, _, text) in _COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("yolov5-gradnorm")
+    except PackageNotFoundError:
+        return "not installed: running from its folder"

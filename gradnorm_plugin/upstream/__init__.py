@@ -1,0 +1,1 @@
+"""Upstream YOLOv5: its genuine checkout (`checkout`, `install`), our patches (`patching`), the one door (`gateway`)."""
