@@ -1,0 +1,127 @@
+"""The patches to upstream: they explain themselves, apply to the genuine tree, and do what they say."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
+from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.patching import patch_files, touched_files
+from gradnorm_plugin.upstream.pinned import COMMIT
+
+dataloaders, general = upstream("utils.dataloaders"), upstream("utils.general")
+
+PATCHES = patch_files(REPOSITORY)
+ONE_HOT = ["0 1 0", "1", "1 0", "0 1", "0 0 0 0 1", "1 0 0 0 0", "0 0 0 1 0 0 0", "0 1 0\n\n", "0 1 0\n  \t\n"]
+BOXES = "0 0.5 0.5 0.25 0.25\n1 0.25 0.25 0.125 0.5\n"
+
+
+def git(folder: Path, *arguments: str) -> bytes:
+    return subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_opens_with_an_explanation(patch: Path) -> None:
+    explanation = patch.read_text(encoding="utf-8").partition("diff --git ")[0]
+    assert len(explanation.split()) > 30 and explanation.endswith(".\n\n")
+
+
+def test_they_apply_in_order_to_the_genuine_tree_and_come_off_one_by_one(tmp_path: Path) -> None:
+    checkout = find_checkout()
+    if not (checkout / ".git").exists() or git(checkout, "rev-parse", "HEAD").decode().strip() != COMMIT:
+        pytest.skip(f"YOLOV5_DIR={checkout} is not at the pinned commit")
+    touched = {name for patch in PATCHES for name in touched_files(patch)}
+    for name in touched:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(git(checkout, "cat-file", "blob", f"HEAD:{name}"))
+    git(tmp_path, "init", "--quiet")
+    for patch in PATCHES:
+        git(tmp_path, "apply", "--whitespace=error-all", str(patch))
+    for patch in PATCHES:
+        git(tmp_path, "apply", "--reverse", "--check", str(patch))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in touched:
+            if name.endswith(".py"):
+                compile((tmp_path / name).read_text(encoding="utf-8"), name, "exec")
+
+
+def read_labels(folder: Path, text: str) -> tuple[Any, ...]:
+    """Upstream's own reader: boxes, and its counts of missing, found, empty and corrupt files."""
+    Image.new("RGB", (64, 64)).save(folder / "image.png")
+    (folder / "image.txt").write_text(text, encoding="utf-8")
+    result = dataloaders.verify_image_label((str(folder / "image.png"), str(folder / "image.txt"), ""))
+    return result[1], *result[4:8]
+
+
+@pytest.mark.parametrize("one_hot", ONE_HOT)
+def test_reader_leaves_out_the_class_of_the_image(tmp_path: Path, one_hot: str) -> None:
+    plain_boxes, *plain_counts = read_labels(tmp_path, BOXES)
+    assert plain_boxes.shape == (2, 5) and plain_counts == [0, 1, 0, 0]
+    for between in ("", "\n", "  \n\n"):
+        boxes, *counts = read_labels(tmp_path, BOXES + between + one_hot)
+        np.testing.assert_array_equal(boxes, plain_boxes)
+        assert counts == plain_counts
+
+
+@pytest.mark.parametrize("one_hot", ONE_HOT)
+def test_reader_takes_an_image_of_which_only_the_class_is_known_for_background(tmp_path: Path, one_hot: str) -> None:
+    boxes, missing, _, empty, corrupt = read_labels(tmp_path, "\n" + one_hot)
+    assert boxes.shape == (0, 5) and (missing, empty, corrupt) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("last", ["1 0.5 0.5 1 1", "0 1 1", "0 0 0", "0 2 0", "0 1.0 0", "x"])
+def test_reader_treats_any_other_last_line_as_before(tmp_path: Path, last: str) -> None:
+    boxes, _, _, _, corrupt = read_labels(tmp_path, BOXES + last)
+    assert corrupt == (last != "1 0.5 0.5 1 1") and (boxes is None or len(boxes) == 3)
+
+
+def test_cache_of_the_unpatched_reader_is_not_trusted() -> None:
+    assert dataloaders.LoadImagesAndLabels.cache_version != 0.6
+
+
+@pytest.mark.parametrize("name", ["rotated.jpg", "rotated.png"])
+def test_size_of_a_rotated_photograph_is_the_upright_one(tmp_path: Path, name: str) -> None:
+    image = Image.new("RGB", (40, 20))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / name, exif=exif)
+    assert dataloaders.exif_size(Image.open(tmp_path / name)) == (20, 40)
+
+
+def test_requirements_that_are_not_met_are_named_and_nothing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(general.LOGGER, "warning", said.append)
+    monkeypatch.setattr(general, "check_output", pytest.fail)
+    monkeypatch.setattr(subprocess, "Popen", pytest.fail)
+    file = tmp_path / "requirements.txt"
+    file.write_text("# base\n\nnumpy>=1.18.5\nno-such-thing>=2  # why\nleft-out\ntorch>=99\n", encoding="utf-8")
+    assert not general.check_requirements(file, exclude=("left-out",))
+    assert '"no-such-thing>=2" "torch>=99"' in said[0] and "numpy" not in said[0] and "left-out" not in said[0]
+    assert general.check_requirements(("numpy", "opencv-python>=4.5.4"), install=True, cmds="-U")
+    assert len(said) == 1
+
+
+def test_a_font_that_cannot_be_fetched_is_replaced_after_one_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    def no_host(*_: Any, **__: Any) -> None:
+        attempts.append(1)
+        raise socket.gaierror("no network in this test")
+
+    monkeypatch.setattr(general, "CONFIG_DIR", tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", no_host)
+    fonts = {general.check_font("Arial.Unicode.ttf", progress=progress) for progress in (True, False)}
+    assert fonts == {Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"}
+    assert len(attempts) == 1 and not list(tmp_path.iterdir())

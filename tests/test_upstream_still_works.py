@@ -1,0 +1,174 @@
+"""Promise 6 of the design: upstream's own scripts run on plain detection data, with this package and without it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from upstream_data import CLASS_NAMES, write_plain_dataset
+
+from gradnorm_plugin.upstream.checkout import find_checkout
+
+SIZE = 64
+TASK_SCRIPTS = [f"{task}/{name}.py" for task in ("classify", "segment") for name in ("train", "val", "predict")]
+DRIVER = Path(__file__).with_name("upstream_driver.py")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the commands left: their folder, and for each whether it ended well and what it printed."""
+
+    folder: Path
+    with_package: bool
+    ended_well: dict[str, bool]
+    output: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "runs" / "train" / "weights"
+
+    def check(self, name: str) -> str:
+        """The output of a command that must have ended well."""
+        assert self.ended_well[name], self.output[name]
+        return self.output[name]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["with package", "without package"])
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    folder = tmp_path_factory.mktemp("upstream")
+    data, best = write_plain_dataset(folder / "data"), folder / "runs" / "train" / "weights" / "best"
+    common = ["--imgsz", str(SIZE), "--project", str(folder / "runs")]
+    validate = ["--data", str(data), "--workers", "0", *common]
+    detect = ["--source", str(folder / "data" / "images" / "val"), "--conf-thres", "0.001", "--save-txt", *common]
+    train = ["--data", str(data), "--cfg", "yolov5n.yaml", "--workers", "0", *common]
+    plots = ["--noplots"] if request.param else []  # once is enough, they take half of the time
+    commands = {
+        "train": (
+            "train.py",
+            [*train, "--weights", "", "--epochs", "1", "--batch-size", "4", "--name", "train", *plots],
+        ),
+        "val": ("val.py", [*validate, "--weights", f"{best}.pt", "--name", "val"]),
+        "detect": ("detect.py", [*detect, "--weights", f"{best}.pt", "--name", "detect"]),
+        "export": ("export.py", ["--imgsz", str(SIZE), "--weights", f"{best}.pt", "--include", "onnx", "torchscript"]),
+        "val onnx": ("val.py", [*validate, "--weights", f"{best}.onnx", "--batch-size", "1", "--name", "val_onnx"]),
+        "detect onnx": ("detect.py", [*detect, "--weights", f"{best}.onnx", "--name", "detect_onnx"]),
+        "missing weights": ("train.py", [*train, "--weights", "yolov5s.pt", "--name", "missing"]),
+        **{script: (script, None) for script in TASK_SCRIPTS},
+    }
+    return _run(folder, commands, with_package=request.param)
+
+
+def _run(folder: Path, commands: dict[str, tuple[str, list[str] | None]], with_package: bool) -> Session:
+    checkout = find_checkout()
+    steps = [{"name": n, "script": str(checkout / s), "arguments": a} for n, (s, a) in commands.items()]
+    (folder / "commands.json").write_text(json.dumps(steps), encoding="utf-8")
+    (folder / "config").mkdir()
+    arguments = [str(folder / "commands.json"), *(["--without-plugin"] if not with_package else [])]
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(DRIVER.parents[1]),
+        "PYTHONUNBUFFERED": "1",
+        "YOLOV5_CONFIG_DIR": str(folder / "config"),
+    }
+    process = subprocess.run(
+        [sys.executable, str(DRIVER), *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=300,
+    )
+    parts = re.split(r"^@@ (.+) (ok|failed)$", process.stdout, flags=re.MULTILINE)
+    outputs, names, results = parts[0:-1:3], parts[1::3], parts[2::3]
+    assert names == list(commands), process.stdout
+    ended_well = dict(zip(names, (result == "ok" for result in results), strict=True))
+    return Session(folder, with_package, ended_well, dict(zip(names, outputs, strict=True)))
+
+
+def test_train_leaves_weights_and_results(session: Session) -> None:
+    session.check("train")
+    with open(session.weights.parent / "results.csv", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file, skipinitialspace=True)
+    losses = [float(value) for name, value in row.items() if name.strip().endswith("_loss")]
+    assert len(losses) == 6 and all(0 < loss < 10 for loss in losses)
+    assert (session.weights / "best.pt").stat().st_size > 1e6
+
+
+def test_train_draws_every_plot(session: Session) -> None:
+    session.check("train")
+    plots = {"results.png", "confusion_matrix.png", "labels.jpg", "train_batch0.jpg", "val_batch0_pred.jpg"}
+    curves = {f"{name}_curve.png" for name in ("F1", "PR", "P", "R")}
+    drawn = {path.name for path in session.weights.parent.iterdir()} & (plots | curves)
+    assert drawn == (set() if session.with_package else plots | curves)
+
+
+@pytest.mark.parametrize("name", ["train", "val", "detect", "export", "val onnx", "detect onnx"])
+def test_nothing_on_screen_is_a_warning_or_a_traceback(session: Session, name: str) -> None:
+    noise = re.findall(r"Traceback|\w+Warning\b|requirements:|failure", session.check(name))
+    assert not noise, session.output[name]
+
+
+@pytest.mark.parametrize("name", ["val", "val onnx"])
+def test_val_reports_every_class(session: Session, name: str) -> None:
+    rows = re.findall(r"^\s+(all|red|blue)\s+(\d+)\s+(\d+)((?:\s+[\d.e-]+){4})$", session.check(name), re.MULTILINE)
+    assert {row[0]: row[2] for row in rows} == {"all": "8", "red": "4", "blue": "4"}
+
+
+@pytest.mark.parametrize("name", ["detect", "detect onnx"])
+def test_detect_draws_every_image_and_writes_its_boxes(session: Session, name: str) -> None:
+    session.check(name)
+    folder = session.folder / "runs" / name.replace(" ", "_")
+    assert {path.stem for path in folder.glob("*.jpg")} == {"0", "1", "2", "3"}
+    for file in (folder / "labels").glob("*.txt"):
+        boxes = np.loadtxt(file, ndmin=2)
+        assert boxes.shape[1] == 5 and set(boxes[:, 0]) <= set(CLASS_NAMES)
+
+
+def test_export_writes_one_onnx_file_of_the_opset_asked_for(session: Session) -> None:
+    session.check("export")
+    assert sorted(path.name for path in session.weights.iterdir()) == [
+        "best.onnx",
+        "best.pt",
+        "best.torchscript",
+        "last.pt",
+    ]
+    model = onnx.load(session.weights / "best.onnx", load_external_data=False)
+    assert model.opset_import[0].version == 17
+    assert {entry.key: entry.value for entry in model.metadata_props}["names"] == str(CLASS_NAMES)
+
+
+def test_exported_formats_agree(session: Session) -> None:
+    session.check("export")
+    images = np.random.default_rng(0).random((1, 3, SIZE, SIZE), dtype=np.float32)
+    runtime = onnxruntime.InferenceSession(session.weights / "best.onnx", providers=["CPUExecutionProvider"])
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torchscript = torch.jit.load(session.weights / "best.torchscript")(torch.from_numpy(images))[0]
+    np.testing.assert_allclose(runtime.run(["output0"], {"images": images})[0], torchscript, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_cannot_be_fetched_are_one_clear_error(session: Session) -> None:
+    assert not session.ended_well["missing weights"]
+    output = session.output["missing weights"]
+    assert output.count("Traceback") == 1
+    assert re.search(r"FileNotFoundError: yolov5s\.pt does not exist, and https://\S+ cannot be reached", output)
+
+
+@pytest.mark.parametrize("script", TASK_SCRIPTS)
+def test_other_tasks_import(session: Session, script: str) -> None:
+    session.check(script)
