@@ -1,0 +1,144 @@
+"""Upstream's data set and loader with each image's class beside its boxes, and augmentation that keeps the class true.
+
+B images in a batch; image classes are int64, -1 for none; boxes and images are exactly what upstream makes of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gradnorm_plugin.data.checking import image_classes, label_files
+from gradnorm_plugin.data.targets import NO_CLASS, JointTargets
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+_dataloaders = upstream("utils.dataloaders")
+# By a name of its own: workers are forked while the name in upstream's module means ours.
+_LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
+
+
+class JointDataset(_LoadImagesAndLabels):
+    """Upstream's data set whose items end with the image's class, and whose mosaics and mixups are of one class.
+
+    A labelled image (the anchor) is combined only with images of its class or without one; an unlabelled one with any.
+    Where that excludes nothing (no labels, one class, `mix_classes`), every random draw is upstream's.
+    `image_classes` is (images,) int64, in the order of upstream's `im_files`.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str],
+        *args: Any,
+        classification_names: dict[int, str],
+        num_box_classes: int | None = None,
+        mix_classes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Upstream's arguments, then ours; `num_box_classes` None leaves the upper bound of box classes to upstream.
+
+        Raises:
+            LabelErrors: if a label file breaks the rules of `gradnorm_plugin.labels`.
+            DescriptionError: if `path` has no images.
+        """
+        # Before upstream's own reading: an image whose label file it cannot read is no longer in its lists afterwards.
+        files = label_files(path)
+        classes = dict(zip(files, image_classes(files, num_box_classes, len(classification_names)), strict=True))
+        super().__init__(path, *args, **kwargs)
+        # Upstream has filtered and, for rectangular batches, sorted its lists by now.
+        self.image_classes = np.array([classes[file] for file in self.label_files], dtype=np.int64)
+        self.classification_names = classification_names
+        self.mix_classes = mix_classes
+        self._anchor_class: int | None = None
+        self._pools: dict[int, Sequence[int] | None] = {}
+        self._pools_of: Sequence[int] | None = None
+        upstream("utils.general").LOGGER.info(kwargs.get("prefix", "") + self.summary())
+
+    def summary(self) -> str:
+        """How many images there are of each class, and how many without one, in words."""
+        counts = [f"{name} {(self.image_classes == index).sum()}" for index, name in self.classification_names.items()]
+        counts.append(f"{(self.image_classes == NO_CLASS).sum()} without class")
+        return f"{len(self.image_classes)} images: {', '.join(counts)}"
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, Any, int]:
+        """Upstream's (image, boxes, path, shapes) and the image's class."""
+        image_class = int(self.image_classes[self.indices[index]])
+        self._anchor_class = image_class
+        try:
+            return *super().__getitem__(index), image_class
+        finally:
+            self._anchor_class = None
+
+    def load_mosaic(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Upstream's mosaic of what may be combined with the anchor (also when it is mixup's second mosaic)."""
+        anchor_class = self.image_classes[index] if self._anchor_class is None else self._anchor_class
+        pool = None if self.mix_classes else self._pool(int(anchor_class))
+        if pool is None:
+            return super().load_mosaic(index)
+        if self.image_classes[index] not in (anchor_class, NO_CLASS):
+            index = random.choice(pool)
+        everything, self.indices = self.indices, pool
+        try:
+            return super().load_mosaic(index)
+        finally:
+            self.indices = everything
+
+    def _pool(self, image_class: int) -> Sequence[int] | None:
+        """Those of `indices` that may be combined with an image of this class; None if all may.
+
+        Upstream replaces `indices` each epoch under `--image-weights`, so pools are kept for one such object only.
+        """
+        if self._pools_of is not self.indices:
+            self._pools, self._pools_of = {}, self.indices
+        if image_class not in self._pools:
+            indices = np.asarray(self.indices)
+            classes = self.image_classes[indices]
+            fits = (classes == image_class) | (classes == NO_CLASS)
+            everything = image_class == NO_CLASS or fits.all()
+            self._pools[image_class] = None if everything else indices[fits].tolist()
+        return self._pools[image_class]
+
+    @staticmethod
+    def collate_fn(batch: Sequence[tuple]) -> tuple[Tensor, JointTargets, tuple[str, ...], tuple]:
+        """Images (B, 3, H, W) uint8, targets, paths and shapes of one batch."""
+        images, boxes, paths, shapes = _LoadImagesAndLabels.collate_fn([item[:4] for item in batch])
+        classes = torch.tensor([item[4] for item in batch], dtype=torch.int64)
+        return images, JointTargets(boxes, classes), paths, shapes
+
+
+def create_joint_dataloader(
+    *args: Any,
+    classification_names: dict[int, str],
+    num_box_classes: int | None = None,
+    mix_classes: bool = False,
+    **kwargs: Any,
+) -> tuple[DataLoader, JointDataset]:
+    """Upstream's `create_dataloader` (same arguments, then ours) for joint data: batches carry `JointTargets`.
+
+    Raises:
+        ValueError: if `quad` is asked for.
+        LabelErrors: if a label file breaks the rules of `gradnorm_plugin.labels`.
+        DescriptionError: if the path has no images.
+    """
+    create = _dataloaders.create_dataloader
+    if inspect.signature(create).bind(*args, **kwargs).arguments.get("quad"):
+        raise ValueError(
+            "--quad cannot be used with image classes: it makes one image out of four of a batch, whose classes "
+            "differ; leave it out (a larger --imgsz has a like effect)"
+        )
+    dataset = partial(
+        JointDataset,
+        classification_names=classification_names,
+        num_box_classes=num_box_classes,
+        mix_classes=mix_classes,
+    )
+    dataset.collate_fn = JointDataset.collate_fn  # upstream takes it from the name it makes the data set with
+    with swapped(_dataloaders, LoadImagesAndLabels=dataset):
+        return create(*args, **kwargs)
