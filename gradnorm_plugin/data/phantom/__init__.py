@@ -1,0 +1,48 @@
+"""Heart-ultrasound phantoms: a generated demo set for joint detection and classification. Not for medical use.
+
+A reader may follow the way of an image: plan (which cases) -> planes (a heart in an imaging plane) -> sector (pose and
+fan) -> bmode (grey echoes) -> doppler (colours) -> render (image and boxes) -> dataset (files).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gradnorm_plugin.data.phantom.dataset import Settings, generate, plans
+from gradnorm_plugin.data.phantom.plan import count_cases
+
+__all__ = ["Settings", "generate", "main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gradnorm_plugin demo-data",
+        description="Draw the demo set: heart-ultrasound phantoms with jets (boxes) and views (image classes).",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    default = Settings()
+    parser.add_argument("--root", type=Path, default=Path("datasets/heart-phantom"), help="folder to make")
+    parser.add_argument("--train", type=int, default=default.train, help="number of training images")
+    parser.add_argument("--val", type=int, default=default.val, help="number of validation images")
+    parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same bytes")
+    parser.add_argument("--size", type=int, default=default.size, help="side of an image, pixels")
+    parser.add_argument("--workers", type=int, default=0, help="threads; 0: one for each processor")
+    parser.add_argument("--overwrite", action="store_true", help="replace a demo set made with other settings")
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Run `demo-data` with command-line arguments `argv`; ends the program with a message if it cannot be done."""
+    args = _parser().parse_args(argv)
+    try:
+        settings = Settings(args.train, args.val, args.seed, args.size)
+        made = generate(args.root, settings, args.workers, args.overwrite)
+    except (OSError, ValueError) as error:
+        sys.exit(f"demo-data: {error}")
+    print(f"{args.root}: {'generated' if made else 'already complete, nothing to do'}")
+    for split, plan in plans(settings).items():
+        groups = (f"{name} " + ", ".join(f"{k} {v}" for k, v in counts.items()) for name, counts in
+                  count_cases(plan).items())  # fmt: skip
+        print(f"  {split}: " + "; ".join(groups))

@@ -1,0 +1,104 @@
+"""The grey picture: a B-mode echo image of an anatomy.
+
+Echoes are simulated along the beams, in polar coordinates, as in a scanner: many small scatterers give a complex
+Gaussian field that the pulse blurs (Rayleigh-distributed envelope, i.e. speckle whose grain widens with depth),
+mirror-like structures add to it coherently; then attenuation and its compensation, noise, logarithmic compression,
+scan conversion.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from gradnorm_plugin.data.phantom.anatomy import TISSUE, Anatomy, Points
+from gradnorm_plugin.data.phantom.sector import Fan, Image, Pose
+
+_FLOOR = -64.0  # decibels that the byte 0 stands for while outlines are drawn
+_STEP = 64.0 / 255
+_SHIFT = 4  # OpenCV draws with 1/16 pixel
+
+
+def _subpixel(points: Points) -> np.ndarray:
+    """Fixed-point coordinates as OpenCV's drawing functions take them."""
+    return np.round(points * (1 << _SHIFT)).astype(np.int32).reshape(-1, 1, 2)
+
+
+def _byte(level: float) -> int:
+    return int(np.clip((level - _FLOOR) / _STEP, 0, 255))
+
+
+def fill(canvas: np.ndarray, points: Points, value: int) -> None:
+    """Fill an outline (n, 2) of pixels on a byte image, with soft edges."""
+    cv2.fillPoly(canvas, [_subpixel(points)], value, cv2.LINE_AA, _SHIFT)
+
+
+def _decibels(anatomy: Anatomy, pose: Pose, size: int, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Draw the scattering (diffuse) and the mirror-like (specular) level of each pixel, in decibels."""
+    diffuse = np.full((size, size), _byte(TISSUE + rng.normal(0, 2)), np.uint8)
+    specular = np.zeros((size, size), np.uint8)
+    for region in anatomy.regions:
+        fill(diffuse, pose.points(region.points), _byte(region.level + rng.normal(0, 0.8)))
+    for line in anatomy.lines:
+        thickness = max(1, round(line.width * pose.scale))
+        cv2.polylines(specular, [_subpixel(pose.points(line.points))], False,
+                      _byte(line.level + rng.normal(0, 1.5)), thickness, cv2.LINE_AA, _SHIFT)  # fmt: skip
+    return tuple(level.astype(np.float32) * np.float32(_STEP) + np.float32(_FLOOR) for level in (diffuse, specular))
+
+
+def _cloud(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Image:
+    """Smooth noise, about normal, `cells` across."""
+    coarse = rng.standard_normal((cells, cells), dtype=np.float32)
+    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _facing(level: Image) -> Image:
+    """How squarely each mirror faces the beam, 0 to 1: one seen edge-on sends its echo elsewhere and drops out."""
+    fine = cv2.GaussianBlur(level, (0, 0), 1.5)
+    down, side = cv2.Sobel(fine, cv2.CV_32F, 0, 1), cv2.Sobel(fine, cv2.CV_32F, 1, 0)
+    down, side = (cv2.GaussianBlur(part * part, (0, 0), 2.0) for part in (down, side))
+    return down / (down + side + np.float32(1e-3))
+
+
+def _near_field(fan: Fan, rng: np.random.Generator) -> Image:
+    """Chest wall under the probe: bright layers, in decibels above the tissue."""
+    rows = fan.shape[0]
+    depth = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
+    layers = np.cos(depth * rng.uniform(90, 160) + rng.uniform(0, 6)) + 0.6 * np.cos(depth * rng.uniform(180, 300))
+    fade = np.exp(-depth / rng.uniform(0.06, 0.10))
+    return ((11.0 + 3.5 * layers) * fade).astype(np.float32)
+
+
+def b_mode(anatomy: Anatomy, pose: Pose, fan: Fan, rng: np.random.Generator) -> Image:
+    """Return the grey image (size, size), 0 to 1, black outside the fan."""
+    diffuse, specular = (fan.to_polar(level) for level in _decibels(anatomy, pose, fan.size, rng))
+    rows, beams = fan.shape
+    depth = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
+    diffuse += 2.5 * _cloud(fan.shape, 10, rng) + 2.0 * _cloud(fan.shape, 40, rng) + _near_field(fan, rng)
+    specular += 5.0 * _cloud(fan.shape, 24, rng) - 2.0 + 12.0 * (_facing(specular) - 0.85)
+
+    scatter = np.power(np.float32(10), diffuse / 20)
+    mirror = np.power(np.float32(10), specular / 20)
+    grain = rng.uniform(0.8, 1.2) * fan.size / 320
+    across, along = 1.3 * grain, 0.85 * grain  # the pulse: beams wide, samples long
+    gain = np.float32(np.sqrt(2 * np.pi * across * along))  # keeps the mean intensity of unit scatterers at 1
+    echoes = []
+    for part in range(2):  # in phase, in quadrature
+        field = cv2.GaussianBlur(rng.standard_normal(fan.shape, dtype=np.float32) * (scatter + 0.5 * mirror), (0, 0),
+                                 sigmaX=across, sigmaY=along)  # fmt: skip
+        # next to the probe beams are narrower than the pulse is wide: the grain lies flat there
+        flat = cv2.GaussianBlur(field, (0, 0), sigmaX=5 * across, sigmaY=0.6 * along) * np.float32(2.6)
+        close = np.exp(-depth / np.float32(0.09))
+        echoes.append(gain * (close * flat + (1 - close) * field))
+        if part == 0:
+            echoes[0] += cv2.GaussianBlur(mirror, (0, 0), sigmaX=across, sigmaY=0.6 * along)
+    echo = 10 * np.log10(echoes[0] ** 2 + echoes[1] ** 2 + np.float32(1e-7))
+
+    echo -= rng.uniform(2, 11) * depth  # attenuation that the time gain compensation leaves over
+    echo += 2.0 * _cloud((1, beams), 9, rng)[:1]  # ribs and contact: some beams are weaker
+    floor = rng.uniform(-60, -43) + 10 * depth**2  # amplifier noise, raised with depth by the compensation
+    noise = np.abs(cv2.GaussianBlur(rng.standard_normal(fan.shape, dtype=np.float32), (0, 0), 0.7 * grain)) * 2
+    echo = np.maximum(echo, floor + 20 * np.log10(noise + np.float32(1e-3)))
+    span, top = rng.uniform(42, 54), rng.uniform(-6, 2)  # dynamic range and the level shown white, decibels
+    grey = np.clip((echo - (top - span + 8)) / (span - 8), 0, 1) ** np.float32(rng.uniform(1.0, 1.4))
+    return np.where(fan.mask, np.clip(fan.to_image(grey.astype(np.float32)), 0, 1), np.float32(0))
