@@ -1,0 +1,9 @@
+"""The mathematics of loss balancing. Imports torch and nothing else, so it can be read and tested without YOLO."""
+
+from gradnorm_plugin.balancing.balancer import Balancer
+from gradnorm_plugin.balancing.fixed import FixedWeights
+from gradnorm_plugin.balancing.gradnorm import PRESETS, GradNorm
+from gradnorm_plugin.balancing.probe import GradientProbe, TaskGradients
+from gradnorm_plugin.balancing.projection import project_weights
+
+__all__ = ["PRESETS", "Balancer", "FixedWeights", "GradNorm", "GradientProbe", "TaskGradients", "project_weights"]

@@ -1,0 +1,160 @@
+"""The joint loss, in `ComputeLoss`'s place: upstream's signature outside, named losses inside.
+
+    total = w_det * L_det + w_cls * L_cls
+
+L_det is upstream's own detection loss; L_cls the cross-entropy, averaged over the images that have a class. Both are scaled by
+the batch size, as upstream's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gradnorm_plugin.balancing import PRESETS, Balancer, GradientProbe, GradNorm, TaskGradients
+from gradnorm_plugin.scope import rescale_unshared
+from gradnorm_plugin.upstream.gateway import upstream
+
+_loss = upstream("utils.loss")
+_torch_utils = upstream("utils.torch_utils")
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss became NaN or infinite; the message holds all its parts and the weights."""
+
+
+@dataclass(frozen=True)
+class JointLosses:
+    """The losses of one batch, detached: unweighted detection and classification (scaled by the batch size), and the total."""
+
+    detection: Tensor
+    classification: Tensor
+    total: Tensor
+    labelled: int
+    """Images of the batch that have a class."""
+
+
+class GradNormLoss:
+    """`loss, loss_items = criterion(pred, targets)`, as upstream's `ComputeLoss`, with the tasks weighted by a balancer.
+
+    In training `pred` is the joint model's `(detection, logits)` and `targets` are `JointTargets`; `loss_items` stay upstream's
+    three (box, objectness, class). Where gradients are off (validation), `targets` may be upstream's plain tensor, and the
+    loss is detection's alone.
+
+    After each training call `losses` holds the batch's parts. A balancer that asked for gradients gets them in `settle`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        balancer: Balancer | None = None,
+        weight_scope: str = "loss",
+        class_weights: Tensor | None = None,
+        label_smoothing: float | None = None,
+    ) -> None:
+        """Args:
+            model: a `JointDetectionModel`, or one wrapped for parallel training, with upstream's `hyp` attached.
+            balancer: sets the task weights; default GradNorm with the report's settings.
+            weight_scope: "loss", a weight multiplies its task's loss; "shared", it multiplies what its task sends into the
+                shared layers, while the layers that serve one task alone train at full strength.
+            class_weights: (C,) weights of the image's classes in the cross-entropy.
+            label_smoothing: of the cross-entropy; default upstream's `--label-smoothing`.
+
+        Raises:
+            ValueError: if the scope is unknown.
+        """
+        self.model = _torch_utils.de_parallel(model)
+        self.detection_loss = _loss.ComputeLoss(model)
+        self.balancer = GradNorm(**PRESETS["report"]) if balancer is None else balancer
+        self.label_smoothing = model.hyp.get("label_smoothing", 0.0) if label_smoothing is None else label_smoothing
+        device = next(self.model.parameters()).device
+        self.class_weights = None if class_weights is None else class_weights.float().to(device)
+        shared = self.model.shared_parameter
+        self._probe = GradientProbe(shared) if shared.requires_grad else None
+        self.losses: JointLosses | None = None
+        self.gradients: TaskGradients | None = None
+        if weight_scope == "shared":
+            rescale_unshared(self.model, lambda: self.applied_weights)
+        elif weight_scope != "loss":
+            raise ValueError(f'weight_scope is {weight_scope!r}, expected "loss" or "shared"')
+        self.applied_weights = self._weights()
+
+    def _weights(self) -> tuple[float, float]:
+        detection, classification = self.balancer.weights.tolist()
+        return detection, classification
+
+    def __call__(self, pred: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """The loss to differentiate, (1,), and upstream's loss items, (3,) detached.
+
+        Raises:
+            NonFiniteLossError: if a training loss is NaN or infinite.
+        """
+        detection, logits = pred
+        boxes = getattr(targets, "boxes", targets)
+        detection_loss, items = self.detection_loss(detection, boxes)
+        if not torch.is_grad_enabled():
+            return detection_loss, items
+        self.settle()
+        classes = targets.classes
+        classification_loss = self.classification_loss(logits, classes)
+        self.applied_weights = weights = self._weights()
+        total = weights[0] * detection_loss + weights[1] * classification_loss
+        self.losses = JointLosses(
+            detection_loss.detach(), classification_loss.detach(), total.detach(), int((classes >= 0).sum())
+        )
+        self._refuse_non_finite(items)
+        if self.losses.labelled and self.balancer.begin_step((self.losses.detection, self.losses.classification)):
+            if self._probe is not None and weights[0] > 0 and logits.requires_grad:
+                self._probe.arm(detection_loss, classification_loss, weights)
+        return total, items
+
+    def classification_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """Cross-entropy averaged over the labelled images, times the batch size; (1,).
+
+        Without any labelled image it is 0, still connected to the network so that every rank has the same graph.
+        """
+        labelled = classes >= 0
+        if not labelled.any():
+            return (logits.float() * 0).sum().reshape(1)
+        loss = F.cross_entropy(
+            logits[labelled].float(), classes[labelled], weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+        return loss.reshape(1) * len(classes)
+
+    def settle(self) -> TaskGradients | None:
+        """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured."""
+        found = None if self._probe is None else self._probe.take()
+        if found is not None:
+            self.gradients = found
+            self.balancer.update([float(x) for x in found.losses], [float(x) for x in found.norms])
+        return found
+
+    def training_rates(self) -> tuple[float, float]:
+        """r_i of the last measured batch's losses; NaN for a balancer that has no such rates."""
+        if self.gradients is None or not isinstance(self.balancer, GradNorm):
+            return float("nan"), float("nan")
+        losses = torch.tensor([float(x) for x in self.gradients.losses], dtype=torch.float64)
+        detection, classification = self.balancer.training_rates(losses).tolist()
+        return detection, classification
+
+    def _refuse_non_finite(self, items: Tensor) -> None:
+        losses = self.losses
+        if torch.isfinite(losses.total).all():
+            return
+        box, objectness, classes = items.tolist()
+        raise NonFiniteLossError(
+            f"the loss is not finite: total {losses.total.item():g}, detection {losses.detection.item():g} "
+            f"(box {box:g}, objectness {objectness:g}, class {classes:g}), classification {losses.classification.item():g}, "
+            f"weights {self.applied_weights[0]:g} and {self.applied_weights[1]:g}; "
+            f"lower the learning rate (lr0, warmup_bias_lr) or the task weights"
+        )
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The balancer's state, with a measurement that still waits taken in first."""
+        self.settle()
+        return self.balancer.state_dict()

@@ -1,0 +1,1 @@
+"""Upstream's detector with a classification head on the last layer that both tasks share."""

@@ -1,0 +1,118 @@
+"""One network for both tasks: upstream's `DetectionModel`, untouched, and a classification head on its last shared layer.
+
+B batch, C classes of the image, nl detection layers, na anchors, no outputs an anchor, n predictions an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradnorm_plugin.model.head import ClassificationHead
+from gradnorm_plugin.upstream.gateway import upstream
+
+_yolo = upstream("models.yolo")
+_general = upstream("utils.general")
+_torch_utils = upstream("utils.torch_utils")
+
+
+class JointDetectionModel(_yolo.DetectionModel):
+    """Detects objects and classifies the whole image.
+
+    What `forward` returns:
+
+    * training: `(detection, logits)`; detection is upstream's list of nl tensors (B, na, H, W, no), logits is (B, C).
+    * inference: `(predictions, (detection, logits))`; predictions (B, n, 5 + nc) in pixels, as upstream's.
+    * export (upstream's `Detect.export` is set): `(predictions, probabilities)`; probabilities (B, C) sum to 1.
+    * `augment=True` (test-time augmentation): `(predictions, (None, logits))`, logits averaged over the augmented images.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Mapping[str, Any] = "yolov5s.yaml",
+        ch: int = 3,
+        nc: int | None = None,
+        anchors: Sequence | int | None = None,
+        classification_names: Mapping[int, str] | Sequence[str] | None = None,
+        shared_layer: int | None = None,
+    ) -> None:
+        """Build upstream's network from `cfg`, then the head.
+
+        Args:
+            cfg: upstream's model yaml (a path, or a name that upstream knows), or its contents.
+            ch: channels of the image.
+            nc: classes of the boxes; default what `cfg` says.
+            anchors: as upstream's.
+            classification_names: names of the image's classes.
+            shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF).
+
+        Raises:
+            ValueError: if there are no class names, or no such layer.
+        """
+        super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
+        if not classification_names:
+            raise ValueError("classification_names is empty: a joint model needs the names of the image's classes")
+        pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
+        self.classification_names = {int(index): str(name) for index, name in pairs}
+        self.shared_layer = len(self.yaml["backbone"]) - 1 if shared_layer is None else shared_layer
+        if not 0 <= self.shared_layer < len(self.model) - 1:
+            raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {len(self.model) - 2}")
+        channels = self._channels_of_shared_layer(ch)
+        # The head must not move the random numbers that upstream's training draws after it.
+        with torch.random.fork_rng(devices=[]):
+            self.classification_head = ClassificationHead(channels, len(self.classification_names))
+        _torch_utils.initialize_weights(self.classification_head)
+        head_parameters = sum(p.numel() for p in self.classification_head.parameters())
+        _general.LOGGER.info(
+            f"Classification head on layer {self.shared_layer} ({channels} channels): "
+            f"{', '.join(self.classification_names.values())}; {head_parameters:,} parameters\n"
+        )
+
+    @torch.no_grad()
+    def _channels_of_shared_layer(self, ch: int) -> int:
+        was_training, seen = self.training, []
+        handle = self.model[self.shared_layer].register_forward_hook(lambda _, __, output: seen.append(output.shape[1]))
+        try:
+            self.eval()  # in training mode this pass would move the batch statistics
+            side = 2 * int(self.stride.max())
+            super()._forward_once(torch.zeros(1, ch, side, side))
+        finally:
+            handle.remove()
+            self.train(was_training)
+        return seen[0]
+
+    @property
+    def shared_parameter(self) -> nn.Parameter:
+        """The last weights that both tasks share, at which their gradient norms are taken."""
+        return [p for p in self.model[self.shared_layer].parameters() if p.ndim > 1][-1]
+
+    def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
+        """See the class for what is returned."""
+        if not augment:
+            return self._forward_once(x, profile, visualize)
+        logits: list[Tensor] = []
+        handle = self.classification_head.register_forward_hook(lambda _, __, output: logits.append(output))
+        try:
+            predictions, _ = self._forward_augment(x)
+        finally:
+            handle.remove()
+        return predictions, (None, torch.stack(logits).mean(0))
+
+    def _forward_once(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
+        if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
+            return super()._forward_once(x, profile, visualize)
+        features: list[Tensor] = []
+        handle = self.model[self.shared_layer].register_forward_hook(lambda _, __, output: features.append(output))
+        try:
+            detection = super()._forward_once(x, profile, visualize)
+        finally:
+            handle.remove()
+        logits = self.classification_head(features[0])
+        if self.training:
+            return detection, logits
+        if self.model[-1].export:
+            return detection[0], logits.softmax(1)
+        return detection[0], (detection[1], logits)

@@ -1,0 +1,89 @@
+"""The joint model: upstream's network untouched, a head beside it, and the outputs that upstream's code expects."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from gradnorm_plugin import JointDetectionModel
+from gradnorm_plugin.upstream.gateway import upstream
+
+NAMES = {0: "PSAX", 1: "PLAX", 2: "A4C"}
+DetectionModel = upstream("models.yolo").DetectionModel
+YOLOV5N = upstream("utils.general").check_yaml("yolov5n.yaml")
+
+
+@pytest.fixture(scope="module")
+def model() -> JointDetectionModel:
+    torch.manual_seed(0)
+    return JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES)
+
+
+def test_detection_half_is_upstreams(model):
+    torch.manual_seed(0)
+    plain = DetectionModel(YOLOV5N, nc=4)
+    ours = {key: value for key, value in model.state_dict().items() if not key.startswith("classification_head.")}
+    assert ours.keys() == plain.state_dict().keys()
+    assert all(torch.equal(value, ours[key]) for key, value in plain.state_dict().items())
+    images = torch.rand(2, 3, 64, 64)
+    for mode in (False, True):
+        expected, found = deepcopy(plain).train(mode)(images), deepcopy(model).train(mode)(images)[0]
+        expected, found = (expected, found) if mode else ([expected[0]], [found])
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_head_leaves_the_random_numbers_where_they_were():
+    torch.manual_seed(3)
+    JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES)
+    ours = torch.rand(1)
+    torch.manual_seed(3)
+    DetectionModel(YOLOV5N, nc=4)
+    assert torch.equal(ours, torch.rand(1))
+
+
+def test_yolov5s_has_the_designs_size():
+    small = JointDetectionModel("yolov5s.yaml", nc=4, classification_names=NAMES)
+    detection = [p for name, p in small.named_parameters() if not name.startswith("classification_head.")]
+    assert sum(p.numel() for p in detection) == 7_030_417
+    assert small.shared_layer == 9
+    assert small.shared_parameter is small.model[9].cv2.conv.weight
+
+
+@pytest.mark.parametrize("cfg", ["yolov5s.yaml", "yolov5m.yaml", "yolov5l.yaml", "yolov5x.yaml", "yolov5n6.yaml"])
+def test_any_cfg_of_upstream(cfg):
+    model = JointDetectionModel(cfg, nc=2, classification_names=["a", "b"]).eval()
+    with torch.no_grad():
+        predictions, (_, logits) = model(torch.rand(1, 3, 128, 128))
+    assert predictions.shape[2] == 7
+    assert logits.shape == (1, 2)
+
+
+def test_outputs_of_each_mode(model):
+    images = torch.rand(2, 3, 64, 64)
+    detection, logits = deepcopy(model).train()(images)
+    assert [tuple(d.shape) for d in detection] == [(2, 3, 8, 8, 9), (2, 3, 4, 4, 9), (2, 3, 2, 2, 9)]
+    assert logits.shape == (2, 3)
+    ready = deepcopy(model).eval()
+    with torch.no_grad():
+        predictions, (detection, logits) = ready(images)
+        assert predictions.shape == (2, 3 * (64 + 16 + 4), 9)
+        augmented, (_, averaged) = ready(images, augment=True)
+        assert augmented.shape[2] == 9 and averaged.shape == (2, 3)
+        ready.model[-1].export = True
+        exported, probabilities = ready(images)
+    assert torch.equal(exported, predictions)
+    assert torch.allclose(probabilities, logits.softmax(1))
+
+
+def test_no_hook_stays_on_the_network(model):
+    model(torch.rand(2, 3, 64, 64))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_class_names_and_layer_are_checked():
+    with pytest.raises(ValueError, match="classification_names is empty"):
+        JointDetectionModel("yolov5n.yaml", nc=4)
+    with pytest.raises(ValueError, match="shared_layer is 99, expected 0 to 23"):
+        JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, shared_layer=99)
