@@ -1,0 +1,1 @@
+"""Upstream's validation, with the classification measured in the same pass."""

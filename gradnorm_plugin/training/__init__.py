@@ -1,0 +1,1 @@
+"""Training through upstream's own `train.main()`."""

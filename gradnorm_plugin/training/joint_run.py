@@ -1,0 +1,150 @@
+"""What stands in the place of upstream's names while its `train.main()` runs: model, loss, loaders, validation, fitness."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradnorm_plugin.data.checking import check_labels
+from gradnorm_plugin.data.dataset import create_joint_dataloader
+from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
+from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
+from gradnorm_plugin.evaluation.validate import validate
+from gradnorm_plugin.loss import GradNormLoss
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.training.clipping import SeparateClip
+from gradnorm_plugin.training.options import make_balancer
+from gradnorm_plugin.training.state import read_state
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+
+class JointRun:
+    """One training run: makes what upstream asks for, and keeps what the hooks read (loss, clip, metrics, loggers)."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.data: dict[str, Any] | None = None
+        self.names: dict[int, str] = {}
+        self.image_classes: np.ndarray | None = None
+        self.batches_per_epoch = 0
+        self.criterion: GradNormLoss | None = None
+        self.clip: SeparateClip | None = None
+        self.loggers: Any = None
+        self.metrics: ClassificationMetrics | None = None
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put our parts where upstream's `train` looks its own up, for the length of the block."""
+        with ExitStack() as stack:
+            stack.enter_context(
+                swapped(
+                    upstream("train"),
+                    check_dataset=self.check_dataset,
+                    Model=self.make_model,
+                    create_dataloader=self.make_loader,
+                    ComputeLoss=self.make_loss,
+                    Loggers=self.make_loggers,
+                    validate=SimpleNamespace(run=self.validate),
+                    fitness=self.fitness,
+                )
+            )
+            stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
+            yield
+
+    def check_dataset(self, data: str | dict[str, Any], autodownload: bool = True) -> dict[str, Any]:
+        """Upstream's `check_dataset`, then the class names and every label of both splits; done once.
+
+        Raises:
+            DescriptionError: if the data yaml has no usable `classification_names`.
+            LabelErrors: listing the label lines that are wrong.
+        """
+        if self.data is None:
+            found = upstream("utils.general").check_dataset(data, autodownload)
+            self.names = classification_names(found)
+            check_labels(found)
+            self.data = found
+        return self.data
+
+    def make_model(self, cfg: Any, ch: int = 3, nc: int | None = None, anchors: Any = None) -> JointDetectionModel:
+        """The joint model in `Model`'s place."""
+        return JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names)
+
+    def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The joint loader in `create_dataloader`'s place."""
+        loader, dataset = create_joint_dataloader(
+            *args,
+            classification_names=self.names,
+            num_box_classes=self.data["nc"],
+            mix_classes=self.detection_only,
+            **kwargs,
+        )
+        if kwargs.get("augment"):
+            self.image_classes, self.batches_per_epoch = dataset.image_classes, len(loader)
+        return loader, dataset
+
+    @property
+    def detection_only(self) -> bool:
+        """Whether the classification is switched off (fixed weights with 0 for it): then mosaics need not respect it."""
+        return self.options.balancer == "fixed" and make_balancer(self.options).weights[1] == 0
+
+    def make_loss(self, model: nn.Module) -> GradNormLoss:
+        """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
+        raw = upstream("utils.torch_utils").de_parallel(model)
+        self.clip = SeparateClip(raw.classification_head)
+        balancer = make_balancer(self.options)
+        state = read_state(Path(self.options.resume)) if self.options.resume else None
+        if state is not None:
+            balancer.load_state_dict(state)
+        weights = balanced_class_weights(self.image_classes, len(self.names))
+        self.criterion = GradNormLoss(
+            model, balancer, self.options.weight_scope, weights if self.options.class_weights == "balanced" else None
+        )
+        return self.criterion
+
+    def clip_gradients(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Tensor:
+        """Upstream's clip, for each part by itself."""
+        return self.clip(parameters, max_norm, *args, **kwargs)
+
+    def make_loggers(self, *args: Any, **kwargs: Any) -> Any:
+        """Upstream's own loggers, kept so that our scalars reach them."""
+        self.loggers = upstream("utils.loggers").Loggers(*args, **kwargs)
+        return self.loggers
+
+    def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Upstream's validation; the classification's metrics of the same pass are kept and shown."""
+        results, self.metrics = validate(*args, **kwargs)
+        general = upstream("utils.general")
+        if self.metrics.images:
+            general.LOGGER.info(
+                f"{'classification':>22s}{self.metrics.images:>11d}   accuracy {self.metrics.accuracy:.3f}, "
+                f"balanced accuracy {self.metrics.balanced_accuracy:.3f}, macro-F1 {self.metrics.macro_f1:.3f}"
+            )
+            if kwargs.get("plots"):
+                file = Path(kwargs["save_dir"]) / "classification_confusion_matrix.png"
+                plot_confusion_matrix(self.metrics.confusion, list(self.names.values()), file)
+        return results
+
+    def fitness(self, results: np.ndarray) -> np.ndarray:
+        """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`; upstream's alone for its table of evolved runs."""
+        detection = upstream("utils.metrics").fitness(results)
+        of_one_epoch = results.shape == (1, 7)
+        if not of_one_epoch or self.metrics is None or math.isnan(self.metrics.balanced_accuracy) or self.detection_only:
+            return detection
+        share = self.options.fitness_share
+        return (1 - share) * detection + share * self.metrics.balanced_accuracy
+
+
+def balanced_class_weights(image_classes: np.ndarray, num_classes: int) -> Tensor:
+    """(C,) weights inverse to each class's frequency, 1 on average over the labelled images; 1 for a class without images."""
+    counts = np.bincount(image_classes[image_classes >= 0], minlength=num_classes)
+    return torch.tensor([counts.sum() / (num_classes * count) if count else 1.0 for count in counts])

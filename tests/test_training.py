@@ -1,0 +1,265 @@
+"""Training end to end, through upstream's own `train.main()`, on tiny joint data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from joint_data import IMAGE_CLASSES, write_joint_dataset
+
+from gradnorm_plugin.training.options import parse_options
+from gradnorm_plugin.training.run import main, train
+from gradnorm_plugin.training.state import read_state
+from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+SIZE = 64
+DRIVER = Path(__file__).with_name("upstream_driver.py")
+SCRATCH = ["--cfg", "yolov5n.yaml", "--weights", "", "--hyp", "hyp.scratch-low.yaml"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_joint_dataset(tmp_path_factory.mktemp("joint"), images=24)
+
+
+def flags(data: Path, folder: Path, name: str, *more: str) -> list[str]:
+    """A run of 2 epochs of 6 batches at 64 px; later flags win."""
+    small = ["--imgsz", str(SIZE), "--epochs", "2", "--batch-size", "4", "--workers", "0", "--noplots"]
+    return ["--data", str(data), *SCRATCH, *small, "--project", str(folder), "--name", name, *more]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def unstripped(*names: str) -> swapped:
+    """Keep the optimiser in the checkpoint at the end of training."""
+    return swapped(upstream("train"), **dict.fromkeys(names or ("strip_optimizer",), lambda *_: None))
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with all its plots."""
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = [a for a in flags(data, folder, "joint", "--gradnorm-interval", "2", "--gradnorm-warmup", "3")]
+    arguments.remove("--noplots")
+    main([*arguments, "--log-interval", "2", "--device", "auto"])
+    return folder / "joint"
+
+
+def test_with_classification_weight_0_training_is_upstreams(data, tmp_path):
+    """Promise 1: the same losses and metrics, float32 momentum and weights, bit for bit."""
+    with unstripped():
+        plain = upstream("train").parse_opt(True)
+        ours = parse_options(flags(data, tmp_path, "ours", "--balancer", "fixed", "--initial-weights", "1", "0"))
+        for name in vars(plain):
+            setattr(plain, name, getattr(ours, name))
+        plain.name = "plain"
+        upstream("train").main(plain, upstream("utils.callbacks").Callbacks())
+        train(ours)
+    assert (tmp_path / "plain/results.csv").read_text() == (tmp_path / "ours/results.csv").read_text()
+    saved = [torch.load(tmp_path / name / "weights/last.pt", weights_only=False) for name in ("plain", "ours")]
+    for kind in ("model", "ema"):
+        expected, found = (checkpoint[kind].state_dict() for checkpoint in saved)
+        assert len(expected) > 300 and all(torch.equal(value, found[key]) for key, value in expected.items())
+    compared = 0
+    for expected, found in zip(*(checkpoint["optimizer"]["param_groups"] for checkpoint in saved), strict=True):
+        # In each group the head's parameters come after the detector's.
+        for index, our_index in zip(expected["params"], found["params"], strict=False):
+            momenta = [c["optimizer"]["state"][i]["momentum_buffer"] for c, i in zip(saved, (index, our_index), strict=True)]
+            assert momenta[0].dtype == torch.float32 and torch.equal(*momenta)
+            compared += 1
+    assert compared == len(list(saved[0]["model"].parameters()))
+
+
+def test_run_folder_holds_both_tasks(trained):
+    steps = rows(trained / "gradnorm.csv")
+    assert [int(row["step"]) for row in steps] == [3, 5, 7, 9, 11]
+    for row in steps[1:]:
+        assert float(row["detection_weight"]) + float(row["classification_weight"]) == pytest.approx(4, abs=1e-4)
+        assert all(float(row[name]) > 0 for name in ("detection_norm", "classification_norm", "head_norm_before_clip"))
+        assert -1 <= float(row["cosine"]) <= 1
+    epochs, plain = rows(trained / "joint_results.csv"), rows(trained / "results.csv")
+    assert [row["epoch"] for row in epochs] == ["0", "1"]
+    for ours, theirs in zip(epochs, ({k.strip(): v for k, v in row.items()} for row in plain), strict=True):
+        assert float(ours["mAP50"]) == pytest.approx(float(theirs["metrics/mAP_0.5"]), rel=1e-3, abs=1e-6)
+        assert 0 <= float(ours["balanced_accuracy"]) <= 1 and float(ours["val_classification_loss"]) > 0
+    for picture in ("gradnorm.png", "joint_results.png", "classification_confusion_matrix.png", "results.png"):
+        assert (trained / picture).stat().st_size > 10_000
+    assert not list(trained.glob("*.partial*"))
+
+
+def test_screen_has_the_reports_columns(data, tmp_path, caplog):
+    main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
+    lines = [line.split() for line in caplog.text.splitlines() if "hooks.py" in line]
+    assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
+    assert [line[-7] for line in lines[1:]] == ["3/6", "6/6"]
+    total, detection, classification, first, second = map(float, lines[1][-6:-1])
+    assert total == pytest.approx(first * detection + second * classification, rel=1e-3)
+
+
+def test_upstreams_names_are_put_back(trained):
+    module = upstream("train")
+    assert module.Model is upstream("models.yolo").Model
+    assert module.ComputeLoss is upstream("utils.loss").ComputeLoss
+    assert module.validate is upstream("val")
+    assert torch.nn.utils.clip_grad_norm_.__module__ == "torch.nn.utils.clip_grad"
+
+
+def test_upstreams_scripts_take_the_checkpoint(trained, data, tmp_path):
+    best, root = trained / "weights" / "best.pt", find_checkout()
+    common = ["--project", str(tmp_path), "--imgsz", str(SIZE)]
+    source = ["--source", str(data.parent / "images" / "val"), "--conf-thres", "0.001"]
+    commands = {
+        "val": ["--weights", str(best), "--data", str(data), "--workers", "0", *common],
+        "detect": ["--weights", str(best), *source, *common],
+        "export": ["--weights", str(best), "--include", "onnx", "--imgsz", str(SIZE)],
+        "detect onnx": ["--weights", str(best.with_suffix(".onnx")), *source, *common],
+    }
+    listing = tmp_path / "commands.json"
+    listing.write_text(
+        json.dumps([{"name": n, "script": str(root / f"{n.split()[0]}.py"), "arguments": a} for n, a in commands.items()])
+    )
+    done = subprocess.run([sys.executable, DRIVER, listing], capture_output=True, text=True, check=False, cwd=tmp_path)
+    for name in commands:
+        assert f"@@ {name} ok" in done.stdout, done.stdout + done.stderr
+    model = torch.load(best, weights_only=False)["model"].float().fuse().eval()
+    session = onnxruntime.InferenceSession(best.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+    images = torch.rand(1, 3, SIZE, SIZE)
+    boxes, probabilities = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        predictions, (_, logits) = model(images)
+    assert np.abs(boxes - predictions.numpy()).max() < 1e-4
+    assert np.abs(probabilities - logits.softmax(1).numpy()).max() < 1e-4
+    assert probabilities.shape == (1, len(IMAGE_CLASSES))
+
+
+def test_a_short_run_resumes_with_its_balancer(data, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    arguments = flags(data, tmp_path, "run", "--epochs", "3", "--gradnorm-interval", "2", "--gradnorm-warmup", "2")
+    general = upstream("utils.general")
+    with pytest.raises(Interrupted), swapped(upstream("utils.torch_utils").EarlyStopping, __call__=_stop_at(1, interrupt)):
+        main(arguments)
+    last = tmp_path / "run/weights/last.pt"
+    state = read_state(last)
+    assert state["batches"] == 6 and state["weights"].dtype == torch.float64
+    before = (tmp_path / "run/gradnorm.csv").read_text()
+    main(["--resume", str(last)])
+    after = rows(tmp_path / "run/gradnorm.csv")
+    assert (tmp_path / "run/gradnorm.csv").read_text().startswith(before)
+    assert [int(row["step"]) for row in after] == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert [row["epoch"] for row in rows(tmp_path / "run/joint_results.csv")] == ["0", "1", "2"]
+    assert general is upstream("utils.general")
+
+
+def _stop_at(epoch: int, action):
+    def call(self, epoch_now: int, fitness: object) -> bool:
+        if epoch_now == epoch:
+            action()
+        return False
+
+    def bound(self, epoch=None, fitness=None):
+        return call(self, epoch, fitness)
+
+    return bound
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--rect", "--cache", "ram", "--gradnorm-preset", "paper"],
+        ["--image-weights", "--multi-scale", "--optimizer", "AdamW", "--cos-lr"],
+        ["--workers", "2", "--cache", "disk", "--weight-scope", "shared", "--gradnorm-alpha", "0.5"],
+        ["--single-cls", "--noval", "--label-smoothing", "0.1", "--class-weights", "none"],
+    ],
+    ids=lambda more: more[0].strip("-"),
+)
+def test_upstreams_flags_work(data, tmp_path, more):
+    main(flags(data, tmp_path, "run", "--epochs", "1", *more))
+    assert (tmp_path / "run/weights/best.pt").is_file()
+    assert len(rows(tmp_path / "run/joint_results.csv")) == 1
+
+
+def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
+    main(flags(data, tmp_path, "run", "--epochs", "1", "--weights", str(trained / "weights/last.pt"), "--freeze", "10"))
+    assert "freezing model.9.cv2.conv.weight" in caplog.text
+    start, end = (
+        torch.load(folder / "weights/last.pt", weights_only=False)["model"].state_dict() for folder in (trained, tmp_path / "run")
+    )
+    backbone = [key for key in start if key.startswith("model.9.") and key.endswith("conv.weight")]
+    assert backbone and all(torch.equal(start[key], end[key]) for key in backbone)
+    assert not torch.equal(start["classification_head.linear.weight"], end["classification_head.linear.weight"])
+
+
+def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path):
+    broken = write_joint_dataset(tmp_path / "broken", images=6)
+    file = sorted((tmp_path / "broken/labels/train").glob("*.txt"))[0]
+    file.write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n\n1 0 0\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(flags(broken, tmp_path / "runs", "run"))
+    assert f"{file}:2" in str(stopped.value) and "7" in str(stopped.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--data": "nowhere.yaml"}, "--data nowhere.yaml"),
+        ({"--weights": "mine.pt"}, "--weights mine.pt is not there"),
+        ({"--hyp": "none.yaml"}, "--hyp none.yaml"),
+        ({"--resume": "gone/weights/last.pt"}, "--resume"),
+    ],
+)
+def test_missing_files_are_one_error(data, tmp_path, change, message):
+    arguments = flags(data, tmp_path / "runs", "run", *(part for pair in change.items() for part in pair))
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_without_class_names_is_one_error(data, tmp_path):
+    description = yaml.safe_load(data.read_text())
+    del description["classification_names"]
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(yaml.safe_dump(description))
+    with pytest.raises(SystemExit, match="classification_names"):
+        main(flags(plain, tmp_path / "runs", "run"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--quad"], "--quad makes one image out of four"),
+        (["--weight-sum", "9"], "weight_sum is 9.0"),
+        (["--fitness-share", "2"], "--fitness-share must be from 0 to 1"),
+        (["--gradnorm-interval", "0"], "interval must be"),
+    ],
+)
+def test_wrong_flags_are_one_line(more, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_options(more)
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_help_lists_upstreams_flags_and_ours(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--sync-bn", "--image-weights", "--freeze", "--evolve", "--gradnorm-alpha", "--weight-scope", "--log-interval"):
+        assert flag in text
+    assert text.index("YOLOv5's own options") < text.index("balancing of the two tasks") < text.index("image classification")
