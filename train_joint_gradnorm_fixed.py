@@ -1,6 +1,8 @@
 """Train YOLOv5 to detect objects and classify the image, balanced by GradNorm: python train_joint_gradnorm_fixed.py --help."""
 
-from gradnorm_plugin.training.run import main
+import sys
+
+from gradnorm_plugin.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

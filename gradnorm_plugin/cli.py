@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.upstream.errors import CheckoutError
 
 # command -> (module, function of the rest of the line, help); imported when called: `setup` needs no other library.
@@ -37,13 +38,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)
-
-
-def fail(message: str) -> NoReturn:
-    """End the program with status 1 and one line on stderr."""
-    prefix = "\033[31m\033[1mERROR:\033[0m" if sys.stderr.isatty() else "ERROR:"
-    print(f"{prefix} {message}", file=sys.stderr)
-    sys.exit(1)
 
 
 def _setup() -> None:

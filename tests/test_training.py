@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,39 +145,29 @@ def test_upstreams_scripts_take_the_checkpoint(trained, data, tmp_path):
     assert probabilities.shape == (1, len(IMAGE_CLASSES))
 
 
-def test_a_short_run_resumes_with_its_balancer(data, tmp_path):
-    class Interrupted(Exception):
-        pass
+class Interrupted(Exception):
+    pass
 
-    def interrupt(*_: object) -> None:
+
+def interrupt_at_epoch_1(self: object, epoch: int, fitness: object) -> bool:
+    """In the place of upstream's early stopping, which is asked between an epoch's validation and its checkpoint."""
+    if epoch == 1:
         raise Interrupted
+    return False
 
+
+def test_a_run_that_was_interrupted_resumes_with_its_balancer(data, tmp_path):
     arguments = flags(data, tmp_path, "run", "--epochs", "3", "--gradnorm-interval", "2", "--gradnorm-warmup", "2")
-    general = upstream("utils.general")
-    with pytest.raises(Interrupted), swapped(upstream("utils.torch_utils").EarlyStopping, __call__=_stop_at(1, interrupt)):
+    with pytest.raises(Interrupted), swapped(upstream("utils.torch_utils").EarlyStopping, __call__=interrupt_at_epoch_1):
         main(arguments)
-    last = tmp_path / "run/weights/last.pt"
-    state = read_state(last)
+    run = tmp_path / "run"
+    state = read_state(run / "weights/last.pt")
     assert state["batches"] == 6 and state["weights"].dtype == torch.float64
-    before = (tmp_path / "run/gradnorm.csv").read_text()
-    main(["--resume", str(last)])
-    after = rows(tmp_path / "run/gradnorm.csv")
-    assert (tmp_path / "run/gradnorm.csv").read_text().startswith(before)
-    assert [int(row["step"]) for row in after] == [2, 4, 6, 8, 10, 12, 14, 16]
-    assert [row["epoch"] for row in rows(tmp_path / "run/joint_results.csv")] == ["0", "1", "2"]
-    assert general is upstream("utils.general")
-
-
-def _stop_at(epoch: int, action):
-    def call(self, epoch_now: int, fitness: object) -> bool:
-        if epoch_now == epoch:
-            action()
-        return False
-
-    def bound(self, epoch=None, fitness=None):
-        return call(self, epoch, fitness)
-
-    return bound
+    before = (run / "gradnorm.csv").read_text()
+    main(["--resume", str(run / "weights/last.pt")])
+    assert (run / "gradnorm.csv").read_text().startswith(before)
+    assert [int(row["step"]) for row in rows(run / "gradnorm.csv")] == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert [row["epoch"] for row in rows(run / "joint_results.csv")] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -206,13 +197,14 @@ def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
     assert not torch.equal(start["classification_head.linear.weight"], end["classification_head.linear.weight"])
 
 
-def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path):
+def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path, capsys):
     broken = write_joint_dataset(tmp_path / "broken", images=6)
     file = sorted((tmp_path / "broken/labels/train").glob("*.txt"))[0]
     file.write_text("0 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n\n1 0 0\n")
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit, match="1"):
         main(flags(broken, tmp_path / "runs", "run"))
-    assert f"{file}:2" in str(stopped.value) and "7" in str(stopped.value)
+    message = capsys.readouterr().err
+    assert f"{file}:2" in message and "ERROR" in message
     assert not (tmp_path / "runs").exists()
 
 
@@ -225,20 +217,22 @@ def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path):
         ({"--resume": "gone/weights/last.pt"}, "--resume"),
     ],
 )
-def test_missing_files_are_one_error(data, tmp_path, change, message):
+def test_missing_files_are_one_error(data, tmp_path, change, message, capsys):
     arguments = flags(data, tmp_path / "runs", "run", *(part for pair in change.items() for part in pair))
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(SystemExit, match="1"):
         main(arguments)
+    assert f"ERROR: {message}" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
-def test_data_without_class_names_is_one_error(data, tmp_path):
+def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
     description = yaml.safe_load(data.read_text())
     del description["classification_names"]
     plain = tmp_path / "plain.yaml"
     plain.write_text(yaml.safe_dump(description))
-    with pytest.raises(SystemExit, match="classification_names"):
+    with pytest.raises(SystemExit, match="1"):
         main(flags(plain, tmp_path / "runs", "run"))
+    assert "classification_names" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -263,3 +257,11 @@ def test_help_lists_upstreams_flags_and_ours(capsys):
     for flag in ("--sync-bn", "--image-weights", "--freeze", "--evolve", "--gradnorm-alpha", "--weight-scope", "--log-interval"):
         assert flag in text
     assert text.index("YOLOv5's own options") < text.index("balancing of the two tasks") < text.index("image classification")
+
+
+def test_missing_upstream_is_one_line_that_names_the_command(tmp_path):
+    launcher = Path(__file__).parents[1] / "train_joint_gradnorm_fixed.py"
+    environment = {**os.environ, "YOLOV5_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, launcher], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("ERROR: YOLOV5_DIR=") and "python -m gradnorm_plugin setup" in done.stderr

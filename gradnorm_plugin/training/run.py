@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
+from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.hooks import JointCallbacks, make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options, resolve_weights
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         train(options)
     except (LabelErrors, DescriptionError, NonFiniteLossError, FileNotFoundError) as error:
-        sys.exit(f"ERROR: {error}")
+        fail(str(error))
 
 
 def train(options: argparse.Namespace) -> JointRun:
@@ -40,6 +40,10 @@ def train(options: argparse.Namespace) -> JointRun:
     note = resolve_weights(options)
     if note and module.RANK in {-1, 0}:
         upstream("utils.general").LOGGER.info(note)
+    if module.RANK == 0 and options.balancer == "gradnorm":
+        upstream("utils.general").LOGGER.warning(
+            "WARNING ⚠️ GradNorm measures each process by itself: with several, their task weights can drift apart"
+        )
     run = JointRun(options)
     if module.RANK in {-1, 0}:
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.

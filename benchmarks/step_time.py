@@ -1,0 +1,136 @@
+"""Seconds of a training step of the joint model by the way the tasks are balanced, each relative to fixed weights.
+
+    python benchmarks/step_time.py [--cfg yolov5s.yaml --imgsz 320 --batch-size 8 --rounds 8 --device cpu]
+
+A step is forward, loss, backward, clip and SGD. The ways take turns within a round, so that a machine whose speed drifts slows
+all alike; printed is the median over the rounds of the ratio to fixed weights in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from gradnorm_pytorch import GradNormLossWeighter
+from torch import Tensor
+from tqdm import tqdm
+
+from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
+from gradnorm_plugin.balancing import PRESETS
+from gradnorm_plugin.upstream.gateway import upstream
+
+STEPS = 10
+"""Steps of each way in a round: as many as lie between two updates of the report's GradNorm."""
+
+Step = Callable[[], None]
+
+
+def make_batch(size: int, images: int, device: str) -> tuple[Tensor, JointTargets]:
+    """Noise with three boxes an image, and a class each."""
+    boxes = torch.rand(3 * images, 6) * 0.4 + 0.3
+    boxes[:, 0], boxes[:, 1] = torch.arange(3 * images) % images, torch.arange(3 * images) % 4
+    targets = JointTargets(boxes, torch.arange(images) % 3)
+    return torch.rand(images, 3, size, size).to(device), targets.to(device)
+
+
+def make_steps(options: argparse.Namespace) -> dict[str, Step]:
+    """The ways to balance, each a function that runs one step on the same model and batch."""
+    model = JointDetectionModel(options.cfg, nc=4, classification_names=["a", "b", "c"]).to(options.device).train()
+    model.hyp = {"box": 0.05, "cls": 0.5, "cls_pw": 1.0, "obj": 1.0, "obj_pw": 1.0, "anchor_t": 4.0, "fl_gamma": 0.0}
+    images, targets = make_batch(options.imgsz, options.batch_size, options.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
+    plain = GradNormLoss(model, FixedWeights([1.0, 0.01]))
+    detection_loss = upstream("utils.loss").ComputeLoss(model)
+
+    def finish() -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def two_losses() -> tuple[Tensor, Tensor]:
+        detection, logits = model(images)
+        return detection_loss(detection, targets.boxes)[0], plain.classification_loss(logits, targets.classes)
+
+    def ours(criterion: GradNormLoss) -> Step:
+        def step() -> None:
+            criterion(model(images), targets)[0].backward()
+            criterion.settle()
+            finish()
+
+        return step
+
+    def two_calls() -> None:
+        losses = two_losses()
+        for loss in losses:
+            torch.autograd.grad(loss, model.shared_parameter, retain_graph=True)[0].norm().item()
+        (losses[0] + 0.01 * losses[1]).backward()
+        finish()
+
+    weighter = GradNormLossWeighter(
+        num_losses=2, learning_rate=1e-4, restoring_force_alpha=1.5, grad_norm_parameters=model.shared_parameter
+    ).to(options.device)
+
+    def package() -> None:
+        detection, classification = two_losses()
+        weighter.backward([detection.squeeze(), classification.squeeze()])
+        finish()
+
+    return {
+        "fixed weights": ours(plain),
+        "GradNorm, update every step": ours(gradnorm_loss(model, interval=1)),
+        "GradNorm, update every 10 steps": ours(gradnorm_loss(model, interval=10)),
+        "two autograd.grad calls": two_calls,
+        "gradnorm-pytorch": package,
+    }
+
+
+def gradnorm_loss(model: JointDetectionModel, interval: int) -> GradNormLoss:
+    """Our loss with the report's settings and another interval."""
+    return GradNormLoss(model, GradNorm(**{**PRESETS["report"], "interval": interval, "warmup": 0}))
+
+
+def measure(steps: dict[str, Step], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds a step of each way in each round."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in tqdm(range(rounds), desc="rounds"):
+        # Step by step in turn: the drift of a whole block of one way would be larger than what is measured.
+        spent = dict.fromkeys(steps, 0.0)
+        for _ in range(STEPS):
+            for name, step in steps.items():
+                start = time.perf_counter()
+                step()
+                if device != "cpu":
+                    torch.cuda.synchronize()
+                spent[name] += time.perf_counter() - start
+        for name, total in spent.items():
+            seconds[name].append(total / STEPS)
+    return seconds
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cfg", default="yolov5s.yaml")
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    seconds = measure(make_steps(options), options.rounds, options.device)
+    base = seconds["fixed weights"]
+    setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}"
+    print(f"{setting}, {options.rounds} rounds of {STEPS} steps")
+    print(f"{'':34s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
+    for name, values in seconds.items():
+        ratios = [value / reference for value, reference in zip(values, base, strict=True)]
+        median = statistics.median(ratios)
+        print(f"{name:34s}{statistics.median(values):8.3f}{median:10.3f}{min(ratios):8.3f}{max(ratios):8.3f}")
+
+
+if __name__ == "__main__":
+    main()

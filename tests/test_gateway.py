@@ -1,0 +1,177 @@
+"""The one door to upstream: what is swapped is put back, and modules come from the checkout and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.gateway import swapped, upstream, upstream_root
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def room() -> ModuleType:
+    """A module with two names."""
+    module = ModuleType("room")
+    module.lamp, module.door = "off", "shut"
+    return module
+
+
+def python(code: str, folder: Path, *, ahead: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter in `folder`; `ahead` is where it looks for modules first."""
+    search = os.pathsep.join(str(path) for path in (ahead, REPOSITORY) if path)
+    environment = {**os.environ, "PYTHONPATH": search}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def output_of(code: str, folder: Path, *, ahead: Path | None = None) -> Any:
+    """What `code` printed, as JSON."""
+    done = python(code, folder, ahead=ahead)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def decoys(folder: Path) -> Path:
+    """Modules with the names of upstream's."""
+    for name in ("utils/__init__.py", "utils/callbacks.py", "models/__init__.py", "train.py", "val.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("decoy = True\n")
+    return folder
+
+
+def test_swapped_for_the_block_and_put_back(room):
+    with swapped(room, lamp="on", door="open"):
+        assert (room.lamp, room.door) == ("on", "open")
+    assert (room.lamp, room.door) == ("off", "shut")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_put_back_after_any_exception(room, error):
+    with pytest.raises(error), swapped(room, lamp="on", door="open"):
+        raise error
+    assert (room.lamp, room.door) == ("off", "shut")
+
+
+def test_nested_swaps_end_in_turn(room):
+    with swapped(room, lamp="dim"):
+        with pytest.raises(ValueError), swapped(room, lamp="on"):
+            raise ValueError
+        assert room.lamp == "dim"
+    assert room.lamp == "off"
+
+
+def test_what_the_block_does_to_a_name_is_undone(room):
+    with swapped(room, lamp="on", door="open"):
+        room.lamp = "broken"
+        del room.door
+        room.door = "gone"
+    assert (room.lamp, room.door) == ("off", "shut")
+
+
+def test_a_method_of_a_class_is_the_very_same_afterwards():
+    class Lamp:
+        def light(self) -> str:
+            return "dark"
+
+    original = vars(Lamp)["light"]
+    with swapped(Lamp, light=lambda self: "bright"):
+        assert Lamp().light() == "bright"
+    assert vars(Lamp)["light"] is original
+
+
+def test_an_unknown_name_is_refused_before_anything_is_swapped(room):
+    with pytest.raises(AttributeError) as refused, swapped(room, lamp="on", window="open", roof="off"):
+        pytest.fail("the block must not run")
+    message = str(refused.value)
+    assert "room of YOLOv5 has no window, roof" in message and "python -m gradnorm_plugin setup" in message
+    assert "lamp" not in message and room.lamp == "off" and not hasattr(room, "window")
+
+
+def test_modules_of_this_process_are_the_checkouts():
+    assert upstream_root() == find_checkout()
+    for name in ("utils.callbacks", "utils.general", "models.yolo"):
+        module = upstream(name)
+        assert module is sys.modules[name]
+        assert Path(module.__file__) == find_checkout().joinpath(*name.split(".")).with_suffix(".py")
+
+
+def test_modules_of_the_same_name_that_stand_first_are_passed_by(tmp_path):
+    code = """
+import json
+from gradnorm_plugin.upstream.gateway import upstream
+module = upstream("utils.callbacks")
+print(json.dumps([module.__file__, hasattr(module, "Callbacks")]))
+"""
+    file, genuine = output_of(code, tmp_path, ahead=decoys(tmp_path / "decoys"))
+    assert Path(file) == find_checkout() / "utils" / "callbacks.py" and genuine
+
+
+def test_sys_path_gains_the_checkout_once_and_keeps_its_order(tmp_path):
+    """The checkout has to stay: upstream imports parts of itself late, and spawned workers import it anew."""
+    code = """
+import json, sys
+from gradnorm_plugin.upstream.gateway import upstream
+before = list(sys.path)
+for name in ("utils.callbacks", "utils", "utils.callbacks"):
+    upstream(name)
+once = list(sys.path)
+try:
+    upstream("utils.there_is_no_such_module")
+except ModuleNotFoundError:
+    pass
+print(json.dumps([before, once, list(sys.path)]))
+"""
+    before, once, at_last = output_of(code, tmp_path)
+    root = str(find_checkout())
+    assert root not in before
+    assert once == at_last == [root, *before]
+
+
+def test_a_checkout_already_on_sys_path_stays_where_it_was(tmp_path):
+    code = """
+import json, sys
+from gradnorm_plugin.upstream.gateway import upstream
+sys.path.append(%r)
+before = list(sys.path)
+upstream("utils.callbacks")
+print(json.dumps([before, list(sys.path)]))
+"""
+    before, after = output_of(code % str(find_checkout()), tmp_path)
+    assert after == before
+
+
+@pytest.mark.parametrize("name", ["train", "utils.callbacks"])
+def test_a_foreign_module_that_was_imported_first_is_named(tmp_path, name):
+    folder = decoys(tmp_path / "decoys")
+    code = f"import {name}\nfrom gradnorm_plugin.upstream.gateway import upstream\nupstream({name!r})"
+    done = python(code, tmp_path, ahead=folder)
+    assert done.returncode == 1
+    message = done.stderr.strip().splitlines()[-1]
+    foreign = folder.joinpath(*name.split(".")).with_suffix(".py")
+    assert message.startswith(f"ImportError: `{name}` was imported from {foreign}, not from YOLOv5 in {find_checkout()}")
+    assert "import gradnorm_plugin before it" in message
+
+
+def test_a_started_script_of_another_checkout_is_the_one_in_use(tmp_path):
+    """`python elsewhere/detect.py` loads a joint checkpoint: the YOLOv5 that runs already is the one to use."""
+    other = tmp_path / "elsewhere"
+    for name in ("train.py", "val.py", "models/__init__.py", "models/yolo.py", "utils/__init__.py", "utils/loss.py"):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).write_text("other = True\n")
+    code = """
+import json
+import models
+from gradnorm_plugin.upstream.gateway import upstream, upstream_root
+print(json.dumps([str(upstream_root()), upstream("utils.loss").__file__]))
+"""
+    root, file = output_of(code, tmp_path, ahead=other)
+    assert Path(root) == other and Path(file) == other / "utils" / "loss.py"
