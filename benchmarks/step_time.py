@@ -9,6 +9,7 @@ all alike; printed is the median over the rounds of the ratio to fixed weights i
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -101,7 +102,8 @@ def measure(steps: dict[str, Step], rounds: int, device: str) -> dict[str, list[
         # Step by step in turn: the drift of a whole block of one way would be larger than what is measured.
         spent = dict.fromkeys(steps, 0.0)
         for _ in range(STEPS):
-            for name, step in steps.items():
+            # In another order each time: a way that always follows the same other one inherits its caches.
+            for name, step in random.sample(list(steps.items()), len(steps)):
                 start = time.perf_counter()
                 step()
                 if device != "cpu":

@@ -35,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             _setup()
     except CheckoutError as error:
         fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("gradnorm_plugin"):
+            raise
+        fail(f"{error.name} is not installed here: use .venv/bin/python after `make setup`, or `pip install -e .`")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

@@ -105,7 +105,10 @@ class GradNormLoss:
         self.applied_weights = weights = self._weights()
         total = weights[0] * detection_loss + weights[1] * classification_loss
         self.losses = JointLosses(
-            detection_loss.detach(), classification_loss.detach(), total.detach(), int((classes >= 0).sum())
+            detection_loss.detach(),
+            classification_loss.detach(),
+            total.detach().clone(),  # upstream multiplies the total in place
+            int((classes >= 0).sum()),
         )
         self._refuse_non_finite(items)
         if self.losses.labelled and self.balancer.begin_step((self.losses.detection, self.losses.classification)):
@@ -114,17 +117,19 @@ class GradNormLoss:
         return total, items
 
     def classification_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy averaged over the labelled images, times the batch size; (1,).
+        """Cross-entropy, times its class's weight, averaged over the labelled images, times the batch size; (1,).
 
-        Without any labelled image it is 0, still connected to the network so that every rank has the same graph.
+        Without any labelled image it is 0, still connected to the network.
         """
         labelled = classes >= 0
         if not labelled.any():
             return (logits.float() * 0).sum().reshape(1)
-        loss = F.cross_entropy(
-            logits[labelled].float(), classes[labelled], weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
-        return loss.reshape(1) * len(classes)
+        classes = classes[labelled]
+        losses = F.cross_entropy(logits[labelled].float(), classes, reduction="none", label_smoothing=self.label_smoothing)
+        if self.class_weights is not None:
+            # Not by cross_entropy's own `weight`: it divides by the batch's weights, and a batch of one class would have none.
+            losses = losses * self.class_weights[classes]
+        return losses.mean().reshape(1) * len(labelled)
 
     def settle(self) -> TaskGradients | None:
         """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured."""

@@ -156,8 +156,9 @@ def test_a_foreign_module_that_was_imported_first_is_named(tmp_path, name):
     done = python(code, tmp_path, ahead=folder)
     assert done.returncode == 1
     message = done.stderr.strip().splitlines()[-1]
-    foreign = folder.joinpath(*name.split(".")).with_suffix(".py")
-    assert message.startswith(f"ImportError: `{name}` was imported from {foreign}, not from YOLOv5 in {find_checkout()}")
+    top = name.partition(".")[0]
+    assert message.startswith(f"ImportError: `{top}` was imported from {folder / top}")
+    assert f"not from YOLOv5 in {find_checkout()}" in message
     assert "import gradnorm_plugin before it" in message
 
 

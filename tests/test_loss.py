@@ -121,6 +121,17 @@ def test_no_class_in_the_batch_trains_detection_alone():
     assert all(p.grad is not None and not p.grad.any() for p in model.classification_head.parameters())
 
 
+def test_classification_loss_is_the_weighted_mean_over_the_labelled_images():
+    weights = torch.tensor([2.0, 0.5, 1.0])
+    criterion = GradNormLoss(make_model(), class_weights=weights)
+    logits, classes = torch.randn(4, 3), torch.tensor([0, 2, -1, 0])
+    by_hand = [-weights[c] * torch.log_softmax(row, 0)[c] for row, c in zip(logits, classes, strict=True) if c >= 0]
+    assert criterion.classification_loss(logits, classes).item() == pytest.approx(4 * sum(by_hand).item() / 3, rel=1e-6)
+    of_one_class = criterion.classification_loss(logits, torch.zeros(4, dtype=torch.int64))
+    unweighted = 4 * F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64))
+    assert of_one_class.item() == pytest.approx(2 * unweighted.item(), rel=1e-6)
+
+
 def test_frozen_shared_layers_leave_the_weights_alone():
     model = make_model()
     for layer in model.model[:10]:
@@ -141,6 +152,23 @@ def test_validation_takes_upstreams_plain_targets():
         loss, items = criterion(train_out, targets.boxes)
         assert torch.equal(loss, upstream("utils.loss").ComputeLoss(model)(train_out[0], targets.boxes)[0])
     assert items.shape == (3,) and criterion.balancer.batches == 0
+
+
+def test_under_a_large_scale_half_precision_measures_as_long_as_the_trainer_can_train():
+    """AMP on the CPU: the probe must not overflow where the real backward pass, at its small weight, does not."""
+    model = make_model()
+    images, targets = make_batch()
+    expected = [gradient.norm().item() for gradient in two_passes(model, images, targets)]
+    criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))
+    for _ in range(3):
+        with torch.amp.autocast("cpu", dtype=torch.float16):
+            loss, _ = criterion(model(images), targets)
+        (loss * 2048.0).backward()
+        assert torch.isfinite(model.shared_parameter.grad).all()
+        found = criterion.settle()
+        model.zero_grad()
+        assert [norm.item() for norm in found.norms] == pytest.approx(expected, rel=0.05)
+    assert criterion.balancer.updates == 3
 
 
 def test_measurements_leave_nothing_behind():
@@ -178,8 +206,11 @@ def test_norms_under_amp_equal_the_unscaled_ones():
     expected = [gradient.norm().item() for gradient in two_passes(model, images, targets)]
     criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))
     scaler = torch.amp.GradScaler("cuda")
-    with torch.amp.autocast("cuda"):
-        loss, _ = criterion(model(images), targets)
-    scaler.scale(loss).backward()
-    found = criterion.settle()
-    assert [norm.item() for norm in found.norms] == pytest.approx(expected, rel=2e-2)
+    for _ in range(4):  # from the second step on the probe runs at the scaler's scale
+        with torch.amp.autocast("cuda"):
+            loss, _ = criterion(model(images), targets)
+        scaler.scale(loss).backward()
+        found = criterion.settle()
+        model.zero_grad()
+        assert [norm.item() for norm in found.norms] == pytest.approx(expected, rel=2e-2)
+    assert criterion.balancer.updates == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pytest
@@ -80,6 +81,25 @@ def test_outputs_of_each_mode(model):
 def test_no_hook_stays_on_the_network(model):
     model(torch.rand(2, 3, 64, 64))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_replicas_that_run_at_once_keep_to_their_own_images(model):
+    """DataParallel's replicas share the original's hooks, and run in threads."""
+    first, second = deepcopy(model).eval(), deepcopy(model).eval()
+    for module, twin in zip(first.modules(), second.modules(), strict=True):
+        twin._forward_hooks = module._forward_hooks
+    images = torch.rand(2, 1, 3, 64, 64)
+    with torch.no_grad():
+        expected = [first(image)[1][1] for image in images]
+
+        def repeat(replica: JointDetectionModel, image: torch.Tensor) -> list[torch.Tensor]:
+            with torch.no_grad():
+                return [replica(image)[1][1] for _ in range(20)]
+
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(repeat, (first, second), images))
+    for logits, reference in zip(found, expected, strict=True):
+        assert all(torch.allclose(row, reference, atol=1e-5) for row in logits)
 
 
 def test_class_names_and_layer_are_checked():

@@ -189,6 +189,7 @@ def test_upstreams_flags_work(data, tmp_path, more):
 def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
     main(flags(data, tmp_path, "run", "--epochs", "1", "--weights", str(trained / "weights/last.pt"), "--freeze", "10"))
     assert "freezing model.9.cv2.conv.weight" in caplog.text
+    assert "there is nothing to balance" in caplog.text
     start, end = (
         torch.load(folder / "weights/last.pt", weights_only=False)["model"].state_dict() for folder in (trained, tmp_path / "run")
     )
@@ -208,21 +209,54 @@ def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+BAD_FILES = {
+    "broken.yaml": "names: [a, b\nnc: 2",
+    "text.yaml": "just words",
+    "empty_hyp.yaml": "lr0: 0.01",
+    "no_images.yaml": "path: /nowhere\ntrain: a\nval: b\nnames: {0: a}\nclassification_names: {0: a, 1: b}",
+    "model.yaml": "nc: 2",
+    "junk.pt": "no pickle",
+}
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("flag", "value", "message"),
     [
-        ({"--data": "nowhere.yaml"}, "--data nowhere.yaml"),
-        ({"--weights": "mine.pt"}, "--weights mine.pt is not there"),
-        ({"--hyp": "none.yaml"}, "--hyp none.yaml"),
-        ({"--resume": "gone/weights/last.pt"}, "--resume"),
+        ("--data", "nowhere.yaml", "--data nowhere.yaml"),
+        ("--data", "broken.yaml", "broken.yaml cannot be read: while parsing a flow sequence"),
+        ("--data", "text.yaml", "text.yaml holds no `key: value` lines"),
+        ("--data", "no_images.yaml", "no_images.yaml: Dataset not found"),
+        ("--weights", "mine.pt", "--weights mine.pt is not there"),
+        ("--weights", "text.yaml", "--weights text.yaml: training starts from a .pt"),
+        ("--weights", "junk.pt", "--weights junk.pt is no checkpoint"),
+        ("--hyp", "none.yaml", "--hyp none.yaml"),
+        ("--hyp", "empty_hyp.yaml", "empty_hyp.yaml lacks anchor_t, box"),
+        ("--cfg", "model.yaml", "model.yaml lacks anchors, backbone"),
+        ("--resume", "gone/weights/last.pt", "--resume"),
     ],
 )
-def test_missing_files_are_one_error(data, tmp_path, change, message, capsys):
-    arguments = flags(data, tmp_path / "runs", "run", *(part for pair in change.items() for part in pair))
+def test_what_is_wrong_with_a_file_is_one_error(data, tmp_path, flag, value, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in BAD_FILES.items():
+        (tmp_path / name).write_text(text)
     with pytest.raises(SystemExit, match="1"):
-        main(arguments)
-    assert f"ERROR: {message}" in capsys.readouterr().err
+        main(flags(data, tmp_path / "runs", "run", flag, value))
+    error = capsys.readouterr().err
+    assert "ERROR: " in error and message in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_several_processes_are_refused_with_gradnorm(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(upstream("train"), "RANK", 0)
+    with pytest.raises(SystemExit, match="1"):
+        main(flags(data, tmp_path / "runs", "run"))
+    assert "GradNorm does not run on several processes yet" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_resumed(trained, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        main(["--resume", str(trained / "weights/last.pt")])
+    assert "is finished" in capsys.readouterr().err
 
 
 def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
@@ -242,6 +276,12 @@ def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
         (["--weight-sum", "9"], "weight_sum is 9.0"),
         (["--fitness-share", "2"], "--fitness-share must be from 0 to 1"),
         (["--gradnorm-interval", "0"], "interval must be"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        pytest.param(
+            ["--device", "0,1"], "there is no CUDA GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
+        ),
+        (["--weights", ""], "add --cfg yolov5s.yaml"),
     ],
 )
 def test_wrong_flags_are_one_line(more, message, capsys):

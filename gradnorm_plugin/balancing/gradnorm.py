@@ -93,9 +93,10 @@ class GradNorm(Balancer):
         self.warmup = warmup
         self.lr = lr
         self._check_arguments()
-        self.weights = as_task_vector("initial_weights", initial_weights or [1.0] * num_tasks, num_tasks)
+        start = [1.0] * num_tasks if initial_weights is None else initial_weights
+        self.weights = as_task_vector("initial_weights", start, num_tasks).clone()
         if not (torch.isfinite(self.weights).all() and (self.weights > 0).all()):
-            raise ValueError(f"initial_weights must be positive, found {list(initial_weights or [])}")
+            raise ValueError(f"initial_weights must be positive, found {self.weights.tolist()}")
         self.batches = 0
         self.updates = 0
         self.initial_losses: Tensor | None = None
@@ -122,22 +123,25 @@ class GradNorm(Balancer):
         """Count one batch; True every `interval` batches once the `warmup` batches, whose losses make L(0), are over."""
         self.batches += 1
         if self.batches <= self.warmup:
-            self._warmup_losses.append(torch.stack([loss.detach().double().reshape(()) for loss in losses]))
+            self._warmup_losses.append(torch.stack([loss.detach().float().reshape(()) for loss in losses]))
             return False
         return (self.batches - self.warmup - 1) % self.interval == 0
 
     def training_rates(self, losses: Tensor) -> Tensor:
         """r_i of the paper, (T,): each task's loss relative to its L(0), divided by the mean over the tasks.
 
-        A task whose L(0) is not positive has no rate and is left out of the mean, at 1.
+        A task whose L(0) is not positive has no rate and is left out of the mean, at 1; without L(0) all are.
         """
         if self.initial_losses is None:
-            self.initial_losses = torch.stack(self._warmup_losses).mean(0).cpu() if self._warmup_losses else losses.clone()
-            self._warmup_losses.clear()
+            return torch.ones_like(losses)
         usable = self.initial_losses > 0
         ratios = torch.where(usable, losses / torch.where(usable, self.initial_losses, 1.0), torch.nan)
         mean = ratios.nanmean()
         return torch.where(usable, ratios / mean, 1.0) if mean > 0 else torch.ones_like(losses)
+
+    def _mean_of_warmup(self) -> Tensor:
+        # A resumed run's are on the CPU, later ones may not be.
+        return torch.stack([losses.cpu().double() for losses in self._warmup_losses]).mean(0)
 
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
         """One step of GradNorm on the weights.
@@ -159,6 +163,9 @@ class GradNorm(Balancer):
         measurable = torch.isfinite(losses).all() and torch.isfinite(norms).all() and (norms > 0).all()
         if not measurable:
             return self.weights
+        if self.initial_losses is None:
+            self.initial_losses = self._mean_of_warmup() if self._warmup_losses else losses.clone()
+            self._warmup_losses.clear()
         weighted = self.weights * norms
         target = weighted.mean() * self.training_rates(losses) ** self.alpha
         excess = weighted - target

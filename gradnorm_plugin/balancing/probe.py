@@ -33,7 +33,7 @@ class GradientProbe:
     def __init__(self, shared: Tensor) -> None:
         """Args: shared, the weights at which the tasks' gradients meet; a leaf that requires a gradient."""
         self.shared = shared
-        self._factor = 1.0
+        self._factor = 1024.0  # until a backward pass has shown the trainer's; a power of two changes no digit
         self._handles: list[RemovableHandle] = []
         self._found: TaskGradients | None = None
 
@@ -46,12 +46,15 @@ class GradientProbe:
             weights: the factors of the two losses in the total that the trainer will differentiate.
         """
         self.disarm()
-        # Under AMP a half-precision gradient would underflow without the scale that the last backward pass had.
-        scaled = torch.full_like(second, self._factor)
-        (of_second,) = torch.autograd.grad(second, self.shared, scaled, retain_graph=True, allow_unused=True)
+        # Under AMP gradients are in half precision: scaled as in the last backward pass they neither underflow nor overflow
+        # where the trainer's own do not.
+        scale = self._factor * (weights[1] or 1.0)
+        (of_second,) = torch.autograd.grad(
+            second, self.shared, torch.full_like(second, scale), retain_graph=True, allow_unused=True
+        )
         if of_second is None:
             return
-        of_second = of_second.float() / self._factor
+        of_second = of_second.float() / scale
         factor_seen: list[Tensor] = []
 
         def read_factor(gradient: Tensor) -> None:

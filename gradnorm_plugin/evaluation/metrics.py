@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score, log_loss
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> Cl
         # scikit-learn warns of predicted classes that no image has, which is usual early in training.
         warnings.simplefilter("ignore", UserWarning)
         balanced = balanced_accuracy_score(classes, predicted)
-    loss = 0.0 if num_classes == 1 else log_loss(classes, probabilities / probabilities.sum(1, keepdims=True), labels=labels)
+        confusion = confusion_matrix(classes, predicted, labels=labels)
+    of_true_class = probabilities[np.arange(len(classes)), classes]
+    loss = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny)).mean()  # NaN stays NaN and raises nothing
     return ClassificationMetrics(
         accuracy=float(accuracy_score(classes, predicted)),
         balanced_accuracy=float(balanced),
         macro_f1=float(f1_score(classes, predicted, labels=np.unique(classes), average="macro", zero_division=0)),
         loss=float(loss),
         images=len(classes),
-        confusion=confusion_matrix(classes, predicted, labels=labels),
+        confusion=confusion,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gradnorm_plugin.model.head import ClassificationHead
 from gradnorm_plugin.upstream.gateway import upstream
@@ -17,6 +18,16 @@ from gradnorm_plugin.upstream.gateway import upstream
 _yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
+
+
+def _collect(layer: nn.Module, outputs: list[Tensor]) -> RemovableHandle:
+    """Append the layer's outputs to `outputs` until the handle is removed."""
+
+    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
+        if module is layer:  # the replicas of DataParallel share their hooks, and run at the same time
+            outputs.append(output)
+
+    return layer.register_forward_hook(keep)
 
 
 class JointDetectionModel(_yolo.DetectionModel):
@@ -73,8 +84,9 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     @torch.no_grad()
     def _channels_of_shared_layer(self, ch: int) -> int:
-        was_training, seen = self.training, []
-        handle = self.model[self.shared_layer].register_forward_hook(lambda _, __, output: seen.append(output.shape[1]))
+        was_training = self.training
+        seen: list[Tensor] = []
+        handle = _collect(self.model[self.shared_layer], seen)
         try:
             self.eval()  # in training mode this pass would move the batch statistics
             side = 2 * int(self.stride.max())
@@ -82,7 +94,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         finally:
             handle.remove()
             self.train(was_training)
-        return seen[0]
+        return seen[0].shape[1]
 
     @property
     def shared_parameter(self) -> nn.Parameter:
@@ -94,7 +106,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         if not augment:
             return self._forward_once(x, profile, visualize)
         logits: list[Tensor] = []
-        handle = self.classification_head.register_forward_hook(lambda _, __, output: logits.append(output))
+        handle = _collect(self.classification_head, logits)
         try:
             predictions, _ = self._forward_augment(x)
         finally:
@@ -105,7 +117,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
             return super()._forward_once(x, profile, visualize)
         features: list[Tensor] = []
-        handle = self.model[self.shared_layer].register_forward_hook(lambda _, __, output: features.append(output))
+        handle = _collect(self.model[self.shared_layer], features)
         try:
             detection = super()._forward_once(x, profile, visualize)
         finally:

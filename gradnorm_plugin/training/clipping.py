@@ -1,7 +1,8 @@
 """Upstream's gradient clip, applied to the detection network and to the classification head each by itself.
 
 Upstream clips the norm of all gradients together at 10. A head whose gradient is a hundred times larger than the detector's would
-scale the detector's step down with its own; apart, neither eats the other's.
+scale the detector's step down with its own; apart, neither eats the other's. And a head
+without gradient (classification switched off) leaves the detector's clip what it is without a head, to the last bit.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.data.description import DescriptionError, classification_names
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
 from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
 from gradnorm_plugin.evaluation.validate import validate
@@ -53,6 +53,7 @@ class JointRun:
                     Model=self.make_model,
                     create_dataloader=self.make_loader,
                     ComputeLoss=self.make_loss,
+                    check_train_batch_size=self.estimate_batch_size,
                     Loggers=self.make_loggers,
                     validate=SimpleNamespace(run=self.validate),
                     fitness=self.fitness,
@@ -69,7 +70,10 @@ class JointRun:
             LabelErrors: listing the label lines that are wrong.
         """
         if self.data is None:
-            found = upstream("utils.general").check_dataset(data, autodownload)
+            try:
+                found = upstream("utils.general").check_dataset(data, autodownload)
+            except (Exception, SystemExit) as error:  # upstream raises bare exceptions for what is wrong with a data yaml
+                raise DescriptionError(f"{data}: {error}") from error
             self.names = classification_names(found)
             check_labels(found)
             self.data = found
@@ -100,7 +104,12 @@ class JointRun:
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
-        self.clip = SeparateClip(raw.classification_head)
+        self.clip, self.metrics = SeparateClip(raw.classification_head), None
+        if not raw.shared_parameter.requires_grad and self.options.balancer == "gradnorm":
+            upstream("utils.general").LOGGER.warning(
+                "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
+                "values (--initial-weights)"
+            )
         balancer = make_balancer(self.options)
         state = read_state(Path(self.options.resume)) if self.options.resume else None
         if state is not None:
@@ -110,6 +119,10 @@ class JointRun:
             model, balancer, self.options.weight_scope, weights if self.options.class_weights == "balanced" else None
         )
         return self.criterion
+
+    def estimate_batch_size(self, model: nn.Module, *args: Any, **kwargs: Any) -> int:
+        """Upstream's `--batch-size -1`, which tells the memory of a backward pass from a list of outputs only."""
+        return upstream("utils.autobatch").check_train_batch_size(_OutputsInAList(model), *args, **kwargs)
 
     def clip_gradients(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Tensor:
         """Upstream's clip, for each part by itself."""
@@ -142,6 +155,18 @@ class JointRun:
             return detection
         share = self.options.fitness_share
         return (1 - share) * detection + share * self.metrics.balanced_accuracy
+
+
+class _OutputsInAList(nn.Module):
+    """The joint model with its training outputs in one flat list."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        detection, logits = self.model(x)
+        return [*detection, logits]
 
 
 def balanced_class_weights(image_classes: np.ndarray, num_classes: int) -> Tensor:

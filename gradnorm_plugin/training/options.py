@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
+
+import requests
+import torch
 
 from gradnorm_plugin.balancing import PRESETS, Balancer, FixedWeights, GradNorm
 from gradnorm_plugin.upstream.checkout import REPOSITORY
@@ -133,6 +135,14 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         options.device = ""
     if options.quad:
         parser.error("--quad makes one image out of four, whose classes differ: leave it out with image classes")
+    if options.epochs < 1:
+        parser.error(f"--epochs must be at least 1, found {options.epochs}")
+    if options.batch_size < 1 and options.batch_size != -1:
+        parser.error(f"--batch-size must be at least 1, or -1 to have it estimated on a GPU, found {options.batch_size}")
+    if options.device.strip("cuda: ")[:1].isdigit() and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: there is no CUDA GPU here; use --device auto or --device cpu")
+    if options.weights == "" and not options.cfg and not options.resume:
+        parser.error("--weights '' trains from scratch and needs a model: add --cfg yolov5s.yaml")
     if options.log_interval < 1:
         parser.error(f"--log-interval must be at least 1, found {options.log_interval}")
     if not 0 <= options.fitness_share <= 1:
@@ -188,9 +198,11 @@ def resolve_weights(options: argparse.Namespace) -> str | None:
 def _fetch_pretrained() -> bool:
     if Path(PRETRAINED).is_file():
         return True
+    if upstream("train").RANK != -1:  # several processes must not fetch it at once, nor choose differently
+        return False
     try:
         # Upstream's download retries for minutes without a network: look first whether there is one.
-        socket.create_connection(("github.com", 443), timeout=5).close()
+        requests.head("https://github.com", timeout=5)
         upstream("utils.downloads").attempt_download(PRETRAINED)
     except Exception:  # whatever kept the file away, training from scratch is the answer
         return False

@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import yaml
 
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.terminal import fail
-from gradnorm_plugin.training.hooks import JointCallbacks, make_callbacks
+from gradnorm_plugin.training.files import OptionError, check_files
+from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.options import parse_options, resolve_weights
+from gradnorm_plugin.training.options import build_parser, parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 
@@ -23,7 +25,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(argv)
     try:
         train(options)
-    except (LabelErrors, DescriptionError, NonFiniteLossError, FileNotFoundError) as error:
+    except (LabelErrors, DescriptionError, NonFiniteLossError, OptionError) as error:
+        fail(str(error))
+    except AssertionError as error:  # upstream's way to say what is wrong with its input
+        if not str(error):
+            raise
         fail(str(error))
 
 
@@ -32,7 +38,7 @@ def train(options: argparse.Namespace) -> JointRun:
 
     Raises:
         LabelErrors, DescriptionError: if the data is not as it should be; nothing has been written then.
-        FileNotFoundError: if a file that the options name is not there.
+        OptionError: if a file that the options name is not there or not what it should be.
         NonFiniteLossError: if training diverged.
     """
     module = upstream("train")
@@ -40,14 +46,17 @@ def train(options: argparse.Namespace) -> JointRun:
     note = resolve_weights(options)
     if note and module.RANK in {-1, 0}:
         upstream("utils.general").LOGGER.info(note)
-    if module.RANK == 0 and options.balancer == "gradnorm":
-        upstream("utils.general").LOGGER.warning(
-            "WARNING ⚠️ GradNorm measures each process by itself: with several, their task weights can drift apart"
+    if module.RANK != -1 and options.balancer == "gradnorm":
+        raise OptionError(
+            "GradNorm does not run on several processes yet: each would measure its own batches, and the weights would drift "
+            "apart. Train on one GPU, or with --balancer fixed"
         )
+    if options.evolve and options.project == build_parser().get_default("project"):
+        options.project = str(Path(options.project).with_name("evolve"))
     run = JointRun(options)
     if module.RANK in {-1, 0}:
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
-        _check_files(options)
+        check_files(options)
         run.check_dataset(options.data)
     with run.in_place(), swapped(module, Callbacks=lambda: make_callbacks(run)):
         module.main(options, make_callbacks(run))
@@ -62,33 +71,9 @@ def _resume_options(options: argparse.Namespace) -> None:
     last = Path(options.resume if isinstance(options.resume, str) else general.get_latest_run() or "last.pt")
     saved = last.parent.parent / "opt.yaml"
     if not last.is_file() or not saved.is_file():
-        raise FileNotFoundError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
+        raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
+    if torch.load(last, map_location="cpu", weights_only=False)["epoch"] < 0:
+        raise OptionError(f"--resume: the run of {last} is finished; start a new one with --weights {last}")
     for name, value in yaml.safe_load(saved.read_text(errors="ignore")).items():
         setattr(options, name, value)
     options.resume = str(last)
-
-
-def _check_files(options: argparse.Namespace) -> None:
-    """Find the files that the options name, where upstream looks for them.
-
-    Raises:
-        FileNotFoundError: naming the flag and the file.
-    """
-    general = upstream("utils.general")
-    # A resumed run has its hyperparameters in its options, and its model in the checkpoint.
-    for flag in ("data",) if options.resume else ("data", "cfg", "hyp"):
-        name = getattr(options, flag)
-        try:
-            setattr(options, flag, general.check_file(name))
-        except (AssertionError, FileNotFoundError) as error:
-            raise FileNotFoundError(f"--{flag} {name}: {error}") from None
-    if options.weights and not options.resume and not Path(str(options.weights)).is_file():
-        try:
-            found = upstream("utils.downloads").attempt_download(options.weights)
-        except Exception as error:  # upstream's download fails in many ways; to the user they are one
-            raise FileNotFoundError(f"--weights {options.weights} is not there and cannot be fetched: {error}") from None
-        if not Path(found).is_file():
-            raise FileNotFoundError(f"--weights {options.weights} is not there and cannot be fetched: name an existing file")
-
-
-__all__ = ["JointCallbacks", "main", "train"]

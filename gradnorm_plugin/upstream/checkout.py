@@ -20,7 +20,7 @@ _REMEDY = "run `python -m gradnorm_plugin setup` (or `make setup`)"
 def checkout_folder() -> tuple[Path, bool]:
     """The folder where YOLOv5 is expected, and whether the user named it (`YOLOV5_DIR`)."""
     named = os.environ.get("YOLOV5_DIR", "").strip()
-    return (Path(named).expanduser().resolve(), True) if named else (REPOSITORY / "yolov5", False)
+    return (Path(named).expanduser().resolve(), True) if named else ((REPOSITORY / "yolov5").resolve(), False)
 
 
 def is_yolov5(folder: Path) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 
 from gradnorm_plugin.upstream.checkout import find_checkout, is_yolov5
 
+_ABSENT = object()
+
 
 def upstream_root() -> Path:
     """The folder of the YOLOv5 in use: the one already imported (its own scripts were started), else the checkout.
@@ -37,20 +39,21 @@ def upstream(name: str) -> ModuleType:
         ImportError: if another package of the same name was imported first.
     """
     root = upstream_root()
+    top = name.partition(".")[0]
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(top)
     finally:
-        if str(root) in sys.path[1:]:
+        if str(root) in sys.path[1:]:  # it was there already, and stays where it was
             sys.path.remove(str(root))
-    found = Path(module.__file__ or "").resolve()
-    if root not in found.parents:
-        raise ImportError(
-            f"`{name}` was imported from {found}, not from YOLOv5 in {root}: "
-            f"another package has the same name; import gradnorm_plugin before it, or run outside its folder"
-        )
-    return module
+    for place in [module.__file__, *getattr(module, "__path__", [])]:
+        if place and root not in Path(place).resolve().parents:
+            raise ImportError(
+                f"`{top}` was imported from {place}, not from YOLOv5 in {root}: "
+                f"another package has the same name; import gradnorm_plugin before it, or run outside its folder"
+            )
+    return importlib.import_module(name)
 
 
 @contextmanager
@@ -66,11 +69,12 @@ def swapped(target: ModuleType | type, **names: Any) -> Iterator[None]:
             f"{target.__name__} of YOLOv5 has no {', '.join(missing)}: this version of upstream is not supported; "
             f"use the pinned commit (python -m gradnorm_plugin setup)"
         )
-    originals = {name: getattr(target, name) for name in names}
+    # What stands in the target itself: a static method unwrapped, or an inherited name left behind, would not be put back.
+    originals = {name: vars(target).get(name, _ABSENT) for name in names}
     try:
         for name, value in names.items():
             setattr(target, name, value)
         yield
     finally:
         for name, value in originals.items():
-            setattr(target, name, value)
+            delattr(target, name) if value is _ABSENT else setattr(target, name, value)

@@ -1,0 +1,84 @@
+"""The files that the options name, looked at before upstream makes a run folder: bad ones should leave nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.upstream.gateway import upstream
+
+MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
+
+
+class OptionError(ValueError):
+    """An option names something that is not there, or not what it should be."""
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Find and read the files that the options name, where upstream looks for them.
+
+    A resumed run has its hyperparameters in its options and its model in the checkpoint.
+
+    Raises:
+        OptionError: naming the flag, the file and what is wrong with it.
+        DescriptionError: if the data yaml has no usable `classification_names`.
+    """
+    classification_names(_read_yaml(options, "data"))  # before upstream downloads data that could not be used
+    if options.resume:
+        return
+    reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
+    needed = set(yaml.safe_load(Path(reference).read_text(encoding="utf-8", errors="ignore")))
+    _require_keys(options, "hyp", _read_yaml(options, "hyp"), needed)
+    if options.cfg:
+        _require_keys(options, "cfg", _read_yaml(options, "cfg"), MODEL_KEYS)
+    if options.weights:
+        _find_weights(str(options.weights))
+
+
+def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
+    name = getattr(options, flag)
+    try:
+        path = upstream("utils.general").check_yaml(name)
+        contents = yaml.safe_load(Path(path).read_text(encoding="utf-8", errors="ignore"))
+    except AssertionError as error:
+        raise OptionError(f"--{flag} {name}: {error}") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise OptionError(f"--{flag} {name} cannot be read: {error}") from None
+    if not isinstance(contents, dict):
+        raise OptionError(f"--{flag} {path} holds no `key: value` lines: it should be a YOLOv5 {flag} yaml")
+    setattr(options, flag, str(Path(path).resolve()))
+    return contents
+
+
+def _require_keys(options: argparse.Namespace, flag: str, contents: dict[str, Any], needed: set[str]) -> None:
+    missing = sorted(needed - contents.keys())
+    if missing:
+        raise OptionError(f"--{flag} {getattr(options, flag)} lacks {', '.join(missing)}: add what YOLOv5's own files have")
+
+
+def _find_weights(name: str) -> None:
+    if not name.endswith(".pt"):
+        raise OptionError(f"--weights {name}: training starts from a .pt checkpoint; for scratch use --weights '' and --cfg")
+    if Path(name).is_file():
+        _require_checkpoint(name)
+        return
+    try:
+        found = upstream("utils.downloads").attempt_download(name)
+    except Exception as error:  # upstream's download fails in many ways; to the user they are one
+        raise OptionError(f"--weights {name} is not there and cannot be fetched: {error}") from None
+    if not Path(found).is_file():
+        raise OptionError(f"--weights {name} is not there and cannot be fetched: name an existing file")
+
+
+def _require_checkpoint(name: str) -> None:
+    try:
+        contents = torch.load(name, map_location="cpu", weights_only=False)
+    except Exception as error:  # whatever unpickling stumbles over
+        raise OptionError(f"--weights {name} is no checkpoint: {type(error).__name__}: {error}") from None
+    if not isinstance(contents, dict) or "model" not in contents:
+        raise OptionError(f"--weights {name} is no YOLOv5 checkpoint: it holds no `model`")
