@@ -1,17 +1,19 @@
-"""What all tests share: few threads, so that a run does not take over the machine."""
+"""What all tests share: few threads that wait without spinning, so that a busy machine slows a run down no more than it must."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before torch is imported, here and in what tests start
+# Before torch is imported, here and in what tests start
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import pytest  # noqa: E402 - the variable has to come first
+import pytest  # noqa: E402 - the variables have to come first
 
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads() -> None:
-    """Limit torch to two threads."""
+    """Limit torch to as many threads as the environment says."""
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
