@@ -78,8 +78,8 @@ def repository(tmp_path: Path) -> Path:
     junk = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE / "gradnorm_plugin" / "upstream", clone / "gradnorm_plugin" / "upstream", ignore=junk)
     shutil.copytree(SOURCE / "patches", clone / "patches")
-    for name in ("gradnorm_plugin/__init__.py", "gradnorm_plugin/__main__.py", "gradnorm_plugin/cli.py"):
-        shutil.copy(SOURCE / name, clone / name)
+    for name in ("__init__.py", "__main__.py", "cli.py", "terminal.py"):
+        shutil.copy(SOURCE / "gradnorm_plugin" / name, clone / "gradnorm_plugin")
     shutil.copy(SOURCE / ".gitmodules", clone)
     shutil.copy(SOURCE / ".gitignore", clone)
     (clone / "yolov5").mkdir()
