@@ -102,7 +102,7 @@ def test_run_folder_holds_both_tasks(trained):
 
 def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
-    lines = [line.split() for line in caplog.text.splitlines() if "hooks.py" in line]
+    lines = [line.split() for line in caplog.text.splitlines() if "screen.py" in line]
     assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
     assert [line[-7] for line in lines[1:]] == ["3/6", "6/6"]
     total, detection, classification, first, second = map(float, lines[1][-6:-1])

@@ -13,7 +13,7 @@ class ClassificationHead(nn.Module):
       4 % of the mean. The maximum of each channel keeps it.
     * The pooled features are divided by the root of their number. The gradient of a linear layer grows with its input's length;
       under YOLOv5's SGD, which sums the gradients of 64 images and uses one learning rate for all layers, hundreds of features
-      of size 1 put the last layer far above its stable step: its loss rose above that of guessing and stayed there.
+      of size 1 put the last layer above its stable step: its loss rises above that of guessing first.
 
     Shapes: (B, in_channels, H, W) to (B, num_classes), any H and W.
     """

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 DETECTION, CLASSIFICATION, OTHER = "#0b5394", "#cc4125", "#555555"
 
 
+@seaborn.axes_style("whitegrid")
 def plot_updates(table: Path, picture: Path) -> None:
     """Weights, losses, gradient norms and their cosine over the steps of `gradnorm.csv`."""
     rows = pd.read_csv(table)
@@ -35,6 +37,7 @@ def plot_updates(table: Path, picture: Path) -> None:
     _save(figure, picture)
 
 
+@seaborn.axes_style("whitegrid")
 def plot_epochs(table: Path, picture: Path) -> None:
     """Detection and classification figures over the epochs of `joint_results.csv`."""
     rows = pd.read_csv(table)

@@ -1,0 +1,114 @@
+"""`gradnorm.csv` and `joint_results.csv`: what the run's folder keeps of every measurement and every epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gradnorm_plugin.training.hook import Hook
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.scalars import send_scalars
+from gradnorm_plugin.training.tables import RunTable
+
+UPDATE_COLUMNS = (
+    "step", "epoch", "loss", "detection_loss", "classification_loss", "detection_weight", "classification_weight",
+    "detection_norm", "classification_norm", "detection_rate", "classification_rate", "cosine",
+    "detection_norm_before_clip", "head_norm_before_clip",
+)  # fmt: skip
+EPOCH_COLUMNS = (
+    "epoch", "precision", "recall", "F1", "mAP50", "mAP50-95", "accuracy", "balanced_accuracy", "macro_F1",
+    "train_box_loss", "train_obj_loss", "train_cls_loss", "train_classification_loss",
+    "val_box_loss", "val_obj_loss", "val_cls_loss", "val_classification_loss",
+    "detection_weight", "classification_weight", "fitness",
+)  # fmt: skip
+
+
+class UpdateTable(Hook):
+    """`gradnorm.csv`: a row for every measured batch. Hands the measurement to the balancer at the end of its own batch."""
+
+    def __init__(self, run: JointRun) -> None:
+        self.run = run
+        self.table: RunTable | None = None
+
+    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+        """Settle the batch and write down what its gradients showed."""
+        epoch = step // self.run.batches_per_epoch
+        if self.table is None:
+            self.table = RunTable(Path(self.run.loggers.save_dir) / "gradnorm.csv", UPDATE_COLUMNS)
+            self.table.resume(epoch)
+        criterion, clip = self.run.criterion, self.run.clip
+        before, parts = criterion.applied_weights, criterion.losses
+        found = criterion.settle()
+        if found is None:
+            return
+        rates = criterion.training_rates()
+        self.table.append(
+            {
+                "step": step,
+                "epoch": epoch,
+                "loss": parts.total.item(),
+                "detection_loss": parts.detection.item(),
+                "classification_loss": parts.classification.item(),
+                "detection_weight": before[0],
+                "classification_weight": before[1],
+                "detection_norm": found.norms[0].item(),
+                "classification_norm": found.norms[1].item(),
+                "detection_rate": rates[0],
+                "classification_rate": rates[1],
+                "cosine": found.cosine.item(),
+                "detection_norm_before_clip": _number(clip.detection_norm),
+                "head_norm_before_clip": _number(clip.head_norm),
+            }
+        )
+
+    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+        """Bring the file up to date before the epoch's checkpoint is written."""
+        if self.table is not None:
+            self.table.write()
+
+
+class EpochTable(Hook):
+    """`joint_results.csv`: a row for every epoch, and the same figures to whatever logger upstream has active."""
+
+    def __init__(self, run: JointRun) -> None:
+        self.run = run
+        self.table: RunTable | None = None
+        self.sum, self.batches = 0.0, 0
+
+    def on_train_epoch_start(self) -> None:
+        """Start the mean of the classification loss anew."""
+        self.sum, self.batches = 0.0, 0
+
+    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+        """Add the batch's classification loss, an image's mean, to the epoch's."""
+        if self.run.criterion.losses.labelled:
+            self.sum += self.run.criterion.losses.classification.item() / len(images)
+            self.batches += 1
+
+    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+        """Write the row. `values`: 3 training losses, P, R, mAP50, mAP50-95, 3 validation losses, learning rates."""
+        if self.table is None:
+            self.table = RunTable(Path(self.run.loggers.save_dir) / "joint_results.csv", EPOCH_COLUMNS)
+            self.table.resume(epoch)
+        train, (precision, recall, map50, map5095), val = values[:3], values[3:7], values[7:10]
+        metrics, weights = self.run.metrics, self.run.criterion.balancer.weights.tolist()
+        nan = float("nan")
+        numbers = (
+            precision, recall, 2 * precision * recall / (precision + recall + 1e-16), map50, map5095,
+            *((metrics.accuracy, metrics.balanced_accuracy, metrics.macro_f1) if metrics else (nan, nan, nan)),
+            *train, self.sum / self.batches if self.batches else nan,
+            *val, metrics.loss if metrics else nan,
+            *weights, fitness.item() if hasattr(fitness, "item") else fitness,
+        )  # fmt: skip
+        row = {"epoch": epoch, **{name: float(n) for name, n in zip(EPOCH_COLUMNS[1:], numbers, strict=True)}}
+        self.table.append(row)
+        self.table.write()
+        shown = ("accuracy", "balanced_accuracy", "macro_F1", "train_classification_loss", "val_classification_loss",
+                 "detection_weight", "classification_weight")  # fmt: skip
+        send_scalars(self.run.loggers, {f"joint/{name}": row[name] for name in shown}, epoch)
+
+
+def _number(value: Tensor | None) -> float:
+    return float("nan") if value is None else value.item()
