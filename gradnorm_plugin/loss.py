@@ -117,19 +117,17 @@ class GradNormLoss:
         return total, items
 
     def classification_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy, times its class's weight, averaged over the labelled images, times the batch size; (1,).
+        """PyTorch's weighted mean of the cross-entropy over the labelled images, times the batch size; (1,).
 
         Without any labelled image it is 0, still connected to the network.
         """
         labelled = classes >= 0
         if not labelled.any():
             return (logits.float() * 0).sum().reshape(1)
-        classes = classes[labelled]
-        losses = F.cross_entropy(logits[labelled].float(), classes, reduction="none", label_smoothing=self.label_smoothing)
-        if self.class_weights is not None:
-            # Not by cross_entropy's own `weight`: it divides by the batch's weights, and a batch of one class would have none.
-            losses = losses * self.class_weights[classes]
-        return losses.mean().reshape(1) * len(labelled)
+        loss = F.cross_entropy(
+            logits[labelled].float(), classes[labelled], weight=self.class_weights, label_smoothing=self.label_smoothing
+        )
+        return loss.reshape(1) * len(classes)
 
     def settle(self) -> TaskGradients | None:
         """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured."""
