@@ -59,14 +59,19 @@ def refuse(repository: Path, **environment: str) -> str:
     return err
 
 
+def unlike_the_commit(checkout: Path) -> list[str]:
+    """The files of a checkout that are not, or not so, in its commit."""
+    changed, added = git(checkout, "diff", "--name-only"), git(checkout, "ls-files", "--others", "--exclude-standard")
+    return sorted([*changed.split(), *added.split()])
+
+
 def assert_sound(repository: Path) -> None:
     """The checkout is upstream's commit, byte for byte, but for the patches; nothing else was left anywhere."""
     yolov5 = repository / "yolov5"
     assert git(yolov5, "rev-parse", "HEAD") == COMMIT
     assert git(yolov5, "rev-parse", "HEAD^{tree}") == TREE
-    assert git(yolov5, "diff", "--name-only").split() == PATCHED
+    assert unlike_the_commit(yolov5) == PATCHED
     assert git(yolov5, "diff", "--cached", "--name-only") == ""
-    assert git(yolov5, "ls-files", "--others", "--exclude-standard") == ""
     assert git(repository, "status", "--porcelain") == ""
     assert not list(repository.glob(".yolov5-setup-*"))
 
@@ -340,7 +345,7 @@ def test_a_fork_at_another_commit_is_patched(here: Path, genuine: Path, tmp_path
     git(fork, "add", "--all", "--force")
     git(fork, "commit", "--quiet", "--message", "fork")
     assert f"{len(PATCHED)} files changed" in run(here, YOLOV5_DIR=str(fork))
-    assert git(fork, "diff", "--name-only").split() == PATCHED
+    assert unlike_the_commit(fork) == PATCHED
     git(fork, "commit", "--quiet", "--all", "--message", "patched")
     assert "nothing to do" in run(here, YOLOV5_DIR=str(fork))
 
@@ -376,7 +381,7 @@ def origin(here: Path, genuine: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def assert_fetched(repository: Path, commit: str) -> None:
     assert git(repository / "yolov5", "rev-parse", "HEAD") == commit
-    assert git(repository / "yolov5", "diff", "--name-only").split() == PATCHED
+    assert unlike_the_commit(repository / "yolov5") == PATCHED
     assert git(repository, "status", "--porcelain") == ""
 
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from torch import nn
 
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.upstream.gateway import upstream
@@ -40,6 +40,21 @@ def check_files(options: argparse.Namespace) -> None:
         _find_weights(str(options.weights))
 
 
+def read_checkpoint(flag: str, path: str | Path) -> dict[str, Any]:
+    """The contents of the checkpoint that `--flag path` names, read so that nothing in it can run (docs/trust.md).
+
+    Raises:
+        OptionError: if it is no checkpoint, or asks for more than a checkpoint needs.
+    """
+    try:
+        contents = upstream("utils.trust").load_checkpoint(path)
+    except (OSError, ValueError) as error:  # TrustError is a ValueError
+        raise OptionError(f"--{flag} {error}") from None
+    if not isinstance(contents, dict) or not isinstance(contents.get("model"), nn.Module):
+        raise OptionError(f"--{flag} {path} is no YOLOv5 checkpoint: it holds no `model`")
+    return contents
+
+
 def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
     name = getattr(options, flag)
     try:
@@ -65,7 +80,7 @@ def _find_weights(name: str) -> None:
     if not name.endswith(".pt"):
         raise OptionError(f"--weights {name}: training starts from a .pt checkpoint; for scratch use --weights '' and --cfg")
     if Path(name).is_file():
-        _require_checkpoint(name)
+        read_checkpoint("weights", name)
         return
     try:
         found = upstream("utils.downloads").attempt_download(name)
@@ -73,12 +88,3 @@ def _find_weights(name: str) -> None:
         raise OptionError(f"--weights {name} is not there and cannot be fetched: {error}") from None
     if not Path(found).is_file():
         raise OptionError(f"--weights {name} is not there and cannot be fetched: name an existing file")
-
-
-def _require_checkpoint(name: str) -> None:
-    try:
-        contents = torch.load(name, map_location="cpu", weights_only=False)
-    except Exception as error:  # whatever unpickling stumbles over
-        raise OptionError(f"--weights {name} is no checkpoint: {type(error).__name__}: {error}") from None
-    if not isinstance(contents, dict) or "model" not in contents:
-        raise OptionError(f"--weights {name} is no YOLOv5 checkpoint: it holds no `model`")

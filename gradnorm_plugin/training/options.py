@@ -48,6 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
+    parser.add_argument_group("data").add_argument(
+        "--allow-download",
+        action="store_true",
+        help="where images are missing, run the code that the data yaml has under `download`, whoever wrote it",
+    )
     parser.add_argument_group("screen").add_argument(
         "--log-interval", type=int, default=10, metavar="N", help="batches between two lines of losses and weights"
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
+
+from gradnorm_plugin.upstream.gateway import upstream
 
 ATTRIBUTE = "balancer_state"
 
@@ -17,6 +18,10 @@ def attach_state(model: nn.Module, state: dict[str, Any]) -> None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any] | None:
-    """The balancer's state in a checkpoint that training wrote; None if it is a stripped one, or not a joint model's."""
-    contents = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    """The balancer's state in a checkpoint that training wrote; None if it is a stripped one, or not a joint model's.
+
+    Raises:
+        TrustError: upstream's, if the file asks for more than a checkpoint needs.
+    """
+    contents = upstream("utils.trust").load_checkpoint(checkpoint)
     return getattr(contents["model"], ATTRIBUTE, None)
