@@ -4,6 +4,9 @@
 
 L_det is upstream's own detection loss; L_cls the cross-entropy, averaged over the images that have a class. Both are scaled by
 the batch size, as upstream's is.
+
+With several processes (DDP) each has a part of the batch; the trainer sums their gradients. What is decided here (labelled or
+not, finite or not, the weights) is decided on the whole batch's figures, on all ranks alike.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradnorm_plugin.balancing import PRESETS, Balancer, GradientProbe, GradNorm, TaskGradients
+from gradnorm_plugin.balancing import PRESETS, Balancer, GradientProbe, GradNorm, TaskGradients, sum_over_ranks, world_size
 from gradnorm_plugin.scope import rescale_unshared
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -30,13 +33,14 @@ class NonFiniteLossError(RuntimeError):
 
 @dataclass(frozen=True)
 class JointLosses:
-    """The losses of one batch, detached: unweighted detection and classification (scaled by the batch size), and the total."""
+    """The losses of one batch, of all ranks together, detached and scaled by the batch size: unweighted, and the total."""
 
     detection: Tensor
     classification: Tensor
     total: Tensor
     labelled: int
     """Images of the batch that have a class."""
+    images: int
 
 
 class GradNormLoss:
@@ -100,21 +104,30 @@ class GradNormLoss:
         if not torch.is_grad_enabled():
             return detection_loss, items
         self.settle()
-        classes = targets.classes
-        classification_loss = self.classification_loss(logits, classes)
         self.applied_weights = weights = self._weights()
+        share, labelled = self._share_of_labels(targets.classes)
+        classification_loss = self.classification_loss(logits, targets.classes) * share
         total = weights[0] * detection_loss + weights[1] * classification_loss
-        self.losses = JointLosses(
-            detection_loss.detach(),
-            classification_loss.detach(),
-            total.detach().clone(),  # upstream multiplies the total in place
-            int((classes >= 0).sum()),
-        )
+        of_all_ranks = sum_over_ranks(torch.cat([detection_loss, classification_loss, total]).detach().float())
+        self.losses = JointLosses(*of_all_ranks.unbind(), labelled, images=len(targets.classes) * world_size())
         self._refuse_non_finite(items)
-        if self.losses.labelled and self.balancer.begin_step((self.losses.detection, self.losses.classification)):
+        if labelled and self.balancer.begin_step((self.losses.detection, self.losses.classification)):
             if self._probe is not None and weights[0] > 0 and logits.requires_grad:
-                self._probe.arm(detection_loss, classification_loss, weights)
+                self._probe.arm(detection_loss, classification_loss, weights, (logits, self.model.last_logits(logits)))
         return total, items
+
+    def _share_of_labels(self, classes: Tensor) -> tuple[float | Tensor, int]:
+        """This rank's part of the batch's labels, each counted with its class's weight, and the number of labels of all ranks.
+
+        With it the sum of the ranks' losses is the weighted mean over the whole batch, however the labels are spread.
+        """
+        labelled = classes[classes >= 0]
+        if world_size() == 1:
+            return 1.0, len(labelled)
+        weight = len(labelled) if self.class_weights is None else self.class_weights[labelled].sum()
+        here = torch.tensor([float(weight), len(labelled)], device=classes.device)
+        everywhere = sum_over_ranks(here)
+        return here[0] / everywhere[0].clamp(min=torch.finfo(torch.float32).tiny) * world_size(), int(everywhere[1])
 
     def classification_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
         """PyTorch's weighted mean of the cross-entropy over the labelled images, times the batch size; (1,).
@@ -130,7 +143,11 @@ class GradNormLoss:
         return loss.reshape(1) * len(classes)
 
     def settle(self) -> TaskGradients | None:
-        """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured."""
+        """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured.
+
+        With several processes a collective where there is a measurement: all ranks settle at the same point, after the backward
+        pass. The next call of the loss does it at the latest.
+        """
         found = None if self._probe is None else self._probe.take()
         if found is not None:
             self.gradients = found

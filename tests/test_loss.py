@@ -168,6 +168,62 @@ def test_under_a_large_scale_half_precision_measures_as_long_as_the_trainer_can_
     assert criterion.balancer.updates == 3
 
 
+def test_with_a_scaler_the_weights_are_the_unscaled_ones():
+    weights = {}
+    for scaled in (False, True):
+        model = make_model()
+        criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14, growth_interval=2, enabled=scaled)
+        for step in range(6):
+            images, targets = make_batch(step)
+            loss, _ = criterion(model(images), targets)
+            scaler.scale(loss).backward()
+            criterion.settle()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        weights[scaled] = criterion.balancer.weights.tolist()
+        assert criterion.balancer.updates == 6
+    assert weights[True] == pytest.approx(weights[False], rel=1e-5)
+
+
+def test_an_overflow_step_changes_nothing():
+    model = make_model()
+    criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=3e38, backoff_factor=1e-30)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for overflow in (True, False):
+        state = criterion.state_dict()
+        images, targets = make_batch()
+        loss, _ = criterion(model(images), targets)
+        scaler.scale(loss).backward()
+        criterion.settle()
+        assert torch.isfinite(model.shared_parameter.grad).all() != overflow
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        kept = all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+        assert kept == overflow
+        assert torch.equal(criterion.balancer.weights, state["weights"]) == overflow
+        assert criterion.balancer.updates == (0 if overflow else 1)
+        assert (criterion.balancer.initial_losses is None) == overflow
+
+
+def test_gradients_of_earlier_batches_do_not_leak_into_the_norms():
+    """Accumulation: upstream leaves `.grad` standing until it has seen 64 images."""
+    model = make_model()
+    criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))
+    for seed in range(4):
+        images, targets = make_batch(seed)
+        expected = [gradient.norm().item() for gradient in two_passes(model, images, targets)]
+        criterion(model(images), targets)[0].backward()
+        found = criterion.settle()
+        assert [norm.item() for norm in found.norms] == pytest.approx(expected, rel=1e-5)
+    assert criterion.balancer.batches == criterion.balancer.updates == 4
+
+
 def test_measurements_leave_nothing_behind():
     model = make_model()
     criterion = GradNormLoss(model, GradNorm(**EVERY_STEP))

@@ -5,5 +5,16 @@ from gradnorm_plugin.balancing.fixed import FixedWeights
 from gradnorm_plugin.balancing.gradnorm import PRESETS, GradNorm
 from gradnorm_plugin.balancing.probe import GradientProbe, TaskGradients
 from gradnorm_plugin.balancing.projection import project_weights
+from gradnorm_plugin.balancing.ranks import sum_over_ranks, world_size
 
-__all__ = ["PRESETS", "Balancer", "FixedWeights", "GradNorm", "GradientProbe", "TaskGradients", "project_weights"]
+__all__ = [
+    "PRESETS",
+    "Balancer",
+    "FixedWeights",
+    "GradNorm",
+    "GradientProbe",
+    "TaskGradients",
+    "project_weights",
+    "sum_over_ranks",
+    "world_size",
+]

@@ -6,6 +6,9 @@ backward pass, and the first task's gradient is the difference.
 
 Whatever factor the trainer puts on the loss (the AMP scale, the world size) reaches the first loss as its own gradient, and is
 read there.
+
+With several processes each sees the gradients of its own batch before they are averaged. `take` adds them up, after the backward
+pass: the norms and the cosine are those of the whole batch, the same on every rank to the last bit.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
+
+from gradnorm_plugin.balancing.ranks import of_first_rank, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -35,49 +40,68 @@ class GradientProbe:
         self.shared = shared
         self._factor = 1024.0  # until a backward pass has shown the trainer's; a power of two changes no digit
         self._handles: list[RemovableHandle] = []
-        self._found: TaskGradients | None = None
+        self._losses: tuple[Tensor, Tensor] | None = None
+        self._factor_seen: Tensor | None = None
+        self._found: Tensor | None = None
 
-    def arm(self, first: Tensor, second: Tensor, weights: tuple[float, float]) -> None:
-        """Watch the next backward pass of `weights[0] * first + weights[1] * second`.
+    def arm(
+        self,
+        first: Tensor,
+        second: Tensor,
+        weights: tuple[float, float],
+        handed_out: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        """Watch the next backward pass of `weights[0] * first + weights[1] * second`. With several processes, all arm together.
 
         Args:
             first: scalar loss; its weight must not be 0.
             second: scalar loss whose path to the shared weights is short; it is differentiated here.
             weights: the factors of the two losses in the total that the trainer will differentiate.
+            handed_out: a tensor on the second loss's path as a wrapper of the network handed it out, and as it was inside. The
+                gradient goes from one to the other past the wrapper: in DistributedDataParallel's first pass a node stands
+                there that takes any gradient for the trainer's, and would stop all averaging from then on.
         """
         self.disarm()
         # Under AMP gradients are in half precision: scaled as in the last backward pass they neither underflow nor overflow
         # where the trainer's own do not.
         scale = self._factor * (weights[1] or 1.0)
-        (of_second,) = torch.autograd.grad(
-            second, self.shared, torch.full_like(second, scale), retain_graph=True, allow_unused=True
-        )
+        loss, gradient = second, torch.full_like(second, scale)
+        if handed_out is not None and handed_out[0] is not handed_out[1]:
+            outside, inside = handed_out
+            (gradient,) = torch.autograd.grad(loss, outside, gradient, retain_graph=True)
+            loss = inside
+        (of_second,) = torch.autograd.grad(loss, self.shared, gradient, retain_graph=True, allow_unused=True)
         if of_second is None:
             return
         of_second = of_second.float() / scale
-        factor_seen: list[Tensor] = []
+        self._losses = first.detach(), second.detach()
 
         def read_factor(gradient: Tensor) -> None:
-            factor_seen.append(gradient.detach() / weights[0])
+            self._factor_seen = gradient.detach() / weights[0]
 
         def read_total(gradient: Tensor) -> None:
-            total = gradient.detach().float() / factor_seen[0]
-            of_first = (total - weights[1] * of_second) / weights[0]
-            norms = of_first.norm(), of_second.norm()
-            cosine = (of_first * of_second).sum() / (norms[0] * norms[1])
-            self._found = TaskGradients((first.detach(), second.detach()), norms, cosine)
-            self._factor_tensor = factor_seen[0]
+            total = gradient.detach().float() / self._factor_seen
+            self._found = torch.stack([(total - weights[1] * of_second) / weights[0], of_second])
 
         self._handles = [first.register_hook(read_factor), self.shared.register_hook(read_total)]
 
     def take(self) -> TaskGradients | None:
-        """What the backward pass since `arm` showed, once; None if nothing was armed or no backward pass came."""
+        """What the backward pass since `arm` showed, once; None if nothing was armed or no backward pass came.
+
+        With several processes a collective: all take together.
+        """
         found, self._found = self._found, None
         self.disarm()
-        if found is not None:
-            factor = float(self._factor_tensor)
-            self._factor = factor if 0 < factor < float("inf") else self._factor
-        return found
+        if found is None:
+            return None
+        factor = float(self._factor_seen)
+        self._factor = factor if 0 < factor < float("inf") else self._factor
+        losses = sum_over_ranks(torch.stack([loss.float().reshape(()) for loss in self._losses]))
+        of_first, of_second = sum_over_ranks(found)
+        norms = of_first.norm(), of_second.norm()
+        cosine = (of_first * of_second).sum() / (norms[0] * norms[1])
+        figures = of_first_rank(torch.stack([*losses, *norms, cosine])).unbind()
+        return TaskGradients(losses=figures[:2], norms=figures[2:4], cosine=figures[4])
 
     def disarm(self) -> None:
         """Remove the hooks of a measurement that is over or was never finished."""

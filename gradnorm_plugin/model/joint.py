@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from gradnorm_plugin.upstream.gateway import upstream
 _yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
+
+# The logits of each model's last training pass as the head made them. Not in the model: that is copied and pickled.
+_last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
 def _collect(layer: nn.Module, outputs: list[Tensor]) -> RemovableHandle:
@@ -101,6 +105,14 @@ class JointDetectionModel(_yolo.DetectionModel):
         """The last weights that both tasks share, at which their gradient norms are taken."""
         return [p for p in self.model[self.shared_layer].parameters() if p.ndim > 1][-1]
 
+    def last_logits(self, handed_out: Tensor) -> Tensor:
+        """The logits of the last training pass before a wrapper of the model handed them out as `handed_out`, once.
+
+        Where replicas made them (DataParallel) there are none, and `handed_out` is returned.
+        """
+        inner = _last_logits.pop(self, None)
+        return handed_out if inner is None or inner.shape != handed_out.shape else inner
+
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
         if not augment:
@@ -124,6 +136,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             handle.remove()
         logits = self.classification_head(features[0])
         if self.training:
+            _last_logits[self] = logits
             return detection, logits
         if self.model[-1].export:
             return detection[0], logits.softmax(1)
