@@ -1,34 +1,63 @@
-"""All label files of a data set read by the strict rules of `labels`, before upstream reads (or drops) any of them."""
+"""All label files of a data set read by the strict rules of `labels`, before upstream reads (or drops) any of them.
+
+A large data set is read once: where its classes are not kept from an earlier start (`label_cache`), the processes that read the
+label files by our rules also do upstream's work on the same image, and what they find waits for the data set that is made next.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.label_cache import Bounds, cache_file, file_states, read_classes
 from gradnorm_plugin.data.targets import NO_CLASS
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file
 from gradnorm_plugin.upstream.gateway import upstream
 
-# The check before training and each loader read the same files: (file, time, size, numbers of classes) -> class
-_seen: dict[tuple[str, int, int, int | None, int], int] = {}
+_dataloaders = upstream("utils.dataloaders")
+
+CHUNK = 64
+"""Files that a process is handed at a time; one by one, handing over costs as much as reading."""
+
+
+@dataclass
+class LabelScan:
+    """What the label files of one source say, as they were when `states` was taken."""
+
+    label_files: list[str]
+    bounds: Bounds
+    states: np.ndarray
+    """(files, 2) int64, see `label_cache.file_states`."""
+    classes: np.ndarray
+    """(files,) int64, -1 where a file gives none."""
+    results: list[Sequence[Any]] | None
+    """Upstream's `verify_image_label` for each image, made in the same pass; None if the classes come from the cache."""
+
+
+# What `check_labels` found, for the data sets of the same run; each takes its own.
+_waiting: list[LabelScan] = []
 
 
 class _Listed(Exception):
     """Upstream has listed the files; the rest of its constructor is not wanted."""
 
 
-class _Listing(upstream("utils.dataloaders").LoadImagesAndLabels):
+class _Listing(_dataloaders.LoadImagesAndLabels):
     """Upstream's data set until it knows its files, so that folders, lists and text files mean what they do there."""
 
-    cache_version = None  # no stored cache has this version, so `cache_labels` is always called
-
-    def cache_labels(self, *args: object, **kwargs: object) -> None:
-        raise _Listed
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "label_files":
+            raise _Listed
 
 
 def label_files(source: str | list[str]) -> list[str]:
@@ -37,31 +66,7 @@ def label_files(source: str | list[str]) -> list[str]:
     Raises:
         DescriptionError: if `source` does not exist or has no images.
     """
-    listing = _Listing.__new__(_Listing)
-    try:
-        listing.__init__(source)
-    except _Listed:
-        return listing.label_files
-    except Exception as error:  # upstream raises plain Exception here
-        raise DescriptionError(str(error)) from None
-    raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer calls cache_labels: this version is not supported")
-
-
-def image_classes(files: Iterable[str], num_box_classes: int | None, num_image_classes: int) -> np.ndarray:
-    """The image class that each label file gives, (files,) int64, -1 where it gives none.
-
-    Raises:
-        LabelErrors: if any file breaks the rules, with all that do.
-    """
-    classes, errors = [], []
-    for file in files:
-        try:
-            classes.append(_image_class(file, num_box_classes, num_image_classes))
-        except LabelError as error:
-            errors.append(error)
-    if errors:
-        raise LabelErrors(errors)
-    return np.array(classes, dtype=np.int64)
+    return _list(source).label_files
 
 
 def check_labels(data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "val")) -> dict[str, np.ndarray]:
@@ -71,32 +76,95 @@ def check_labels(data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "v
         DescriptionError: if `classification_names` or a split cannot be used.
         LabelErrors: if any label file of any split breaks the rules, with all that do.
     """
-    num_image_classes = len(classification_names(data))
-    found: dict[str, np.ndarray] = {}
+    _waiting.clear()
+    bounds = len(data["names"]), len(classification_names(data))
+    found: dict[str, LabelScan] = {}
     errors: dict[str, LabelError] = {}
     for split in splits:
         if not data.get(split):
             raise DescriptionError(f"the data yaml has no `{split}`: add the folder or list of its images")
         try:
-            found[split] = image_classes(label_files(data[split]), len(data["names"]), num_image_classes)
+            listing = _list(data[split])
+            found[split] = _scan(data[split], listing.im_files, listing.label_files, bounds)
         except LabelErrors as wrong:
             errors |= {error.file: error for error in wrong.errors}
     if errors:
         raise LabelErrors(list(errors.values()))
-    return found
+    if _dataloaders.LOCAL_RANK <= 0:  # the others find the caches that this one writes, and must not write them as well
+        _waiting.extend(found.values())
+    return {split: scan.classes for split, scan in found.items()}
 
 
-def _image_class(file: str, num_box_classes: int | None, num_image_classes: int) -> int:
+def scan_labels(source: str | list[str], im_files: list[str], label_files: list[str], bounds: Bounds) -> LabelScan:
+    """What the label files of `source` say: as `check_labels` found it, if no file has changed since, else found now.
+
+    Raises:
+        LabelErrors: if any file breaks the rules, with all that do.
+    """
+    for scan in _waiting:
+        if (scan.label_files, scan.bounds) == (label_files, bounds):
+            _waiting.remove(scan)
+            if np.array_equal(scan.states, file_states(label_files)):
+                return scan
+            break
+    return _scan(source, im_files, label_files, bounds)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """No garbage collection within the block: it would look through the lists of every image again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        state = os.stat(file)
-        key = (file, state.st_mtime_ns, state.st_size, num_box_classes, num_image_classes)
-    except OSError:
-        return _read(file, num_box_classes, num_image_classes)
-    if key not in _seen:
-        _seen[key] = _read(file, num_box_classes, num_image_classes)
-    return _seen[key]
+        yield
+    finally:
+        if was_on:
+            if gc.get_freeze_count() == 0:
+                # All objects count as old now; else the first collection would be due at once.
+                gc.freeze()
+                gc.unfreeze()
+            gc.enable()
 
 
-def _read(file: str, num_box_classes: int | None, num_image_classes: int) -> int:
-    image_class = read_label_file(Path(file), num_box_classes, num_image_classes).image_class
-    return NO_CLASS if image_class is None else image_class
+def _list(source: str | list[str]) -> _Listing:
+    listing = _Listing.__new__(_Listing)
+    try:
+        listing.__init__(source)
+    except _Listed:
+        return listing
+    except Exception as error:  # upstream raises plain Exception here
+        raise DescriptionError(str(error)) from None
+    raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer names its label_files: this version is not supported")
+
+
+def _scan(source: str | list[str], im_files: list[str], label_files: list[str], bounds: Bounds) -> LabelScan:
+    states = file_states(label_files)  # before the files are read: a change in between shows at the next start
+    classes = read_classes(cache_file(source, label_files), label_files, states, bounds)
+    if classes is not None:
+        return LabelScan(label_files, bounds, states, classes, None)
+    with _dataloaders.Pool(_dataloaders.NUM_THREADS) as pool, collector_paused():
+        examined = pool.imap(partial(_examine, bounds=bounds), zip(im_files, label_files, strict=True), CHUNK)
+        found = list(
+            tqdm(
+                examined,
+                desc=f"Checking {Path(label_files[0]).parent}...",
+                total=len(label_files),
+                bar_format=_dataloaders.TQDM_BAR_FORMAT,
+                disable=_dataloaders.LOCAL_RANK > 0,
+            )
+        )
+    errors = {image_class.file: image_class for image_class, _ in found if isinstance(image_class, LabelError)}
+    if errors:
+        raise LabelErrors(list(errors.values()))
+    classes = np.array([image_class for image_class, _ in found], dtype=np.int64)
+    return LabelScan(label_files, bounds, states, classes, [result for _, result in found])
+
+
+def _examine(files: tuple[str, str], bounds: Bounds) -> tuple[int | LabelError, Sequence[Any] | None]:
+    """The class of an image and upstream's finding on it; the error and None if its label file breaks the rules."""
+    im_file, label_file = files
+    try:
+        image_class = read_label_file(label_file, *bounds).image_class
+    except LabelError as error:
+        return error, None
+    return NO_CLASS if image_class is None else image_class, _dataloaders.verify_image_label((im_file, label_file, ""))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gradnorm_plugin.data.checking import image_classes, label_files
+from gradnorm_plugin.data.checking import LabelScan, collector_paused, scan_labels
+from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.label_cache import cache_file, write_classes
 from gradnorm_plugin.data.targets import NO_CLASS, JointTargets
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -48,18 +52,61 @@ class JointDataset(_LoadImagesAndLabels):
             LabelErrors: if a label file breaks the rules of `gradnorm_plugin.labels`.
             DescriptionError: if `path` has no images.
         """
-        # Before upstream's own reading: an image whose label file it cannot read is no longer in its lists afterwards.
-        files = label_files(path)
-        classes = dict(zip(files, image_classes(files, num_box_classes, len(classification_names)), strict=True))
-        super().__init__(path, *args, **kwargs)
-        # Upstream has filtered and, for rectangular batches, sorted its lists by now.
-        self.image_classes = np.array([classes[file] for file in self.label_files], dtype=np.int64)
         self.classification_names = classification_names
+        self._bounds = (num_box_classes, len(classification_names))
+        self._scan: LabelScan | None = None
+        try:
+            with collector_paused():
+                super().__init__(path, *args, **kwargs)
+        except Exception as error:
+            if "_label_files" in vars(self):
+                raise
+            raise DescriptionError(str(error)) from None  # upstream raises plain Exception where it finds no files
+        # Upstream has filtered and, for rectangular batches, sorted its lists by now.
+        classes = dict(zip(self._scan.label_files, self._scan.classes, strict=True))
+        self.image_classes = np.array([classes[file] for file in self._label_files], dtype=np.int64)
+        self._keep_classes()
+        self._scan = None
         self.mix_classes = mix_classes
         self._anchor_class: int | None = None
         self._pools: dict[int, Sequence[int] | None] = {}
         self._pools_of: Sequence[int] | None = None
         upstream("utils.general").LOGGER.info(kwargs.get("prefix", "") + self.summary())
+
+    @property
+    def label_files(self) -> list[str]:
+        """Upstream's list. Its constructor names it before it reads a file: what it cannot read is no longer there afterwards."""
+        return self._label_files
+
+    @label_files.setter
+    def label_files(self, files: list[str]) -> None:
+        first = "_label_files" not in vars(self)
+        self._label_files = files
+        if first:
+            self._scan = scan_labels(self.path, self.im_files, files, self._bounds)
+            if self._scan.results is not None:
+                # Upstream's own cache may be older than a file whose size did not change; no cache is of this version.
+                self.cache_version = None
+
+    def cache_labels(self, path: Path = Path("./labels.cache"), prefix: str = "") -> dict[str, Any]:
+        """Upstream's reading of all images and labels, and its cache of it; the files are not read twice."""
+        vars(self).pop("cache_version", None)
+        results = self._scan.results
+        with nullcontext() if results is None else swapped(_dataloaders, Pool=partial(_Found, results, prefix)):
+            return super().cache_labels(path, prefix)
+
+    def _keep_classes(self) -> None:
+        """For the next start, and after upstream's cache of it: ours says that neither need be made."""
+        scan = self._scan
+        if scan.results is None:
+            return
+        path = cache_file(self.path, scan.label_files)
+        try:
+            write_classes(path, scan.label_files, scan.states, scan.bounds, scan.classes)
+        except OSError as error:
+            upstream("utils.general").LOGGER.warning(
+                f"WARNING ⚠️ {path} cannot be written ({error.strerror}): every start will read all label files"
+            )
 
     def summary(self) -> str:
         """How many images there are of each class, and how many without one, in words."""
@@ -111,6 +158,24 @@ class JointDataset(_LoadImagesAndLabels):
         images, boxes, paths, shapes = _LoadImagesAndLabels.collate_fn([item[:4] for item in batch])
         classes = torch.tensor([item[4] for item in batch], dtype=torch.int64)
         return images, JointTargets(boxes, classes), paths, shapes
+
+
+class _Found:
+    """In the place of the process pool that upstream reads its files with: hands out what was found when they were checked."""
+
+    def __init__(self, results: list[Sequence[Any]], prefix: str, processes: int) -> None:
+        self.results, self.prefix = results, prefix
+
+    def __enter__(self) -> _Found:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def imap(self, function: object, arguments: object) -> Iterator[Sequence[Any]]:
+        """Upstream's results in the order of its files, with the prefix that was not known then before each message."""
+        for *found, message in self.results:
+            yield *found, self.prefix + message if message else message
 
 
 def create_joint_dataloader(
