@@ -1,25 +1,83 @@
-"""The classification's confusion matrix, in the look of upstream's."""
+"""Pictures of the classification: the confusion matrix in the look of upstream's, and the reliability diagram."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
+
+CONFUSION, RELIABILITY = "classification_confusion_matrix.png", "classification_reliability.png"
+_ANNOTATED_CLASSES = 30
+"""Upstream writes numbers into the cells of smaller matrices only."""
+
+
+def plot_classification(metrics: ClassificationMetrics, names: list[str], folder: Path) -> None:
+    """Write both pictures into `folder`; none if no image has a class.
+
+    They are figures of their own, not pyplot's: upstream's plotting threads may still be at work.
+    """
+    if not metrics.images:
+        return
+    plot_confusion_matrix(metrics.confusion, names, folder / CONFUSION)
+    plot_reliability(metrics.calibration, folder / RELIABILITY)
 
 
 def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path) -> None:
-    """Draw (C, C) counts, row true and column predicted: colour is the share of the true class, the number is the count."""
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    figure, axis = plt.subplots(figsize=(1.1 * len(names) + 3, 0.9 * len(names) + 2.4), layout="constrained")
+    """Draw (C, C) counts, row true and column predicted, as upstream turns them: true across, predicted down.
+
+    Left the counts, right each column's shares, which sum to 1: the recall stands on the diagonal.
+    """
+    counts = confusion.T
+    shares = counts / np.maximum(counts.sum(0, keepdims=True), 1)
+    side = min(max(0.75 * len(names) + 2.2, 4.5), 18)
+    with seaborn.axes_style("white"), seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5):
+        figure = Figure(figsize=(2 * side, 0.86 * side), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _heatmap(left, counts, names, "d", "Images", None)
+        _heatmap(right, shares, names, ".2f", "Share of the true class", 1.0)
+        figure.suptitle("Image classification: confusion matrix")
+        _save(figure, picture)
+
+
+def plot_reliability(calibration: Calibration, picture: Path) -> None:
+    """Draw how often predictions of each confidence are right, and how many there are of each."""
+    bins = len(calibration.counts)
+    centres, filled = (np.arange(bins) + 0.5) / bins, calibration.counts > 0
+    with seaborn.axes_style("whitegrid"), seaborn.plotting_context("notebook", font_scale=0.9):
+        figure = Figure(figsize=(6, 6.4), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        above.bar(centres, np.nan_to_num(calibration.accuracy), 1 / bins, color="#6aaed6", edgecolor="white", label="share right")
+        above.plot((0, 1), (0, 1), "--", color="grey", linewidth=1, label="perfectly calibrated")
+        points = calibration.confidence[filled], calibration.accuracy[filled]
+        above.plot(*points, "o", color="#08306b", clip_on=False, zorder=5, label="at the mean confidence")
+        above.set(ylim=(0, 1), xlim=(0, 1), ylabel="Share of right predictions")
+        above.set_title(f"Image classification: calibration error {calibration.error:.3f}")
+        bars = below.bar(centres, calibration.counts, 1 / bins, color="#6aaed6", edgecolor="white")
+        below.bar_label(bars, [str(count) if count else "" for count in calibration.counts], fontsize=8)
+        below.set(xlabel="Confidence (probability of the predicted class)", ylabel="Images")
+        below.margins(y=0.18)
+        figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+        _save(figure, picture)
+
+
+def _heatmap(axis: Axes, cells: np.ndarray, names: list[str], digits: str, title: str, top: float | None) -> None:
     seaborn.heatmap(
-        shares, annot=confusion, fmt="d", cmap="Blues", vmin=0, vmax=1, square=True, ax=axis,
-        xticklabels=names, yticklabels=names,
+        cells, annot=len(names) < _ANNOTATED_CLASSES, fmt=digits, cmap="Blues", vmin=0, vmax=top, square=True, ax=axis,
+        mask=cells < 0.005, cbar_kws={"shrink": 0.8}, xticklabels=names, yticklabels=names,
     )  # fmt: skip
-    axis.set(xlabel="Predicted", ylabel="True", title="Image classification")
+    axis.set_xlabel("True", labelpad=8)
+    axis.set_ylabel("Predicted", labelpad=8)
+    axis.set_title(title)
+    axis.tick_params(axis="y", labelrotation=0)
+
+
+def _save(figure: Figure, picture: Path) -> None:
     partial = picture.with_name(f"{picture.stem}.partial{picture.suffix}")
     figure.savefig(partial, dpi=200)
-    plt.close(figure)
     os.replace(partial, picture)

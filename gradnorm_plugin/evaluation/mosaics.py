@@ -1,0 +1,107 @@
+"""The image's class on every tile of upstream's batch mosaics: `train_batch*.jpg`, `val_batch*_labels.jpg`, `_pred.jpg`.
+
+Upstream draws the mosaics; it writes each image's file name into the corner of its tile. Here a badge goes above that name:
+the class of the image (of a mosaic-augmented one: of its anchor, whose name stands there), or in a mosaic of predictions the
+class that was predicted, its probability, and the true one where it differs.
+
+B images in the batch, C classes of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from gradnorm_plugin.data.targets import NO_CLASS
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+_plots = upstream("utils.plots")
+
+# Apart for the colour-blind, and dark enough for white text. The words say the same: a wrong one names the true class.
+LABEL, RIGHT, WRONG, NONE = (40, 40, 40), (0, 84, 147), (176, 58, 0), (75, 75, 75)
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What stands on a tile, and its colour, RGB."""
+
+    text: str
+    colour: tuple[int, int, int]
+
+
+def class_badges(classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
+    """A badge for each of (B,) classes, -1 for an image without one."""
+    return [Badge(names[index], LABEL) if index != NO_CLASS else Badge("no class", NONE) for index in classes.tolist()]
+
+
+def prediction_badges(probabilities: Tensor, classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
+    """A badge for each row of (B, C) probabilities, next to the true class of (B,)."""
+    badges = []
+    values, indices = probabilities.max(1)
+    for probability, index, true in zip(values.tolist(), indices.tolist(), classes.tolist(), strict=True):
+        text = f"{names[index]} {probability:.2f}"
+        if true == NO_CLASS:
+            badges.append(Badge(text, NONE))
+        elif true == index:
+            badges.append(Badge(text, RIGHT))
+        else:
+            badges.append(Badge(f"{text}\ntrue: {names[true]}", WRONG))
+    return badges
+
+
+@contextmanager
+def badges_on_mosaics(
+    module: ModuleType, badges: Callable[[bool], Sequence[Badge]], box_names: Mapping[int, str] | Sequence[str] | None = None
+) -> Iterator[None]:
+    """While the block runs, the mosaics that upstream's `module` draws carry badges, and are written when their call returns.
+
+    Args:
+        module: of upstream, the one whose `plot_images` is called.
+        badges: gives those of the batch that is being drawn, in its order; its argument tells a mosaic of predictions from
+            one of labels.
+        box_names: names of the boxes' classes where upstream would write their numbers.
+    """
+
+    def plot_images(images: Any, targets: Any, paths: Any = None, fname: Any = "images.jpg", names: Any = None) -> None:
+        predicted = targets.shape[-1] == 7  # upstream's predictions end with their confidence
+        with swapped(_plots, Annotator=partial(_BadgeAnnotator, list(badges(predicted)))):
+            drawing = _plots.plot_images(images, targets, paths, fname, names or box_names)
+            if drawing is not None:  # upstream draws in a thread of its own, which must find our annotator to its end
+                drawing.join()
+
+    with swapped(module, plot_images=plot_images):
+        yield
+
+
+class _BadgeAnnotator(_plots.Annotator):
+    """Upstream's annotator, which puts the next badge above each file name and keeps it above the boxes of its tile."""
+
+    def __init__(self, badges: Sequence[Badge], *args: Any, example: Any = "abc", **kwargs: Any) -> None:
+        # Upstream chooses between its two fonts by the text that it is to write.
+        super().__init__(*args, example=f"{example}{''.join(badge.text for badge in badges)}", **kwargs)
+        self._waiting = iter(badges)
+        self._redraw: Callable[[], None] = lambda: None
+
+    def text(self, xy: Sequence[float], text: str, *args: Any, **kwargs: Any) -> None:
+        """Write the next tile's badge at `xy` and the file name below it."""
+        badge, (x, y) = next(self._waiting), xy
+        left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=self.font)
+
+        def draw() -> None:
+            self.draw.rectangle((x - 2, top - 4, right + 4, bottom + 4), fill=badge.colour)
+            self.draw.text((x + 3, y), badge.text, fill=(255, 255, 255), font=self.font)
+
+        self._redraw = draw
+        draw()
+        super().text([x, bottom + 4], text, *args, **kwargs)
+
+    def box_label(self, *args: Any, **kwargs: Any) -> None:
+        """Draw a box, and once more what it may have covered of the badge."""
+        super().box_label(*args, **kwargs)
+        self._redraw()

@@ -1,0 +1,106 @@
+"""The flags of `val`: every one of upstream's `val.py`, taken from its own parser, and ours in a group of their own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gradnorm_plugin.evaluation.bootstrap import Bootstrap
+from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+SPLITS, BENCHMARKS = ("train", "val", "test"), ("speed", "study")
+
+
+class EvaluationError(ValueError):
+    """The model and the data cannot be measured together; the message says why and what to do."""
+
+
+class _Built(Exception):
+    """Upstream has built its parser; the rest of its function is not wanted."""
+
+
+def upstream_parser() -> argparse.ArgumentParser:
+    """The parser that upstream's `val.parse_opt` builds, with every flag it knows."""
+    found: list[argparse.ArgumentParser] = []
+
+    def stop(parser: argparse.ArgumentParser) -> None:
+        found.append(parser)
+        raise _Built
+
+    with swapped(argparse.ArgumentParser, parse_args=stop), suppress(_Built):
+        upstream("val").parse_opt()
+    return found[0]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Upstream's parser with our defaults, and our flags."""
+    parser = upstream_parser()
+    parser.prog = "yolov5-gradnorm val"
+    parser.description = "Measure detection and classification of a joint model in one pass."
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser._optionals.title = "YOLOv5's own options (as in its val.py)"
+    parser.set_defaults(
+        weights=None, data=_shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=_shown(REPOSITORY / "runs" / "val")
+    )
+    parser.add_argument_group("data").add_argument(
+        "--allow-download",
+        action="store_true",
+        help="where images are missing, run the code that the data yaml has under `download`, whoever wrote it",
+    )
+    group = parser.add_argument_group("intervals")
+    group.add_argument(
+        "--bootstrap",
+        type=int,
+        default=Bootstrap().resamples,
+        metavar="N",
+        help="draws of the images for the 95%% intervals of both tasks' figures; 0 leaves them out",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of these draws")
+    return parser
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line as upstream does; `--device auto` becomes its ''.
+
+    Errors end the program as argparse does: one line, status 2.
+
+    Raises:
+        EvaluationError: if a file that is named is not there.
+    """
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.device.strip().lower() == "auto":
+        options.device = ""
+    if not options.weights:
+        parser.error("--weights is missing: name a joint checkpoint, for instance --weights runs/train/exp/weights/best.pt")
+    if options.task not in (*SPLITS, *BENCHMARKS):
+        parser.error(f"--task {options.task}: choose one of {', '.join((*SPLITS, *BENCHMARKS))}")
+    if options.bootstrap < 0 or options.seed < 0:
+        parser.error("--bootstrap and --seed are whole numbers from 0")
+    if options.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, found {options.batch_size}")
+    if options.imgsz < 1:
+        parser.error(f"--imgsz must be at least 1, found {options.imgsz}")
+    if options.dnn:
+        parser.error("--dnn: OpenCV hands out one output, the boxes; leave it out, ONNX Runtime hands out both")
+    for weights in options.weights:
+        if "://" not in weights and not Path(weights).exists():
+            raise EvaluationError(f"--weights {weights} is not there")
+    try:
+        options.data = upstream("utils.general").check_yaml(options.data)
+    except AssertionError as error:
+        raise EvaluationError(f"--data {options.data}: {error}") from None
+    # What upstream does with its own options after parsing them
+    options.save_json |= options.data.endswith("coco.yaml")
+    options.save_txt |= options.save_hybrid
+    return options
+
+
+def _shown(path: Path) -> str:
+    """`path` relative to the working folder where that is shorter to read."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)

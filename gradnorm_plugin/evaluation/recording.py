@@ -1,0 +1,140 @@
+"""What passes by while upstream's `val.run` works: the images' classes and probabilities, and its detections image by image.
+
+B images in a batch, C classes of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradnorm_plugin.evaluation.detection import DetectionMetrics, Predictions
+from gradnorm_plugin.evaluation.metrics import ClassificationMetrics, classification_metrics
+from gradnorm_plugin.evaluation.mosaics import Badge, badges_on_mosaics, class_badges, prediction_badges
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+_val = upstream("val")
+
+SINGLE_CLASS = {0: "item"}
+"""What upstream calls the one class of `--single-cls`."""
+
+
+class Recording:
+    """One pass of `val.run`, whose detection figures stay what they are.
+
+    `classification_names` are {0: name, ...}; `latest_probabilities`, set before the pass, returns the (B, C) of the batch whose
+    boxes upstream is about to filter.
+    """
+
+    def __init__(self, classification_names: dict[int, str]) -> None:
+        self.classification_names = classification_names
+        self.latest_probabilities: Callable[[], Tensor] | None = None
+        self.files: list[str] = []
+        self._classes: list[Tensor] = []
+        self._probabilities: list[Tensor] = []
+        self._prediction_counts: list[int] = []
+        self._box_counts: list[Tensor] = []
+        self._box_classes: list[Tensor] = []
+        self._arguments: tuple[np.ndarray, ...] = ()
+        self._figures: tuple[np.ndarray, ...] = ()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Listen where `val.run` filters a batch's boxes and where it counts them all, for the length of the block.
+
+        The mosaics that it draws carry the images' classes.
+        """
+        listening = swapped(_val, non_max_suppression=self._filter_boxes, ap_per_class=self._count)
+        with listening, badges_on_mosaics(_val, self._badges):
+            yield
+
+    def _badges(self, predicted: bool) -> list[Badge]:
+        """For the tiles of the batch that upstream is at."""
+        classes, names = self._classes[-1], self.classification_names
+        return prediction_badges(self._probabilities[-1], classes, names) if predicted else class_badges(classes, names)
+
+    def batches(self, loader: Any) -> RecordedBatches:
+        """The joint loader as `val.run` wants it."""
+        return RecordedBatches(loader, self)
+
+    def add_batch(self, boxes: Tensor, classes: Tensor, paths: Any) -> None:
+        """Note the truth about a batch: (n, 6) boxes whose first column is the image, (B,) classes."""
+        self.files += paths
+        self._box_classes.append(boxes[:, 1].clone())  # upstream scales its boxes in place
+        self._classes.append(classes)
+        self._box_counts.append(torch.bincount(boxes[:, 0].long(), minlength=len(classes)))
+
+    def _filter_boxes(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        self._probabilities.append(self.latest_probabilities().float().cpu())
+        found = upstream("utils.general").non_max_suppression(*args, **kwargs)
+        self._prediction_counts += [len(predictions) for predictions in found]
+        return found
+
+    def _count(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, ...]:
+        self._arguments = args
+        self._figures = upstream("utils.metrics").ap_per_class(*args, **kwargs)
+        return self._figures
+
+    @property
+    def images(self) -> int:
+        """Images that passed."""
+        return len(self.files)
+
+    @property
+    def classes(self) -> np.ndarray:
+        """(images,) true classes, -1 for none."""
+        return torch.cat(self._classes).numpy() if self._classes else np.zeros(0, dtype=np.int64)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(images, C) float32."""
+        nothing = torch.zeros(0, len(self.classification_names))
+        return torch.cat([nothing, *self._probabilities]).numpy()
+
+    def classification(self) -> ClassificationMetrics:
+        """The classification's figures."""
+        return classification_metrics(self.probabilities, self.classes)
+
+    def detection(self) -> DetectionMetrics:
+        """Upstream's figures, class by class."""
+        if not self._figures:  # upstream does not count where nothing was hit
+            return DetectionMetrics(*[np.zeros(0)] * 4, np.zeros((0, 10)))
+        _, _, precision, recall, f1, ap, classes = self._figures
+        return DetectionMetrics(classes, precision, recall, f1, ap)
+
+    def box_classes(self) -> np.ndarray:
+        """(boxes,) true classes of the boxes of all images."""
+        return torch.cat([torch.zeros(0), *self._box_classes]).long().numpy()
+
+    def predictions(self) -> Predictions | None:
+        """Every prediction and box with its image; None where upstream does not count, because nothing was hit."""
+        if not self._arguments:
+            return None
+        correct, confidence, classes, box_classes = self._arguments
+        images = np.arange(self.images)
+        of_prediction = np.repeat(images, self._prediction_counts)
+        of_box = np.repeat(images, torch.cat(self._box_counts).numpy())
+        return Predictions(correct, confidence, classes, of_prediction, box_classes, of_box)
+
+
+class RecordedBatches:
+    """A joint loader whose batches have the boxes as a plain tensor, as upstream expects; the rest is noted on the way."""
+
+    def __init__(self, loader: Any, recording: Recording) -> None:
+        self.loader, self.recording = loader, recording
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor, Any, Any]]:
+        for images, targets, paths, shapes in self.loader:
+            self.recording.add_batch(targets.boxes, targets.classes, paths)
+            yield images, targets.boxes, paths, shapes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)

@@ -1,0 +1,165 @@
+"""All figures of a pass in one mapping (what `joint_metrics.json` holds), and their table on the screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradnorm_plugin.evaluation.bootstrap import Bootstrap
+from gradnorm_plugin.evaluation.detection import Resampler
+from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
+from gradnorm_plugin.evaluation.recording import Recording
+
+FILE = "joint_metrics.json"
+CLASSIFICATION_HEADLINES = ("accuracy", "balanced_accuracy", "macro_F1")
+
+
+def summarise(
+    recording: Recording, names: Mapping[int, str], weights: str | list[str], task: str, bootstrap: Bootstrap | None = None
+) -> dict[str, Any]:
+    """The figures of a pass as `joint_metrics.json` has them; None stands for a figure that there is not.
+
+    Args:
+        recording: what passed by.
+        names: classes of the boxes.
+        weights: the model's file, or the files of an ensemble.
+        task: the split.
+        bootstrap: how to draw the images again for the intervals; None leaves them out.
+    """
+    detection, classification = _intervals(recording, bootstrap) if bootstrap else ({}, {})
+    settings = {"resamples": bootstrap.resamples, "level": bootstrap.level, "seed": bootstrap.seed} if bootstrap else None
+    return _plain(
+        {
+            "weights": weights[0] if isinstance(weights, list) and len(weights) == 1 else weights,
+            "task": task,
+            "images": recording.images,
+            "detection": _detection(recording, names, detection),
+            "classification": _classification(recording, classification),
+            "bootstrap": settings,
+        }
+    )
+
+
+def write_summary(figures: Mapping[str, Any], folder: Path) -> None:
+    """Write `joint_metrics.json` into `folder`, whole or not at all."""
+    write_json(figures, folder / FILE)
+
+
+def write_json(contents: Any, file: Path) -> None:
+    """Write plain JSON under a temporary name, then rename it; `contents` must hold no NaN."""
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def table(figures: Mapping[str, Any], by_class: bool) -> Iterator[str]:
+    """Lines in the columns of upstream's table: the classification over all images, and `by_class` where that is asked for."""
+    found = figures["classification"]
+    if not found["images"]:
+        yield f"{'classification':>22}{0:>11}   no image of this split has a class"
+        return
+    yield ("%22s" + "%11s" * 6) % ("Image class", "Images", "Predicted", "P", "R", "F1", "Accuracy")
+    macro = [found[name] for name in ("macro_precision", "balanced_accuracy", "macro_F1", "accuracy")]
+    yield _row("all", found["images"], found["images"], *macro)
+    if by_class:
+        for row, predicted in zip(found["classes"], np.sum(found["confusion"], 0), strict=True):
+            yield _row(row["name"], row["support"], predicted, row["precision"], row["recall"], row["F1"])
+
+
+def notes(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Lines to follow the table: loss and calibration, what was left out, the intervals of both tasks."""
+    found = figures["classification"]
+    note = f"Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
+    note += f", calibration error {_digits(found['calibration_error'])}"
+    left_out = figures["images"] - found["images"]
+    note += f"; {left_out} image{'s' * (left_out > 1)} without a class left out" if left_out else ""
+    if found["images"]:
+        yield note
+    if figures["bootstrap"]:
+        yield from _interval_table(figures)
+
+
+def _interval_table(figures: Mapping[str, Any]) -> Iterator[str]:
+    settings = figures["bootstrap"]
+    percent = f"{settings['level']:.0%}"
+    yield ("%22s" + "%11s" * 3) % ("Figure", "value", f"{percent} from", "to")
+    for task in ("detection", "classification"):
+        for name, interval in figures[task]["intervals"].items():
+            low, high = interval or (None, None)
+            yield f"{name.replace('_', ' '):>22}" + "".join(f"{_digits(v):>11}" for v in (figures[task][name], low, high))
+    yield f"Intervals from {settings['resamples']} draws of {figures['images']} images with replacement, seed {settings['seed']}"
+
+
+def _row(name: str, images: int, predicted: int, *values: float | None) -> str:
+    return f"{name:>22}{images:>11}{predicted:>11}" + "".join(f"{_digits(value):>11}" for value in values)
+
+
+def _digits(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _intervals(recording: Recording, bootstrap: Bootstrap) -> list[dict[str, list[float] | None]]:
+    """Of both tasks, from the same draws; empty for detection where it hit nothing."""
+    classes, predicted, num_classes = recording.classes, recording.probabilities.argmax(1), recording.probabilities.shape[1]
+    labelled = classes >= 0
+    classes, predicted = classes[labelled], predicted[labelled]
+
+    def classification(times: np.ndarray) -> dict[str, float]:
+        scores = class_scores(count_pairs(classes, predicted, num_classes, times[labelled]))
+        values = (scores.accuracy, scores.balanced_accuracy, scores.macro_f1)
+        return dict(zip(CLASSIFICATION_HEADLINES, values, strict=True))
+
+    predictions = recording.predictions()
+    if predictions is None:
+        return [{}, *bootstrap.intervals(recording.images, classification)]
+    return bootstrap.intervals(recording.images, Resampler(predictions), classification)
+
+
+def _detection(recording: Recording, names: Mapping[int, str], intervals: Mapping[str, Any]) -> dict[str, Any]:
+    found, boxes = recording.detection(), np.bincount(recording.box_classes(), minlength=len(names))
+    classes = []
+    for index, name in names.items():
+        at = np.flatnonzero(found.classes == index)
+        values = (found.precision, found.recall, found.f1, found.ap[:, 0], found.ap.mean(1)) if len(at) else ()
+        figures = [value[at[0]] for value in values] or [None if not boxes[index] else 0.0] * 5
+        columns = zip(("precision", "recall", "F1", "mAP50", "mAP50-95"), figures, strict=True)
+        classes.append({"name": name, "instances": boxes[index], **dict(columns)})
+    headlines = found.headlines() if boxes.any() else dict.fromkeys(found.headlines())
+    return {**headlines, "intervals": intervals, "classes": classes}
+
+
+def _classification(recording: Recording, intervals: Mapping[str, Any]) -> dict[str, Any]:
+    found = recording.classification()
+    scores, support = found.scores, found.confusion.sum(1)
+    columns = zip(recording.classification_names.values(), support, scores.precision, scores.recall, scores.f1, strict=True)
+    return {
+        "images": found.images,
+        "accuracy": found.accuracy,
+        "balanced_accuracy": found.balanced_accuracy,
+        "macro_precision": scores.macro_precision,
+        "macro_F1": found.macro_f1,
+        "calibration_error": found.calibration.error,
+        "loss": found.loss,
+        "intervals": intervals,
+        "classes": [dict(zip(("name", "support", "precision", "recall", "F1"), row, strict=True)) for row in columns],
+        "confusion": found.confusion,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The same in Python's own types, for JSON: arrays as lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
