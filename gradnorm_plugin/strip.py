@@ -1,0 +1,126 @@
+"""`strip`: the detection half of a joint checkpoint, as a stock YOLOv5 checkpoint that needs nothing of this package."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.upstream.gateway import upstream
+
+_yolo = upstream("models.yolo")
+
+# What upstream's constructor and trainer set on a detection model. Anything else is ours, and goes.
+_STOCK_ATTRIBUTES = {"training", "yaml", "yaml_file", "save", "names", "inplace", "stride", "nc", "hyp", "class_weights"}
+_STOCK_MODULES = {"model"}
+
+
+class StripError(ValueError):
+    """The checkpoint has no detection half to take out, or the result cannot be written."""
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """What was written; sizes in bytes."""
+
+    output: Path
+    size: int
+    size_before: int
+    parameters: int
+    parameters_before: int
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Strip the checkpoint that `argv` names. Ends with status 1 and one message on bad input."""
+    parser = argparse.ArgumentParser(
+        prog="yolov5-gradnorm strip",
+        description="Write the detection half of a joint checkpoint as a stock YOLOv5 checkpoint (FP16, without optimizer).",
+    )
+    parser.add_argument("weights", type=Path, help="joint checkpoint, e.g. runs/train/exp/weights/best.pt")
+    parser.add_argument("-o", "--output", type=Path, help="file to write, .pt; default <stem>_detection.pt beside it")
+    options = parser.parse_args(argv)
+    try:
+        done = strip(options.weights, options.output)
+    except StripError as error:
+        fail(str(error))
+    print(
+        f"{options.weights} -> {done.output}: {done.parameters:,} of {done.parameters_before:,} parameters, "
+        f"{done.size / 1e6:.1f} of {done.size_before / 1e6:.1f} MB; any YOLOv5 loads it, without gradnorm_plugin"
+    )
+
+
+def strip(weights: Path, output: Path | None = None) -> Stripped:
+    """Write the detection half of the joint checkpoint `weights` to `output` (default `<stem>_detection.pt` beside it).
+
+    As upstream's `strip_optimizer` leaves a checkpoint: EMA weights, FP16, no optimizer, the same keys. `opt` keeps the flags
+    of the training, ours among them: plain values.
+
+    Raises:
+        StripError: if `weights` is missing or no joint checkpoint, or `output` cannot be written; nothing is left behind then.
+    """
+    output = weights.with_name(f"{weights.stem}_detection.pt") if output is None else output
+    _check_paths(weights, output)
+    checkpoint = _load(weights)
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(model, JointDetectionModel):
+        found = f"its model is {type(model).__name__}" if model is not None else "it holds no `model`"
+        raise StripError(f"{weights} is no joint checkpoint: {found}; name a .pt that yolov5-gradnorm trained")
+    parameters_before = _count(model)
+    _save({**checkpoint, "model": _detection_half(model)}, output)
+    return Stripped(output, output.stat().st_size, weights.stat().st_size, _count(model), parameters_before)
+
+
+def _check_paths(weights: Path, output: Path) -> None:
+    if not weights.is_file():
+        raise StripError(f"{weights} is not there: name a joint checkpoint, e.g. runs/train/exp/weights/best.pt")
+    if output.suffix != ".pt":
+        raise StripError(f"-o {output} does not end in .pt: YOLOv5 tells a checkpoint by that")
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {output.parent}"
+        raise StripError(f"-o {output} {what}; name a file in a folder that exists")
+    if output.exists() and output.samefile(weights):
+        raise StripError(f"-o {output} is the joint checkpoint itself, whose head would be lost: name another file")
+
+
+def _load(weights: Path) -> dict[str, Any]:
+    try:
+        contents = upstream("utils.trust").load_checkpoint(weights)
+    except (OSError, ValueError) as error:  # TrustError is a ValueError; the message names the file
+        raise StripError(str(error)) from None
+    if not isinstance(contents, dict):
+        raise StripError(f"{weights} is no YOLOv5 checkpoint: it holds a {type(contents).__name__}, not a dict with a `model`")
+    return contents
+
+
+def _detection_half(model: JointDetectionModel) -> nn.Module:
+    """The same network as an instance of upstream's own class, without what the joint model adds to it."""
+    model.__class__ = _yolo.DetectionModel
+    for name in [name for name in vars(model) if not name.startswith("_") and name not in _STOCK_ATTRIBUTES]:
+        delattr(model, name)
+    for name in [name for name, _ in model.named_children() if name not in _STOCK_MODULES]:
+        delattr(model, name)
+    return model.half().requires_grad_(False)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _save(checkpoint: dict[str, Any], output: Path) -> None:
+    contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
+    temporary = output.with_name(f"{output.name}.{os.getpid()}.gradnorm-tmp")
+    try:
+        torch.save(contents, temporary)
+        os.replace(temporary, output)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+        raise StripError(f"{output} cannot be written: {error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,237 @@
+"""Promise 5 of the design: upstream's `export.py` gives both heads by name in each format, and each agrees with PyTorch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
+from joint_data import write_joint_dataset
+from upstream_data import CLASS_NAMES
+
+from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.gateway import upstream
+
+os.environ.setdefault("CI", "true")  # openvino reports its uses to its maker, except in CI
+
+DRIVER = Path(__file__).with_name("upstream_driver.py")
+SIZE = 64
+FILES = {"pt": "best.pt", "onnx": "best.onnx", "torchscript": "best.torchscript", "openvino": "best_openvino_model"}
+EXPORTS = {  # name: its formats, more flags
+    "joint": (["onnx", "torchscript", "openvino"], []),
+    "dynamic": (["onnx", "openvino"], ["--dynamic"]),
+    "simplified": (["onnx"], ["--dynamic", "--simplify"]),
+    "plain": (["onnx", "torchscript", "openvino"], []),
+}
+EVERY = [(name, form) for name, (forms, _) in EXPORTS.items() for form in forms]
+METADATA = {"stride": 32, "names": CLASS_NAMES, "classification_names": IMAGE_CLASSES}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints, exported by upstream's command: `joint`, also `dynamic` and `simplified`, and `plain`, which only detects."""
+    pytest.importorskip("openvino")
+    folder = tmp_path_factory.mktemp("export")
+    data = write_joint_dataset(folder / "data", images=16)
+    images = read_images(folder / "data" / "images" / "train", SIZE)
+    for name in EXPORTS:
+        (folder / name).mkdir()
+    write_checkpoint(folder / "plain" / "best.pt", images, joint=False)
+    joint = write_checkpoint(folder / "joint" / "best.pt", images)
+    for name in ("dynamic", "simplified"):
+        shutil.copy(joint, folder / name)
+    common = ["--imgsz", str(SIZE), "--project", str(folder / "runs"), "--name"]
+    commands = {
+        name: ["export.py", "--imgsz", str(SIZE), "--weights", str(folder / name / "best.pt"), *more, "--include", *forms]
+        for name, (forms, more) in EXPORTS.items()
+    }
+    for form, file in FILES.items():
+        weights = ["--weights", str(folder / "joint" / file)]
+        detect = ["--source", str(folder / "data" / "images" / "val"), "--save-txt", "--save-conf"]
+        commands[f"detect {form}"] = ["detect.py", *weights, *detect, *common, f"detect_{form}"]
+        if form != "pt":
+            commands[f"val {form}"] = ["val.py", *weights, "--data", str(data), "--workers", "0", *common, f"val_{form}"]
+    (folder / "output.json").write_text(json.dumps(run(folder, commands)), encoding="utf-8")
+    return folder
+
+
+def run(folder: Path, commands: dict[str, list[str]]) -> dict[str, str]:
+    """Run scripts of upstream in one process without a network, return what each printed; each must end well."""
+    steps = [{"name": n, "script": str(find_checkout() / script), "arguments": a} for n, (script, *a) in commands.items()]
+    (folder / "commands.json").write_text(json.dumps(steps), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(DRIVER.parents[1]),
+        "YOLOV5_CONFIG_DIR": str(folder),
+    }
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), str(folder / "commands.json")],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=300,
+    )
+    parts = re.split(r"^@@ (.+) (ok|failed)$", done.stdout, flags=re.MULTILINE)
+    assert parts[1::3] == list(commands) and set(parts[2::3]) == {"ok"}, done.stdout
+    return dict(zip(parts[1::3], parts[0:-1:3], strict=True))
+
+
+def pictures(folder: Path, size: int = SIZE) -> torch.Tensor:
+    return read_images(folder / "data" / "images" / "val", size)
+
+
+def backend(weights: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """Images, one at a time, to boxes and probabilities."""
+    model = JointBackend(str(weights))
+    assert model.classification_names == IMAGE_CLASSES and model.names == CLASS_NAMES
+
+    def answer(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            boxes, probabilities = zip(*[(model(image[None])[0].clone(), model.probabilities) for image in images], strict=True)
+        return torch.cat(boxes), torch.cat(probabilities)
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["joint", "dynamic", "simplified", "plain", "val onnx", "val openvino", "detect openvino"])
+def test_nothing_on_screen_is_a_warning_or_a_failure(folder: Path, name: str) -> None:
+    output = json.loads((folder / "output.json").read_text(encoding="utf-8"))[name]
+    assert not re.findall(r"Traceback|\w+Warning\b|requirements:|failure", output), output
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_each_format_is_one_file_or_folder_and_onnx_holds_its_weights(folder: Path, name: str) -> None:
+    needed = {"best.pt", "best.onnx", *(FILES[form] for form in EXPORTS[name][0])}
+    assert {path.name for path in (folder / name).iterdir()} == needed
+    model = onnx.load(folder / name / "best.onnx", load_external_data=False)
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
+    parameters = sum(p.numel() for p in torch.load(folder / name / "best.pt", weights_only=False)["model"].parameters())
+    assert (folder / name / "best.onnx").stat().st_size > 3.9 * parameters  # float32, less what fusing saves
+
+
+def onnx_shapes(file: Path) -> dict[str, list[int | str]]:
+    graph = onnx.load(file).graph
+    values = [*graph.input, *graph.output]
+    return {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
+
+
+def test_onnx_names_its_outputs(folder: Path) -> None:
+    boxes = 3 * (8**2 + 4**2 + 2**2)
+    fixed = {"images": [1, 3, SIZE, SIZE], "output0": [1, boxes, 7]}
+    assert onnx_shapes(folder / "joint" / "best.onnx") == {**fixed, "classification": [1, 3]}
+    assert onnx_shapes(folder / "plain" / "best.onnx") == fixed
+    for name in ("dynamic", "simplified"):
+        shapes = onnx_shapes(folder / name / "best.onnx")
+        assert list(shapes) == ["images", "output0", "classification"]
+        assert shapes["images"] == ["batch", 3, "height", "width"]
+        assert shapes["output0"][:2] == ["batch", "anchors"] and shapes["classification"] == ["batch", 3]
+
+
+@pytest.mark.parametrize("name", ["joint", "dynamic", "plain"])
+def test_openvino_names_its_outputs(folder: Path, name: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = openvino.Core().read_model(folder / name / FILES["openvino"] / "best.xml")
+    assert [output.any_name for output in model.outputs] == ["output0", "classification"][: 1 if name == "plain" else 2]
+    assert model.inputs[0].partial_shape.is_dynamic == (name == "dynamic")
+
+
+@pytest.mark.parametrize(("name", "form"), EVERY)
+def test_class_names_of_both_tasks_are_in_the_metadata(folder: Path, name: str, form: str) -> None:
+    expected = {key: value for key, value in METADATA.items() if name != "plain" or key != "classification_names"}
+    file = folder / name / FILES[form]
+    if form == "onnx":
+        found = {entry.key: entry.value for entry in onnx.load(file).metadata_props if not entry.key.startswith("onnxsim.")}
+        assert found == {k: json.dumps(v) if k == "classification_names" else str(v) for k, v in expected.items()}
+    elif form == "openvino":
+        assert yaml.safe_load((file / "best.yaml").read_text(encoding="utf-8")) == expected
+    else:
+        extra = {"config.txt": ""}
+        torch.jit.load(file, _extra_files=extra)
+        assert json.loads(extra["config.txt"]) == json.loads(json.dumps({**expected, "shape": [1, 3, SIZE, SIZE]}))
+
+
+@pytest.mark.parametrize(("name", "form"), [pair for pair in EVERY if pair[0] != "plain"])
+def test_both_outputs_agree_with_pytorch(folder: Path, name: str, form: str) -> None:
+    images = pictures(folder)
+    boxes, probabilities = backend(folder / "joint" / "best.pt")(images)
+    found_boxes, found_probabilities = backend(folder / name / FILES[form])(images)
+    np.testing.assert_allclose(found_boxes, boxes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found_probabilities, probabilities, rtol=0, atol=1e-4)
+    assert probabilities.std(0).max() > 0.01  # the images differ in what is compared
+
+
+@pytest.mark.parametrize(("name", "form"), [("dynamic", "onnx"), ("dynamic", "openvino"), ("simplified", "onnx")])
+def test_a_dynamic_export_takes_any_batch_and_size(folder: Path, name: str, form: str) -> None:
+    model, reference = JointBackend(str(folder / name / FILES[form])), JointBackend(str(folder / "joint" / "best.pt"))
+    images = pictures(folder, 96)[:3, :, :64]
+    with torch.no_grad():
+        np.testing.assert_allclose(model(images)[0], reference(images)[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(model.probabilities, reference.probabilities, rtol=0, atol=1e-4)
+    assert model.probabilities.shape == (3, 3)
+
+
+def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
+    session = onnxruntime.InferenceSession(folder / "joint" / "best.onnx", providers=["CPUExecutionProvider"])
+    images = pictures(folder)
+    boxes, probabilities = session.run(["output0", "classification"], {"images": images[:1].numpy()})
+    expected_boxes, expected_probabilities = backend(folder / "joint" / "best.pt")(images[:1])
+    np.testing.assert_allclose(boxes, expected_boxes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", EXPORTS["plain"][0])
+def test_a_plain_model_has_no_class_of_the_image(folder: Path, form: str) -> None:
+    model = JointBackend(str(folder / "plain" / FILES[form]))
+    assert model.classification_names == {}
+    model(pictures(folder)[:1])
+    assert model.probabilities is None
+
+
+def test_upstreams_val_gives_the_same_metrics_for_every_format(folder: Path) -> None:
+    output = json.loads((folder / "output.json").read_text(encoding="utf-8"))
+    line = r"^\s+all\s+8\s+16((?:\s+[\d.e-]+){4})$"
+    found = {form: re.findall(line, output[f"val {form}"], re.MULTILINE) for form in FILES if form != "pt"}
+    assert found["onnx"] and found["onnx"] == found["torchscript"] == found["openvino"], found
+
+
+def test_upstreams_detect_finds_the_same_boxes_in_every_format(folder: Path) -> None:
+    def boxes(form: str) -> dict[str, np.ndarray]:
+        run_folder = folder / "runs" / f"detect_{form}"
+        assert len(list(run_folder.glob("*.jpg"))) == 8
+        return {file.name: np.loadtxt(file, ndmin=2) for file in (run_folder / "labels").glob("*.txt")}
+
+    expected = boxes("pt")
+    assert sum(map(len, expected.values())) > 100
+    pixel = 1.01 / 96  # what upstream rounds to may fall to either side; so may the order of equal confidences
+    tolerance = np.array([0, pixel, pixel, pixel, pixel, 1e-4]) + 1e-9  # class, box, confidence
+    for form in FILES:
+        found = boxes(form)
+        assert found.keys() == expected.keys()
+        for name, lines in expected.items():
+            same = (np.abs(found[name][:, None] - lines[None]) <= tolerance).all(2)
+            assert len(found[name]) == len(lines) and same.any(0).all() and same.any(1).all(), (form, name)
+
+
+def test_opencvs_own_reader_gives_the_boxes(folder: Path) -> None:
+    images = pictures(folder)[:1]
+    model = upstream("models.common").DetectMultiBackend(str(folder / "joint" / "best.onnx"), dnn=True)
+    np.testing.assert_allclose(model(images), backend(folder / "joint" / "best.pt")(images)[0], rtol=1e-4, atol=1e-3)
+    assert cv2.dnn.readNetFromONNX(str(folder / "joint" / "best.onnx")).getUnconnectedOutLayersNames()[1] == "classification"
