@@ -1,0 +1,91 @@
+"""Sentences in the report's language, and how numbers are written in it."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from gradnorm_plugin.report.blocks import Span, Text
+
+LANGUAGES = ("en", "zh-TW")
+NONE = "–"
+"""Stands where there is no figure."""
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """All texts of a language, `section.key` -> text with {placeholders} and `code`."""
+    source = files("gradnorm_plugin.report") / "texts" / f"{language}.yaml"
+    sections = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return {f"{section}.{key}": text for section, texts in sections.items() for key, text in texts.items()}
+
+
+class Wording:
+    """Texts by their key, with values put in: `say("weights.rose", task=..., first=...)`."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._texts = catalogue(language)
+
+    def __call__(self, key: str, **values: Any) -> Text:
+        """The text of `key`; a value never becomes markup, whatever it holds."""
+        pieces = self._texts[key].split("`")
+        clean = {name: one_line(value) for name, value in values.items()}
+        return tuple(Span(piece.format(**clean), code=index % 2 == 1) for index, piece in enumerate(pieces) if piece)
+
+    def plain(self, key: str, **values: Any) -> str:
+        """The text of `key` as one string, for use inside another."""
+        return "".join(span.text for span in self(key, **values))
+
+    def percent(self, share: float | None) -> str:
+        """0.431 -> 43.1 %."""
+        return NONE if _absent(share) else self.plain("number.percent", value=f"{100 * share:.1f}")
+
+    def limit(self, share: float) -> str:
+        """0.01 -> 1 %."""
+        return self.plain("number.percent", value=f"{100 * share:g}")
+
+    def change(self, share: float | None) -> str:
+        """-0.431 -> -43.1 %, 0.431 -> +43.1 %."""
+        return NONE if _absent(share) else self.plain("number.percent", value=f"{100 * share:+.1f}")
+
+    def listed(self, names: Iterable[str]) -> str:
+        """Names one after the other."""
+        return self.plain("number.comma").join(one_line(name) for name in names)
+
+    def duration(self, seconds: float) -> str:
+        """Hours and minutes, or minutes and seconds of less than an hour."""
+        whole = round(seconds)
+        if whole >= 3600:
+            return self.plain("number.hours", hours=whole // 3600, minutes=whole % 3600 // 60)
+        return self.plain("number.minutes", minutes=whole // 60, seconds=whole % 60)
+
+
+def one_line(value: Any) -> str:
+    """A value's text without line breaks or other control characters."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in str(value)).strip()
+
+
+def count(value: float | None) -> str:
+    """7030417 -> 7,030,417."""
+    return NONE if _absent(value) else f"{value:,.0f}"
+
+
+def score(value: float | None) -> str:
+    """A figure between 0 and 1, to three places."""
+    return NONE if _absent(value) else f"{value:.3f}"
+
+
+def figure(value: float | None) -> str:
+    """A loss, weight or norm, to four significant digits, as on the screen."""
+    return NONE if _absent(value) else f"{value:.4g}"
+
+
+def _absent(value: float | None) -> bool:
+    return value is None or math.isnan(value)
