@@ -107,7 +107,7 @@ def test_every_name_that_the_package_uses_exists():
     assert in_train == {
         "Model", "ComputeLoss", "create_dataloader", "validate", "fitness", "Loggers", "Callbacks", "check_dataset",
         "check_train_batch_size",
-        "parse_opt", "main", "RANK",
+        "parse_opt", "main", "RANK", "LOCAL_RANK", "yaml_save",
     }  # fmt: skip
 
 

@@ -246,13 +246,6 @@ def test_what_is_wrong_with_a_file_is_one_error(data, tmp_path, flag, value, mes
     assert not (tmp_path / "runs").exists()
 
 
-def test_several_processes_are_refused_with_gradnorm(data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(upstream("train"), "RANK", 0)
-    with pytest.raises(SystemExit, match="1"):
-        main(flags(data, tmp_path / "runs", "run"))
-    assert "GradNorm does not run on several processes yet" in capsys.readouterr().err
-
-
 def test_a_finished_run_is_not_resumed(trained, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["--resume", str(trained / "weights/last.pt")])

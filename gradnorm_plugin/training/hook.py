@@ -11,6 +11,12 @@ from torch import Tensor
 class Hook:
     """A no-op at each callback that ours use; arguments as upstream passes them."""
 
+    def on_pretrain_routine_end(self, labels: Any, names: Any) -> None:
+        """Network and loaders are made; `labels` are all boxes of the training images, `names` their classes' names."""
+
+    def on_train_start(self) -> None:
+        """The loss is made too: the first epoch comes next."""
+
     def on_train_epoch_start(self) -> None:
         """An epoch begins."""
 

@@ -12,25 +12,42 @@ import torch
 from torch import Tensor
 
 from gradnorm_plugin.data.targets import JointTargets
+from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, class_badges
+from gradnorm_plugin.training.epoch_plot import plot_epochs
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.plots import plot_epochs, plot_updates
 from gradnorm_plugin.training.records import EpochTable, UpdateTable
+from gradnorm_plugin.training.run_file import RunFile
 from gradnorm_plugin.training.screen import BatchLines
 from gradnorm_plugin.training.state import attach_state
+from gradnorm_plugin.training.update_plot import plot_updates
 from gradnorm_plugin.upstream.gateway import upstream
 
 _callbacks = upstream("utils.callbacks")
+_loggers = upstream("utils.loggers")
 _torch_utils = upstream("utils.torch_utils")
 
 
 class JointCallbacks(_callbacks.Callbacks):
-    """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers."""
+    """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers.
+
+    The classes are written on the mosaics that these draw of a batch.
+    """
+
+    def __init__(self, run: JointRun) -> None:
+        super().__init__()
+        self._run = run
 
     def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None:
         """Run the actions of `hook`."""
-        plain = [arg.boxes if isinstance(arg, JointTargets) else arg for arg in args]
-        super().run(hook, *plain, thread=thread, **kwargs)
+        targets = next((arg for arg in args if isinstance(arg, JointTargets)), None)
+        if targets is None:
+            super().run(hook, *args, thread=thread, **kwargs)
+            return
+        plain = [arg.boxes if arg is targets else arg for arg in args]
+        names, box_names = self._run.names, self._run.model.names
+        with badges_on_mosaics(_loggers, lambda _: class_badges(targets.classes, names), box_names):
+            super().run(hook, *plain, thread=thread, **kwargs)
 
 
 class CheckpointState(Hook):
@@ -50,7 +67,7 @@ class CheckpointState(Hook):
 
 
 class Plots(Hook):
-    """`gradnorm.png` and `joint_results.png` from the two tables, at the end."""
+    """`gradnorm` and `joint_results` as `.png` and `.pdf` from the two tables, at the end."""
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
@@ -60,16 +77,18 @@ class Plots(Hook):
         folder = Path(self.run.loggers.save_dir)
         if self.run.options.noplots or self.run.options.evolve:
             return
-        for table, draw in (("gradnorm", plot_updates), ("joint_results", plot_epochs)):
-            if (folder / f"{table}.csv").is_file():
-                draw(folder / f"{table}.csv", folder / f"{table}.png")
+        plot_updates(folder)
+        plot_epochs(folder)
+
+
+_HOOKS = tuple(name for name in vars(Hook) if name.startswith("on_"))
 
 
 def make_callbacks(run: JointRun) -> JointCallbacks:
     """Callbacks with our hooks, in order: the lines show the weights that the batch had, so they come before it is settled;
-    the state is attached last, when all of the epoch is settled."""
-    callbacks = JointCallbacks()
-    for hook in (BatchLines(run), UpdateTable(run), EpochTable(run), CheckpointState(run), Plots(run)):
-        for name in ("on_train_epoch_start", "on_train_batch_end", "on_fit_epoch_end", "on_train_end"):
+    the state is attached last, when all of the epoch is settled; the plots read what the others wrote."""
+    callbacks = JointCallbacks(run)
+    for hook in (RunFile(run), BatchLines(run), UpdateTable(run), EpochTable(run), CheckpointState(run), Plots(run)):
+        for name in _HOOKS:
             callbacks.register_action(name, type(hook).__name__, getattr(hook, name))
     return callbacks

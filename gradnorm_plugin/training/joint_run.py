@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,15 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradnorm_plugin.balancing import TaskGradients
 from gradnorm_plugin.data.checking import check_labels
-from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
+from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
-from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
+from gradnorm_plugin.evaluation.plots import plot_classification
+from gradnorm_plugin.evaluation.recording import SINGLE_CLASS
+from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
 from gradnorm_plugin.evaluation.validate import validate
 from gradnorm_plugin.loss import GradNormLoss
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.clipping import SeparateClip
+from gradnorm_plugin.training.loader import WatchedLoader
 from gradnorm_plugin.training.options import make_balancer
 from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -33,13 +39,18 @@ class JointRun:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.command: Sequence[str] = ()
         self.data: dict[str, Any] | None = None
         self.names: dict[int, str] = {}
-        self.image_classes: np.ndarray | None = None
+        self.model: JointDetectionModel | None = None
+        self.datasets: dict[str, JointDataset] = {}
+        """By split, as the loaders made them: `train` and, on the main process, `val`."""
         self.batches_per_epoch = 0
         self.criterion: GradNormLoss | None = None
         self.clip: SeparateClip | None = None
         self.loggers: Any = None
+        self.on_measured: Callable[[TaskGradients], None] = lambda found: None
+        self.paths: Sequence[str] = ()
         self.metrics: ClassificationMetrics | None = None
 
     @contextmanager
@@ -70,18 +81,17 @@ class JointRun:
             LabelErrors: listing the label lines that are wrong.
         """
         if self.data is None:
-            try:
-                found = upstream("utils.general").check_dataset(data, autodownload)
-            except (Exception, SystemExit) as error:  # upstream raises bare exceptions for what is wrong with a data yaml
-                raise DescriptionError(f"{data}: {error}") from error
+            found = find_dataset(data, self.options.allow_download)
             self.names = classification_names(found)
-            check_labels(found)
+            if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
+                check_labels(found)
             self.data = found
         return self.data
 
     def make_model(self, cfg: Any, ch: int = 3, nc: int | None = None, anchors: Any = None) -> JointDetectionModel:
         """The joint model in `Model`'s place."""
-        return JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names)
+        self.model = JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names)
+        return self.model
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The joint loader in `create_dataloader`'s place."""
@@ -93,8 +103,21 @@ class JointRun:
             **kwargs,
         )
         if kwargs.get("augment"):
-            self.image_classes, self.batches_per_epoch = dataset.image_classes, len(loader)
+            self.datasets, self.batches_per_epoch = {"train": dataset}, len(loader)
+            loader = WatchedLoader(loader, self.begin_batch, self.end_batch)
+        else:
+            self.datasets["val"] = dataset
         return loader, dataset
+
+    def begin_batch(self, paths: Sequence[str]) -> None:
+        """Remember the images of the batch that is about to be trained."""
+        self.paths = paths
+
+    def end_batch(self) -> None:
+        """Hand what the batch's gradients showed to the balancer, on all ranks, and then to `on_measured`."""
+        found = self.criterion.settle()
+        if found is not None:
+            self.on_measured(found)
 
     @property
     def detection_only(self) -> bool:
@@ -114,7 +137,7 @@ class JointRun:
         state = read_state(Path(self.options.resume)) if self.options.resume else None
         if state is not None:
             balancer.load_state_dict(state)
-        weights = balanced_class_weights(self.image_classes, len(self.names))
+        weights = balanced_class_weights(self.datasets["train"].image_classes, len(self.names))
         self.criterion = GradNormLoss(
             model, balancer, self.options.weight_scope, weights if self.options.class_weights == "balanced" else None
         )
@@ -134,17 +157,22 @@ class JointRun:
         return self.loggers
 
     def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Upstream's validation; the classification's metrics of the same pass are kept and shown."""
-        results, self.metrics = validate(*args, **kwargs)
-        general = upstream("utils.general")
-        if self.metrics.images:
-            general.LOGGER.info(
-                f"{'classification':>22s}{self.metrics.images:>11d}   accuracy {self.metrics.accuracy:.3f}, "
-                f"balanced accuracy {self.metrics.balanced_accuracy:.3f}, macro-F1 {self.metrics.macro_f1:.3f}"
-            )
+        """Upstream's validation; the classification's metrics of the same pass are kept and shown.
+
+        The last one, of best.pt, also writes `joint_metrics.json`, with intervals, and the pictures.
+        """
+        results, recording = validate(*args, **kwargs)
+        self.metrics = recording.classification()
+        last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
+        folder = Path(kwargs["save_dir"])
+        names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
+        figures = summarise(recording, names, str(folder / "weights" / "best.pt"), "val", Bootstrap() if last else None)
+        for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
+            upstream("utils.general").LOGGER.info(line)
+        if last:
+            write_summary(figures, folder)
             if kwargs.get("plots"):
-                file = Path(kwargs["save_dir"]) / "classification_confusion_matrix.png"
-                plot_confusion_matrix(self.metrics.confusion, list(self.names.values()), file)
+                plot_classification(self.metrics, list(self.names.values()), folder)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gradnorm_plugin.balancing import TaskGradients
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.scalars import send_scalars
@@ -26,33 +27,36 @@ EPOCH_COLUMNS = (
 
 
 class UpdateTable(Hook):
-    """`gradnorm.csv`: a row for every measured batch. Hands the measurement to the balancer at the end of its own batch."""
+    """`gradnorm.csv`: a row for every measured batch."""
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
         self.table: RunTable | None = None
+        self.step = 0
+        run.on_measured = self.append
 
     def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
-        """Settle the batch and write down what its gradients showed."""
-        epoch = step // self.run.batches_per_epoch
+        """Remember which batch it was: it is settled next."""
+        self.step = step
         if self.table is None:
             self.table = RunTable(Path(self.run.loggers.save_dir) / "gradnorm.csv", UPDATE_COLUMNS)
-            self.table.resume(epoch)
-        criterion, clip = self.run.criterion, self.run.clip
-        before, parts = criterion.applied_weights, criterion.losses
-        found = criterion.settle()
-        if found is None:
+            self.table.resume(step // self.run.batches_per_epoch)
+
+    def append(self, found: TaskGradients) -> None:
+        """Write down what the batch showed; its weights are those that it was trained with."""
+        if self.table is None:  # not the first rank: upstream has no callbacks there
             return
-        rates = criterion.training_rates()
+        criterion, clip = self.run.criterion, self.run.clip
+        parts, weights, rates = criterion.losses, criterion.applied_weights, criterion.training_rates()
         self.table.append(
             {
-                "step": step,
-                "epoch": epoch,
+                "step": self.step,
+                "epoch": self.step // self.run.batches_per_epoch,
                 "loss": parts.total.item(),
                 "detection_loss": parts.detection.item(),
                 "classification_loss": parts.classification.item(),
-                "detection_weight": before[0],
-                "classification_weight": before[1],
+                "detection_weight": weights[0],
+                "classification_weight": weights[1],
                 "detection_norm": found.norms[0].item(),
                 "classification_norm": found.norms[1].item(),
                 "detection_rate": rates[0],
@@ -84,7 +88,7 @@ class EpochTable(Hook):
     def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
         """Add the batch's classification loss, an image's mean, to the epoch's."""
         if self.run.criterion.losses.labelled:
-            self.sum += self.run.criterion.losses.classification.item() / len(images)
+            self.sum += self.run.criterion.losses.classification.item() / self.run.criterion.losses.images
             self.batches += 1
 
     def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
-import yaml
 
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
+from gradnorm_plugin.report.files import ReportError
+from gradnorm_plugin.report.run import write_report
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.files import OptionError, check_files
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import build_parser, parse_options, resolve_weights
+from gradnorm_plugin.training.resume import resume_options
+from gradnorm_plugin.training.whole_files import WriteError, whole_files
 from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+_TrustError = upstream("utils.trust").TrustError
+
+LAUNCHER = "train_joint_gradnorm_fixed.py"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
-    options = parse_options(argv)
+    line = list(sys.argv[1:] if argv is None else argv)
+    options = parse_options(line)
     try:
-        train(options)
-    except (LabelErrors, DescriptionError, NonFiniteLossError, OptionError) as error:
+        train(options, command=[LAUNCHER, *line])
+    except (LabelErrors, DescriptionError, NonFiniteLossError, OptionError, WriteError, ReportError, _TrustError) as error:
         fail(str(error))
     except AssertionError as error:  # upstream's way to say what is wrong with its input
         if not str(error):
@@ -33,47 +40,50 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(str(error))
 
 
-def train(options: argparse.Namespace) -> JointRun:
+def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun | None:
     """Run upstream's training with our parts in place of its own; they are taken out again at the end.
+
+    `command` is noted in the run's `run.json`.
+
+    Returns:
+        The run; None for a resumed one that had nothing left to train.
 
     Raises:
         LabelErrors, DescriptionError: if the data is not as it should be; nothing has been written then.
         OptionError: if a file that the options name is not there or not what it should be.
         NonFiniteLossError: if training diverged.
+        WriteError: if a file of the run cannot be written.
+        ReportError: if a file of the finished run cannot be read.
+        TrustError: upstream's, if the model's yaml asks for what is no layer.
     """
     module = upstream("train")
-    _resume_options(options)
+    if options.resume and not options.evolve and not resume_options(options):
+        return None
     note = resolve_weights(options)
     if note and module.RANK in {-1, 0}:
         upstream("utils.general").LOGGER.info(note)
-    if module.RANK != -1 and options.balancer == "gradnorm":
-        raise OptionError(
-            "GradNorm does not run on several processes yet: each would measure its own batches, and the weights would drift "
-            "apart. Train on one GPU, or with --balancer fixed"
-        )
     if options.evolve and options.project == build_parser().get_default("project"):
         options.project = str(Path(options.project).with_name("evolve"))
     run = JointRun(options)
+    run.command = command
     if module.RANK in {-1, 0}:
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
         check_files(options)
         run.check_dataset(options.data)
-    with run.in_place(), swapped(module, Callbacks=lambda: make_callbacks(run)):
-        module.main(options, make_callbacks(run))
+    with run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
+        try:
+            module.main(options, make_callbacks(run))
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f"{error}{_where(run)}") from None
+    if module.RANK in {-1, 0} and not options.evolve:
+        # Now that upstream's loggers have drawn their pictures too.
+        *_, page = write_report(Path(run.loggers.save_dir))
+        upstream("utils.general").LOGGER.info(f"Report: {page}")
     return run
 
 
-def _resume_options(options: argparse.Namespace) -> None:
-    """Give a resumed run the options it was started with, as upstream does."""
-    if not options.resume or options.evolve:
-        return
-    general = upstream("utils.general")
-    last = Path(options.resume if isinstance(options.resume, str) else general.get_latest_run() or "last.pt")
-    saved = last.parent.parent / "opt.yaml"
-    if not last.is_file() or not saved.is_file():
-        raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
-    if torch.load(last, map_location="cpu", weights_only=False)["epoch"] < 0:
-        raise OptionError(f"--resume: the run of {last} is finished; start a new one with --weights {last}")
-    for name, value in yaml.safe_load(saved.read_text(errors="ignore")).items():
-        setattr(options, name, value)
-    options.resume = str(last)
+def _where(run: JointRun) -> str:
+    """The images of the batch that failed, and the checkpoint that is left."""
+    last = Path(run.options.save_dir) / "weights" / "last.pt"
+    left = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+    return "\n".join(["\n  images of the batch:", *(f"    {path}" for path in run.paths), f"  {left}"])

@@ -1,7 +1,8 @@
-"""The lines of losses and weights on the screen."""
+"""The lines of losses and weights on the screen, kept in `batches.csv`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -9,18 +10,26 @@ from tqdm import tqdm
 
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.tables import RunTable
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
 
 SCREEN_COLUMNS = ("Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine")
+BATCH_COLUMNS = (
+    "epoch", "batch", "total", "detection", "classification", "detection_weight", "classification_weight", "cosine",
+)  # fmt: skip
 
 
 class BatchLines(Hook):
-    """Every `--log-interval` batches a line of losses and weights, in the columns of the report this project started from."""
+    """Every `--log-interval` batches a line of losses and weights, in the columns of the report this project started from.
+
+    `batches.csv` has the same lines with 6 digits; the batch counts from 1 in each epoch.
+    """
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
+        self.table: RunTable | None = None
         self.in_epoch = 0
 
     def on_train_epoch_start(self) -> None:
@@ -29,13 +38,26 @@ class BatchLines(Hook):
 
     def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
         """Show the batch's losses, the weights it was trained with, and the cosine last measured."""
+        epoch = step // self.run.batches_per_epoch
+        if self.table is None:
+            self.table = RunTable(Path(self.run.loggers.save_dir) / "batches.csv", BATCH_COLUMNS)
+            self.table.resume(epoch)
         self.in_epoch += 1
-        criterion = self.run.criterion
         if self.in_epoch % self.run.options.log_interval:
             return
-        found, (detection, classification) = criterion.losses, criterion.applied_weights
-        cosine = "-" if criterion.gradients is None else f"{float(criterion.gradients.cosine):.3f}"
-        values = (found.total.item(), found.detection.item(), found.classification.item(), detection, classification)
+        criterion = self.run.criterion
+        found = criterion.losses
+        values = (found.total.item(), found.detection.item(), found.classification.item(), *criterion.applied_weights)
+        cosine = float("nan") if criterion.gradients is None else float(criterion.gradients.cosine)
+        self.table.append(dict(zip(BATCH_COLUMNS, (epoch, self.in_epoch, *values, cosine), strict=True)))
+        self._show(values, "-" if criterion.gradients is None else f"{cosine:.3f}")
+
+    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+        """Bring the file up to date before the epoch's checkpoint is written."""
+        if self.table is not None:
+            self.table.write()
+
+    def _show(self, values: tuple[float, ...], cosine: str) -> None:
         batch = f"{self.in_epoch}/{self.run.batches_per_epoch}"
         with tqdm.external_write_mode():
             if self.in_epoch == self.run.options.log_interval:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from gradnorm_plugin.training.whole_files import whole_file
 
 
 class RunTable:
@@ -27,10 +28,12 @@ class RunTable:
         self.rows.append({name: f"{v:.6g}" if isinstance(v := row[name], float) else v for name in self.columns})
 
     def write(self) -> None:
-        """Bring the file up to date."""
-        partial = self.path.with_name(self.path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        """Bring the file up to date.
+
+        Raises:
+            WriteError: if it cannot be written; the old one is untouched.
+        """
+        with whole_file(self.path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(partial, self.path)

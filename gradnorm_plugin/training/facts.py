@@ -1,0 +1,107 @@
+"""Facts about a run, read from the objects that train: its network, its data, its balancer, the machine. All plain data."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import thop
+import torch
+from torch import nn
+
+from gradnorm_plugin.balancing import Balancer, GradNorm
+from gradnorm_plugin.data.dataset import JointDataset
+from gradnorm_plugin.data.targets import NO_CLASS
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.upstream.gateway import upstream
+
+GFLOPS_SIZE = 640
+"""Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
+
+
+def model_facts(model: JointDetectionModel) -> dict[str, Any]:
+    """Size of the network, counted as upstream's `model_info` counts; the classification head apart from the detector.
+
+    `layers` are modules of the detector, containers among them; `gflops` are the detector's at `gflops_imgsz` pixels, None
+    where they cannot be counted. The model itself is not touched: a copy is measured, in evaluation mode.
+    """
+    detector = deepcopy(model)
+    del detector.classification_head  # what is left runs as upstream's network
+    cfg = getattr(model, "yaml_file", None)  # a network that is built from a checkpoint has none
+    return {
+        "cfg": cfg,
+        "layers": len(list(detector.modules())),
+        "parameters": _parameters(detector),
+        "head_parameters": _parameters(model.classification_head),
+        "gflops": _gflops(detector),
+        "gflops_imgsz": GFLOPS_SIZE,
+        "shared_layer": model.shared_layer,
+    }
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _gflops(detector: nn.Module) -> float | None:
+    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area."""
+    first = next(detector.parameters())
+    side = max(int(detector.stride.max()), 32)
+    image = torch.zeros(1, first.shape[1], side, side, device=first.device)
+    try:
+        with torch.no_grad():
+            operations = thop.profile(detector.eval(), inputs=(image,), verbose=False)[0]
+    except Exception:  # as upstream: a layer that thop cannot count costs the figure, not the run
+        return None
+    return round(2e-9 * operations * (GFLOPS_SIZE / side) ** 2, 2)
+
+
+def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
+    """Counts of one split, as it is trained on: images, boxes of each class, images of each class, and those without either."""
+    boxes = np.concatenate([np.zeros(0, dtype=np.int64), *(labels[:, 0].astype(np.int64) for labels in dataset.labels)])
+    classes = dataset.image_classes
+    labelled = classes[classes != NO_CLASS]
+    return {
+        "images": len(classes),
+        "boxes": np.bincount(boxes, minlength=num_box_classes).tolist(),
+        "image_classes": np.bincount(labelled, minlength=len(dataset.classification_names)).tolist(),
+        "without_class": int((classes == NO_CLASS).sum()),
+        "without_boxes": sum(not len(labels) for labels in dataset.labels),
+    }
+
+
+def balancing_facts(balancer: Balancer) -> dict[str, Any]:
+    """What sets the task weights and with which settings; `weight_ranges` is None where there are none."""
+    if not isinstance(balancer, GradNorm):
+        return {"balancer": "fixed", "weights": balancer.weights.tolist()}
+    settings = {name: getattr(balancer, name) for name in ("alpha", "weight_sum", "interval", "warmup", "lr")}
+    bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
+    ranges = [list(pair) for pair in balancer.weight_ranges] if bounded else None
+    return {"balancer": "gradnorm", **settings, "weight_ranges": ranges}
+
+
+def version_facts() -> Mapping[str, str | None]:
+    """Versions of what computes; the commit of YOLOv5 is None where its folder is no git repository."""
+    try:
+        ours = version("yolov5-gradnorm")
+    except PackageNotFoundError:  # run from its folder
+        ours = None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "yolov5_gradnorm": ours,
+        "yolov5_commit": upstream("utils.general").check_git_info()["commit"],
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()}, {threads} thread{'s' * (threads > 1)}"

@@ -1,0 +1,95 @@
+"""The look of a run's figures, and how they are written: as PNG to look at, as PDF to print.
+
+Figures are made without pyplot: nothing is registered anywhere, and what upstream has drawn before leaves no trace in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gradnorm_plugin.training.whole_files import whole_file
+
+DETECTION, CLASSIFICATION, OTHER = "#004488", "#D55E00", "#333333"
+"""Colours of the tasks: apart for the colour-blind and in grey."""
+
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#666666",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.5,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.3,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.4,
+    "legend.borderaxespad": 0.2,
+    "pdf.fonttype": 42,  # journals refuse Type 3 fonts
+    "savefig.dpi": 300,
+}
+
+
+def draw(make: Callable[[], Figure], picture: Path) -> list[Path]:
+    """Write the figure that `make` builds as `picture`, a .png, and beside it as .pdf; returns both paths.
+
+    Raises:
+        WriteError: if one cannot be written.
+    """
+    written = []
+    with style.context(_STYLE, after_reset=True):
+        figure = make()
+        for path in (picture, picture.with_suffix(".pdf")):
+            with whole_file(path) as partial:
+                figure.savefig(partial, format=path.suffix[1:])
+            written.append(path)
+    return written
+
+
+def read_rows(table: Path) -> pd.DataFrame | None:
+    """The rows of a run's table; None if there is no such file, or no row in it."""
+    if not table.is_file():
+        return None
+    rows = pd.read_csv(table)
+    return None if rows.empty else rows
+
+
+def head(axis: Axes, letter: str, title: str, pad: float = 6) -> None:
+    """The panel's letter, bold, and its title, `pad` points above it."""
+    axis.set_title(rf"$\mathbf{{{letter}}}$  {title}", loc="left", pad=pad)
+
+
+def log_scale(axis: Axes) -> None:
+    """A logarithmic y axis with plain numbers, at least a factor of 4 high; a panel without positive values stays linear."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines])
+    if not (values > 0).any():
+        return
+    axis.set_yscale("log", nonpositive="mask")
+    low, high = axis.get_ylim()
+    if high / low < 4:  # the lines would fill the panel with their noise
+        middle = (low * high) ** 0.5
+        low, high = middle / 2, middle * 2
+        axis.set_ylim(low, high)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5), numticks=8))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

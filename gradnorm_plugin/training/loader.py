@@ -1,0 +1,35 @@
+"""Upstream's training loader, telling the run which batch is trained and when it is over.
+
+Upstream's callbacks run on the first process only; every process asks its loader for the next batch. So this is the place for
+what all ranks do together after a batch, the last of an epoch included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+
+class WatchedLoader:
+    """Yields the batches of `loader`; everything else is the loader's own.
+
+    Args:
+        loader: upstream's; its batches are (images, targets, paths, shapes).
+        begin: called with a batch's image files before it is handed out.
+        end: called when the batch has been trained.
+    """
+
+    def __init__(self, loader: Any, begin: Callable[[Sequence[str]], None], end: Callable[[], None]) -> None:
+        self.loader, self.begin, self.end = loader, begin, end
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.loader:
+            self.begin(batch[2])
+            yield batch
+            self.end()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
