@@ -1,0 +1,129 @@
+"""An annotation's boxes and outlines as shares of the picture that training sees: in it, with area, and each once.
+
+Sizes are (width, height) in pixels. Inside, corners and points are shares (0 to 1 is within the picture).
+"""
+
+from __future__ import annotations
+
+from gradnorm_plugin.convert.images import TURNS_BY_90, Picture
+from gradnorm_plugin.convert.oddities import Kind, Oddities
+from gradnorm_plugin.convert.records import Annotation, Object
+from gradnorm_plugin.labels import Box, LabelRecord, Polygon
+
+_ROUNDING = 0.5  # pixels by which a box may reach out without mention
+_THINNEST = 1e-6  # share of the picture's side: the last digit of common label files
+
+Point = tuple[float, float]
+
+
+def to_record(
+    annotation: Annotation,
+    picture: Picture,
+    names: list[str],
+    image_class: int | None,
+    oddities: Oddities,
+) -> LabelRecord:
+    """The label record of one image. All is written as polygons if any object has an outline: a file holds one kind."""
+    turn = _is_turned(annotation, picture, oddities)
+    fitted = []
+    seen = set()
+    for thing in annotation.objects:
+        thing = _as_shares(thing, annotation, picture, turn)
+        if thing.name not in names:
+            oddities.add(Kind.UNKNOWN_CLASS, thing.where, thing.name)
+            continue
+        shape = _fit(thing, names.index(thing.name), picture, oddities)
+        if shape in seen:
+            oddities.add(Kind.REPEATED_BOX, thing.where, thing.name)
+        elif shape:
+            seen.add(shape)
+            fitted.append((thing, shape))
+    if not any(isinstance(shape, Polygon) for _, shape in fitted):
+        return LabelRecord(boxes=tuple(shape for _, shape in fitted), image_class=image_class)
+    polygons = []
+    for thing, shape in fitted:
+        if isinstance(shape, Box):
+            oddities.add(Kind.NO_OUTLINE, thing.where, thing.name)
+            shape = _rectangle(shape)
+        polygons.append(shape)
+    return LabelRecord(polygons=tuple(polygons), image_class=image_class)
+
+
+def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> bool:
+    """Whether the coordinates are those of the picture as stored, which EXIF turns by 90 degrees; the size tells."""
+    orientation = f"EXIF orientation {picture.orientation}"
+    if annotation.size is None or annotation.size == picture.size:
+        if picture.orientation != 1:
+            oddities.add(Kind.ROTATED, annotation.where, orientation)
+        return False
+    if picture.orientation in TURNS_BY_90 and annotation.size == picture.stored:
+        oddities.add(Kind.TURNED, annotation.where, orientation)
+        return True
+    (width, height), (real_width, real_height) = annotation.size, picture.size
+    oddities.add(Kind.SIZE, annotation.where, f"{width:g} x {height:g}, the image has {real_width} x {real_height}")
+    return False
+
+
+def _as_shares(thing: Object, annotation: Annotation, picture: Picture, turn: bool) -> Object:
+    if annotation.shares:
+        return thing
+    width, height = picture.stored if turn else picture.size
+
+    def share(x: float, y: float) -> Point:
+        x, y = x / width, y / height
+        return _upright(x, y, picture.orientation) if turn else (x, y)
+
+    x1, y1, x2, y2 = thing.corners
+    (left, top), (right, bottom) = share(x1, y1), share(x2, y2)
+    if turn and x1 <= x2 and y1 <= y2:  # turning exchanges corners
+        left, right, top, bottom = min(left, right), max(left, right), min(top, bottom), max(top, bottom)
+    points = tuple(share(x, y) for x, y in thing.points) if thing.points else None
+    return thing._replace(corners=(left, top, right, bottom), points=points)
+
+
+def _upright(x: float, y: float, orientation: int) -> Point:
+    """Where a point of the stored picture is in the upright one, in shares; EXIF orientations 5 to 8."""
+    return {5: (y, x), 6: (1 - y, x), 7: (1 - y, 1 - x), 8: (y, 1 - x)}[orientation]
+
+
+def _fit(thing: Object, class_index: int, picture: Picture, oddities: Oddities) -> Box | Polygon | None:
+    """The box or polygon within the picture; None if nothing is left of it."""
+    x1, y1, x2, y2 = thing.corners
+    width, height = picture.size
+    if abs(x2 - x1) < _THINNEST or abs(y2 - y1) < _THINNEST:
+        oddities.add(Kind.NO_AREA, thing.where, f"{thing.name} {_pixels(thing, picture)}")
+        return None
+    if x2 < x1 or y2 < y1:
+        oddities.add(Kind.REVERSED, thing.where, f"{thing.name} {_pixels(thing, picture)}")
+        x1, x2, y1, y2 = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+    left, top, right, bottom = _clip(x1), _clip(y1), _clip(x2), _clip(y2)
+    if right - left < _THINNEST or bottom - top < _THINNEST:
+        oddities.add(Kind.BEYOND, thing.where, f"{thing.name} {_pixels(thing, picture)}")
+        return None
+    outside = max(-x1 * width, (x2 - 1) * width, -y1 * height, (y2 - 1) * height)
+    if outside > _ROUNDING:
+        oddities.add(Kind.OUTSIDE, thing.where, f"{thing.name}, by {outside:.3g} pixels")
+    if thing.points:
+        points = tuple((_clip(x), _clip(y)) for x, y in thing.points)
+        xs, ys = zip(*points, strict=True)
+        if max(xs) - min(xs) >= _THINNEST and max(ys) - min(ys) >= _THINNEST:
+            return Polygon(class_index, points)
+    elif thing.centred and outside <= _ROUNDING and all(0 <= value <= 1 for value in thing.centred):
+        return Box(class_index, *thing.centred)
+    return Box(class_index, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+
+
+def _clip(share: float) -> float:
+    return min(max(share, 0.0), 1.0)
+
+
+def _pixels(thing: Object, picture: Picture) -> str:
+    width, height = picture.size
+    x1, y1, x2, y2 = thing.corners
+    return f"from ({x1 * width:.4g}, {y1 * height:.4g}) to ({x2 * width:.4g}, {y2 * height:.4g})"
+
+
+def _rectangle(box: Box) -> Polygon:
+    left, right = _clip(box.cx - box.w / 2), _clip(box.cx + box.w / 2)
+    top, bottom = _clip(box.cy - box.h / 2), _clip(box.cy + box.h / 2)
+    return Polygon(box.class_index, ((left, top), (right, top), (right, bottom), (left, bottom)))

@@ -1,0 +1,149 @@
+"""The images of a source: finding them, finding the one that is meant, and reading what training will see of each."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+# Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py)
+SUFFIXES = frozenset({"bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
+_SMALLEST = 10  # pixels; YOLOv5 leaves out smaller images
+_LAST_NUMBER = re.compile(r"[0-9]{1,18}$")
+_EXIF_ORIENTATION = 0x0112
+TURNS_BY_90 = {5, 6, 7, 8}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
+
+    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    orientation: int
+    digest: bytes
+    ended: bool
+
+
+def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """The files below `folder` with one of the suffixes, sorted; those whose name begins with a dot are the system's."""
+    wanted, seen = set(suffixes), set()
+
+    def walk(place: str) -> Iterator[Path]:
+        for here, folders, names in os.walk(place, followlinks=True):
+            real = os.path.realpath(here)
+            if real in seen:  # a link back up
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield from (
+                Path(here, name) for name in names if not name.startswith(".") and name.rpartition(".")[2].lower() in wanted
+            )
+
+    return sorted(walk(str(folder)))
+
+
+class ImageIndex:
+    """The image files below a folder, found by path, name, stem or number."""
+
+    def __init__(self, root: Path, files: Sequence[Path]) -> None:
+        self.root, self.files = root, list(files)
+        self._paths: dict[str, Path] = {}
+        self._names: dict[str, list[Path]] = defaultdict(list)
+        self._stems: dict[str, list[Path]] = defaultdict(list)
+        self._numbers: dict[int, list[Path]] = defaultdict(list)
+        for file in self.files:
+            self._paths[self.key(file)] = file
+            self._names[file.name].append(file)
+            self._stems[file.stem].append(file)
+            if found := _LAST_NUMBER.search(file.stem):
+                self._numbers[int(found.group())].append(file)
+
+    def key(self, file: Path) -> str:
+        """The path of an image below the folder, with forward slashes."""
+        return file.relative_to(self.root).as_posix()
+
+    def find(self, key: str, near: Path | None = None, numbers: bool = False) -> list[Path]:
+        """The images that `key` may mean: one, none, or several among which nothing decides.
+
+        The first rule that finds any decides: the path below the folder (or its end), the file name, the stem, and, with
+        `numbers`, the number at the end of the stem (`7` is `Blood_00007.png`). Among several, those count that share
+        most of their folders' names with the file `near`.
+        """
+        path = PurePosixPath(key.strip().replace("\\", "/"))
+        for start in range(len(path.parts)):
+            if found := self._paths.get("/".join(path.parts[start:])):
+                return [found]
+        stem = path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
+        found = self._names.get(path.name) or self._stems.get(stem) or []
+        if not found and numbers and stem.isascii() and stem.isdigit() and len(stem) <= 18:
+            found = self._numbers.get(int(stem), [])
+        return _nearest(found, near) if near is not None and len(found) > 1 else found
+
+
+def _nearest(files: list[Path], near: Path) -> list[Path]:
+    """Those of `files` in the folder of `near`, or whose folder ends in most of the same names as its folder."""
+
+    def nearness(file: Path) -> int:
+        same = 0
+        for one, other in zip(reversed(file.parent.parts), reversed(near.parent.parts), strict=False):
+            if one != other:
+                return same
+            same += 1
+        return same
+
+    best = max(map(nearness, files))
+    return [file for file in files if nearness(file) == best]
+
+
+def read_pictures(files: Sequence[Path]) -> dict[Path, Picture | str]:
+    """What is in each image file, or why it cannot be used."""
+    with warnings.catch_warnings(), ThreadPool(min(8, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, about metadata that nobody needs
+        found = tqdm(pool.imap(_read, files), total=len(files), desc="reading images", disable=None, leave=False)
+        return dict(zip(files, found, strict=True))
+
+
+def _read(file: Path) -> Picture | str:
+    try:
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            kind, stored = image.format or "", image.size
+            # Without it, YOLOv5 calls a JPEG corrupt, mends it and saves it over the old file
+            ended = kind != "JPEG" or content[-2:] == b"\xff\xd9"
+            if kind != "JPEG" or not ended:
+                image.load()  # raises if the file breaks off, which OpenCV 4 fills up with grey
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except UnidentifiedImageError:
+        return "not an image of any known format"
+    except cv2.error as error:
+        return f"OpenCV cannot decode it: {error.err}"
+    except Exception as error:  # Pillow's readers raise whatever their parsing met
+        return f"not a whole image: {error or type(error).__name__}"
+    if kind.lower() not in SUFFIXES:
+        return f"an image of the kind {kind}, which YOLOv5 does not read"
+    if pixels is None:
+        return "OpenCV cannot decode it"
+    size = (pixels.shape[1], pixels.shape[0])
+    if min(size) < _SMALLEST:
+        return f"smaller than {_SMALLEST} pixels ({size[0]} x {size[1]})"
+    if orientation not in range(1, 9) or (orientation in TURNS_BY_90 and size == stored and size[0] != size[1]):
+        orientation = 1  # not a valid one, or one that OpenCV does not obey, so that training does not either
+    return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended)

@@ -1,0 +1,136 @@
+"""What a conversion found odd and what it did with each: gathered on the way, shown as a table at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+from enum import Enum
+from typing import NamedTuple
+
+EXAMPLES = 3
+
+
+class Kind(Enum):
+    """A kind of oddity: what it is, and what is done with it. The table has them in this order."""
+
+    # Images and their annotations
+    UNREADABLE_IMAGE = ("image that cannot be read", "left out")
+    UNREADABLE_ANNOTATION = ("annotation that cannot be read", "left out, with its image")
+    NO_IMAGE = ("annotation without an image", "passed over")
+    AMBIGUOUS = ("annotation that fits several images", "passed over, its images left out")
+    BACKGROUND = ("image without annotation", "kept as background")
+    NO_OBJECTS = ("annotation without objects", "image kept as background")
+    UNLISTED = ("image that the annotation file does not name", "left out")
+    OTHER_JSON = ("JSON file that is not COCO's", "passed over")
+    REPEATED_ID = ("id given twice", "first one kept, the other passed over")
+    SIZE = ("annotated size differs from the image", "image believed, boxes taken as its pixels")
+    TURNED = ("image with EXIF rotation, annotated unrotated", "boxes turned with the picture, as YOLOv5 reads it")
+    ROTATED = ("image with EXIF rotation", "boxes taken as those of the upright picture, as YOLOv5 reads it")
+    NO_END = ("JPEG without its end mark", "copied, never linked: YOLOv5 rewrites such a file")
+    SAME_NAME = ("images of one name", "renamed after their folder or suffix")
+    SAME_PICTURE = ("picture that occurs twice, byte for byte", "kept; a drawn split keeps copies together")
+    # Boxes
+    NO_AREA = ("box without area", "dropped")
+    BEYOND = ("box wholly outside the image", "dropped")
+    OUTSIDE = ("box that reaches outside the image", "clipped to the image")
+    REVERSED = ("box with exchanged corners", "corners put in order")
+    REPEATED_BOX = ("box given twice", "kept once")
+    UNKNOWN_CLASS = ("box of a class that is not in names", "dropped")
+    UNREADABLE_OBJECT = ("object without a usable class or box", "dropped")
+    CROWD = ("crowd region of COCO", "dropped")
+    DIFFICULT = ("box marked difficult", "kept")
+    DIFFICULT_DROPPED = ("box marked as difficult", "dropped, as --drop-difficult asks")
+    NO_OUTLINE = ("object without an outline of one part", "its box written as a polygon")
+    # Classes of images
+    NO_CLASS = ("image without a class", "boxes kept, no image class")
+    SEVERAL_CLASSES = ("image with several classes", "boxes kept, no image class")
+    REPEATED_CLASS = ("image with one class named several times", "taken as one")
+    NOT_CHOSEN = ("image of a class that --image-class does not name", "boxes kept, no image class")
+    RARE = ("image of a class that is too rare", "class dropped from classification_names; boxes kept, no image class")
+    EMPTY_CLASS = ("image class that no image has alone", "dropped from classification_names")
+    ALIKE = ("image classes that differ only in upper and lower case", "kept apart; correct the spelling if they are one")
+    ROW_WITHOUT_IMAGE = ("CSV row that fits no image", "passed over")
+    ROW_AMBIGUOUS = ("CSV row that fits several images", "passed over")
+    REPEATED_ROW = ("image with several CSV rows", "their classes put together")
+    # Split
+    LINE_WITHOUT_IMAGE = ("line of a split that fits no single image", "passed over")
+    NO_SPLIT = ("image in no split", "left out")
+    TWO_SPLITS = ("image in several splits", "kept in the one that is measured (test, then val)")
+    LEAK = ("picture of val or test that is in train too", "kept as the split says; remove one of the two")
+    NO_VAL = ("source has no val split", "drawn from train")
+    CLASS_NOT_IN_SPLIT = ("class that a split has no example of", "kept; not learnt or not measured there")
+
+    @property
+    def title(self) -> str:
+        """What was found."""
+        return self.value[0]
+
+    @property
+    def action(self) -> str:
+        """What is done with it."""
+        return self.value[1]
+
+
+class Oddity(NamedTuple):
+    """One case: its kind, the file (and line), and what there is to say about it."""
+
+    kind: Kind
+    where: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return _plain(f"{self.where}: {self.detail}" if self.detail else self.where)
+
+
+class Oddities:
+    """All that was found odd, in the order in which it was found."""
+
+    def __init__(self) -> None:
+        self.cases: list[Oddity] = []
+
+    def add(self, kind: Kind, where: str, detail: str = "") -> None:
+        """Note one case."""
+        self.cases.append(Oddity(kind, where, detail))
+
+    def of(self, kind: Kind) -> list[Oddity]:
+        """The cases of one kind."""
+        return [case for case in self.cases if case.kind is kind]
+
+    def table(self) -> str:
+        """For the screen: a line for each kind that occurs, with its count, and under it the first cases."""
+        rows = [(kind, self.of(kind)) for kind in Kind if self.of(kind)]
+        if not rows:
+            return "Nothing odd was found."
+        width = max(len("found"), *(len(kind.title) for kind, _ in rows))
+        lines = [f"{'found':<{width}}  count  done", f"{'-' * width}  -----  {'-' * 40}"]
+        for kind, cases in rows:
+            lines.append(f"{kind.title:<{width}}  {len(cases):>5}  {kind.action}")
+            lines += [f"    {case}" for case in cases[:EXAMPLES]]
+            if len(cases) > EXAMPLES:
+                lines.append(f"    ... and {len(cases) - EXAMPLES} more")
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """The same table in Markdown, with every case in a list under it."""
+        rows = [(kind, self.of(kind)) for kind in Kind if self.of(kind)]
+        if not rows:
+            return "Nothing odd was found.\n"
+        lines = ["| found | count | done |", "|---|---:|---|"]
+        lines += [f"| {kind.title} | {len(cases)} | {kind.action} |" for kind, cases in rows]
+        for kind, cases in rows:
+            lines += ["", f"## {kind.title[0].upper()}{kind.title[1:]} ({len(cases)})", ""]
+            lines += [f"- `{str(case).replace('`', chr(39))}`" for case in cases]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """Every case in a row: found, done, where, detail."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["found", "done", "where", "detail"])
+        writer.writerows([kind.title, kind.action, _plain(where), _plain(detail)] for kind, where, detail in self.cases)
+        return text.getvalue()
+
+
+def _plain(text: str) -> str:
+    """Text on one line that any terminal and file can take: what cannot be printed becomes an escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

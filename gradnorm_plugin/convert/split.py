@@ -1,0 +1,163 @@
+"""Which images are for training, validation and test: as the source has it, as lists say, or drawn by class with a seed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from sklearn.model_selection import train_test_split
+
+from gradnorm_plugin.convert.images import ImageIndex, Picture
+from gradnorm_plugin.convert.oddities import Kind, Oddities
+from gradnorm_plugin.convert.records import ConversionError, shown
+
+SPLITS = ("train", "val", "test")
+DEFAULT_VAL_SHARE = 0.2
+_SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that a folder or a part of a file's name means: train, training, val, valid, validation, test, train2017."""
+    found = _SPLIT_NAME.fullmatch(name.lower())
+    return found.group(1) if found else None
+
+
+def split_of_path(path: PurePosixPath) -> str | None:
+    """The split that the file name's parts mean (`instances_val2017.json`), or else the nearest folder."""
+    parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
+    return next((split for split in map(split_of_name, parts) if split), None)
+
+
+def from_folders(index: ImageIndex) -> dict[str, list[Path]]:
+    """The images below folders that are called train, val, test or alike."""
+    found: dict[str, list[Path]] = {}
+    for image in index.files:
+        names = map(split_of_name, PurePosixPath(index.key(image)).parent.parts)
+        if split := next((split for split in names if split), None):
+            found.setdefault(split, []).append(image)
+    return found
+
+
+def voc_lists(source: Path) -> dict[str, Path]:
+    """Pascal VOC's lists of ids by split: ImageSets/Main/train.txt or ImageSets/train.txt, and so on."""
+    for folder in (source / "ImageSets" / "Main", source / "ImageSets"):
+        found = {split: folder / f"{split}.txt" for split in SPLITS if (folder / f"{split}.txt").is_file()}
+        if found:
+            return found
+    return {}
+
+
+def from_lists(lists: Mapping[str, Path], index: ImageIndex, oddities: Oddities) -> dict[str, list[Path]]:
+    """The images that the lists name, one a line: a path, a file name or its stem.
+
+    Raises:
+        ConversionError: if a list cannot be read.
+    """
+    found: dict[str, list[Path]] = {}
+    for split, file in lists.items():
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ConversionError(f"{shown(file)}: cannot be read as a list of images: {reason}") from None
+        found[split] = []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            images = index.find(line)
+            if len(images) == 1:
+                found[split].append(images[0])
+            else:
+                fits = ", fits " + ", ".join(map(index.key, images)) if images else ""
+                oddities.add(Kind.LINE_WITHOUT_IMAGE, f"{shown(file)}:{number}", line.strip() + fits)
+    return found
+
+
+def settle_fixed(
+    splits: Mapping[str, Sequence[Path]], images: Sequence[Path], index: ImageIndex, oddities: Oddities
+) -> dict[str, list[Path]]:
+    """Those of `images` in each split, each image in one only.
+
+    Raises:
+        ConversionError: if no image is left to train on.
+    """
+    owner: dict[Path, str] = {}
+    for split in SPLITS:  # a later one takes an image from an earlier one
+        for image in dict.fromkeys(splits.get(split, ())):
+            if image in owner:
+                oddities.add(Kind.TWO_SPLITS, index.key(image), f"{owner[image]}, {split}")
+            owner[image] = split
+    found: dict[str, list[Path]] = {}
+    for image in images:
+        if image in owner:
+            found.setdefault(owner[image], []).append(image)
+        else:
+            oddities.add(Kind.NO_SPLIT, index.key(image))
+    if not found.get("train"):
+        raise ConversionError(
+            "the split leaves no image to train on (an image in several splits counts for val or test): give lists by "
+            "--split train.txt val.txt, or have one drawn by --val-share 0.2"
+        )
+    return found
+
+
+def draw(
+    images: Sequence[Path],
+    classes: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    val_share: float,
+    test_share: float,
+    seed: int,
+) -> dict[str, list[Path]]:
+    """A split drawn so that each class (and the images without one) has its share in each part; the same for a seed.
+
+    Copies of one picture stay together: they are drawn as one.
+
+    Raises:
+        ConversionError: if there are too few images.
+    """
+    copies: dict[bytes, list[Path]] = {}
+    for image in images:
+        copies.setdefault(pictures[image].digest, []).append(image)
+    drawn, rest = {}, [group[0] for group in copies.values()]
+    total = len(rest)
+    for split, share in (("test", test_share), ("val", val_share)):
+        if share:
+            rest, drawn[split] = _take(rest, classes, max(1, round(share * total)), seed)
+    drawn["train"] = rest
+    order = {image: place for place, image in enumerate(images)}
+    return {
+        split: sorted((copy for image in drawn[split] for copy in copies[pictures[image].digest]), key=order.__getitem__)
+        for split in SPLITS
+        if split in drawn
+    }
+
+
+def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """(the rest, `count` images), by class as far as the classes are large enough: small ones are drawn as one group."""
+    if count >= len(images):
+        raise ConversionError(
+            f"{len(images)} different images are too few to take {count} of them: give a split by --split, or fewer"
+        )
+    strata = [classes.get(image, -1) for image in images]
+    sizes = Counter(strata)
+    # Every stratum needs two images, and a place in both parts.
+    while len(sizes) > 1 and (min(sizes.values()) < 2 or len(sizes) > min(count, len(images) - count)):
+        (small, _), (next_small, _) = sorted(sizes.items(), key=lambda item: (item[1], item[0]))[:2]
+        strata = [next_small if stratum == small else stratum for stratum in strata]
+        sizes = Counter(strata)
+    rest, taken = train_test_split(images, test_size=count, random_state=seed, stratify=strata if len(sizes) > 1 else None)
+    return rest, taken
+
+
+def check(splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities) -> None:
+    """Note pictures that occur twice, and those of val or test that are in train too."""
+    seen: dict[bytes, tuple[str, Path]] = {}
+    for split in SPLITS:
+        for image in splits.get(split, ()):
+            first_split, first = seen.setdefault(pictures[image].digest, (split, image))
+            if first != image:
+                leak = first_split != split
+                oddities.add(Kind.LEAK if leak else Kind.SAME_PICTURE, index.key(image), f"{first_split}: {index.key(first)}")

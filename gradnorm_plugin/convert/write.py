@@ -1,0 +1,102 @@
+"""Writing the joint data set: all of it, or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from tqdm import tqdm
+
+from gradnorm_plugin.convert.records import ConversionError, shown
+from gradnorm_plugin.labels import LabelRecord, write_label_file
+
+REPORT = "conversion.md"
+
+
+class Sample(NamedTuple):
+    """One image of the result: its file, its name there, what its label file says, and whether it may be linked."""
+
+    image: Path
+    name: str
+    record: LabelRecord
+    linkable: bool
+
+
+def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to write where something else is.
+
+    Raises:
+        ConversionError: if `out` exists and may not be replaced, or shares its place with what is converted.
+    """
+    real = out.resolve()
+    for source in sources:
+        place = source.resolve()
+        if real == place or real in place.parents or place in real.parents:
+            raise ConversionError(f"{shown(out)} and {shown(source)} are one within the other: choose a folder beside them")
+    if not out.exists() and not out.is_symlink():
+        return
+    if not overwrite:
+        raise ConversionError(f"{shown(out)} exists already: choose another folder, or add --overwrite")
+    if not out.is_dir() or out.is_symlink() or (any(out.iterdir()) and not (out / REPORT).is_file()):
+        raise ConversionError(f"{shown(out)} was not written by convert (it has no {REPORT}): remove it yourself")
+
+
+def write_dataset(
+    out: Path,
+    splits: Mapping[str, Sequence[Sample]],
+    names: Sequence[str],
+    classification_names: Sequence[str],
+    reports: Mapping[str, str],
+    link: str | None,
+) -> None:
+    """Write images, labels, `data.yaml` and the reports (file: text) into a new folder, then put it in the place of `out`.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    try:
+        new.mkdir()
+        for split, samples in splits.items():
+            images, labels = new / "images" / split, new / "labels" / split
+            images.mkdir(parents=True)
+            labels.mkdir(parents=True)
+            for sample in tqdm(samples, desc=f"writing {split}", disable=None, leave=False):
+                _put(sample, images / sample.name, link)
+                label_file = (labels / sample.name).with_suffix(".txt")
+                write_label_file(label_file, sample.record, len(names), len(classification_names))
+        description = {
+            "path": str(out.resolve()),
+            **{split: f"images/{split}" for split in splits},
+            "names": dict(enumerate(names)),
+            "classification_names": dict(enumerate(classification_names)),
+        }
+        (new / "data.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
+        for file, text in reports.items():
+            (new / file).write_text(text, encoding="utf-8", newline="\n")
+        if out.exists():
+            os.rename(out, old)
+        try:
+            os.rename(new, out)
+        except OSError:
+            if old.exists():
+                os.rename(old, out)
+            raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _put(sample: Sample, target: Path, link: str | None) -> None:
+    if link == "symlink" and sample.linkable:
+        target.symlink_to(sample.image.resolve())
+    elif link == "hardlink" and sample.linkable:
+        os.link(sample.image.resolve(), target)
+    else:
+        shutil.copyfile(sample.image, target)
