@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from gradnorm_plugin.data.targets import JointTargets
     from gradnorm_plugin.loss import GradNormLoss
     from gradnorm_plugin.model.joint import JointDetectionModel
+    from gradnorm_plugin.predict.prediction import Prediction
+    from gradnorm_plugin.predict.predictor import Predictor
 
-__all__ = ["FixedWeights", "GradNorm", "GradNormLoss", "JointDetectionModel", "JointTargets"]
+__all__ = ["FixedWeights", "GradNorm", "GradNormLoss", "JointDetectionModel", "JointTargets", "Prediction", "Predictor"]
 
 _HOMES = {
     "FixedWeights": "gradnorm_plugin.balancing",
@@ -23,6 +25,8 @@ _HOMES = {
     "GradNormLoss": "gradnorm_plugin.loss",
     "JointDetectionModel": "gradnorm_plugin.model.joint",
     "JointTargets": "gradnorm_plugin.data.targets",
+    "Prediction": "gradnorm_plugin.predict.prediction",
+    "Predictor": "gradnorm_plugin.predict.predictor",
 }
 
 

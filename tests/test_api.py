@@ -33,11 +33,15 @@ ALLOWED = {
     "model": {"upstream"},
     "scope": set(),
     "loss": {"model", "balancing", "upstream", "scope"},
-    "evaluation": {"data", "model", "upstream"},
-    "training": {"labels", "balancing", "upstream", "terminal", "data", "model", "scope", "loss", "evaluation"},
+    "evaluation": {"labels", "data", "model", "upstream", "terminal"},
+    "report": {"terminal"},  # reads the files of a run, whoever wrote them
+    "training": {"labels", "balancing", "upstream", "terminal", "data", "model", "scope", "loss", "evaluation", "report"},
+    "predict": {"labels", "model", "upstream", "terminal"},
+    "strip": {"model", "upstream", "terminal"},
+    "convert": {"labels", "terminal"},
     "cli": {"upstream", "terminal"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
-    "__init__": {"balancing", "data", "loss", "model"},
+    "__init__": {"balancing", "data", "loss", "model", "predict"},
 }
 
 
@@ -87,7 +91,7 @@ required = inspect.Parameter.empty
 
 def test_every_public_name_can_be_imported():
     assert set(gradnorm_plugin.__all__) == {
-        "FixedWeights", "GradNorm", "GradNormLoss", "JointDetectionModel", "JointTargets",
+        "FixedWeights", "GradNorm", "GradNormLoss", "JointDetectionModel", "JointTargets", "Prediction", "Predictor",
     }  # fmt: skip
     for name in gradnorm_plugin.__all__:
         assert getattr(gradnorm_plugin, name).__name__ == name
@@ -186,7 +190,14 @@ def test_no_module_imports_itself_through_others():
 
 @pytest.mark.parametrize(
     ("where", "libraries"),
-    [("balancing", {"torch"}), ("upstream", set()), ("labels", set()), ("model", {"torch"}), ("cli", set()), ("terminal", set())],
+    [
+        ("balancing", {"torch"}),
+        ("upstream", set()),
+        ("labels", set()),
+        ("model", {"torch", "yaml"}),
+        ("cli", set()),
+        ("terminal", set()),
+    ],
 )
 def test_what_a_room_needs_from_outside(where, libraries):
     """The mathematics can be read without YOLO; the set-up runs before anything is installed."""

@@ -1,0 +1,1 @@
+"""From weights and pictures to boxes and the image's class: in Python (`Predictor`), and as the command `predict`."""

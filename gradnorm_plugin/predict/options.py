@@ -1,0 +1,72 @@
+"""The flags of `predict`: every one of upstream's `detect.py`, taken from its own parser, and ours in a group of their own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from gradnorm_plugin.predict.predictor import DEFAULT_SIZE
+from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+
+class _Built(Exception):
+    """Upstream's parser has all its flags; the rest of `parse_opt` is not wanted."""
+
+
+def _upstream_parser() -> argparse.ArgumentParser:
+    """The parser that upstream's `detect.parse_opt` builds."""
+    built: list[argparse.ArgumentParser] = []
+
+    def keep(parser: argparse.ArgumentParser, *_: object) -> None:
+        built.append(parser)
+        raise _Built
+
+    with swapped(argparse.ArgumentParser, parse_args=keep):
+        try:
+            upstream("detect").parse_opt()
+        except _Built:
+            return built[0]
+    raise RuntimeError("YOLOv5's detect.parse_opt no longer parses its flags: this version is not supported")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Upstream's parser with our defaults, and our flags."""
+    parser = _upstream_parser()
+    parser.prog = "yolov5-gradnorm predict"
+    parser.description = "Find boxes and the class of images, videos and cameras."
+    parser.epilog = (
+        "Ours differ in these defaults: --weights and --source have none; --imgsz is the size that the weights were trained or "
+        f"exported with, else {DEFAULT_SIZE}; --line-thickness follows the size of the image. --save-conf is refused: a joint "
+        "label has no sixth column, and --save-json and --save-csv hold the confidences."
+    )
+    parser._optionals.title = "YOLOv5's own options (as in its detect.py)"
+    folder = REPOSITORY / "runs" / "predict"
+    shown = os.path.relpath(folder)
+    parser.set_defaults(
+        weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=folder if shown.startswith("..") else shown
+    )
+    group = parser.add_argument_group("outputs")
+    group.add_argument("--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities")
+    group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")
+    return parser
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line; errors end the program as argparse does: one line, status 2."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if not options.weights:
+        parser.error("--weights is missing: name a checkpoint, such as runs/train/exp/weights/best.pt, or an exported file")
+    if not options.source:
+        parser.error("--source is missing: name a picture, a video, a folder, a glob, a list, a camera or a URL")
+    if options.save_conf:
+        parser.error(
+            "--save-conf would write a sixth column, which joint labels do not have: --save-json and --save-csv hold them"
+        )
+    if options.vid_stride < 1:
+        parser.error(f"--vid-stride must be at least 1, found {options.vid_stride}")
+    if options.line_thickness is not None and options.line_thickness < 1:
+        parser.error(f"--line-thickness must be at least 1, found {options.line_thickness}")
+    return options

@@ -1,0 +1,203 @@
+"""Weights on one side, images in and predictions out on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.predict.errors import PredictError
+from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict.images import read_image
+from gradnorm_plugin.predict.prediction import Prediction
+from gradnorm_plugin.predict.weights import input_shape, load, trained_size
+from gradnorm_plugin.upstream.gateway import upstream
+
+_general = upstream("utils.general")
+_letterbox = upstream("utils.augmentations").letterbox
+
+DEFAULT_SIZE = 320
+"""Pixels of the longer side that images are scaled to where the weights do not say: the launcher's default."""
+
+
+class Predictor:
+    """Finds boxes and the image's class: `predictor(image)` gives a `Prediction`, a list of images a list of them.
+
+    An image is a path or an array (H, W, 3) of uint8, BGR as `cv2.imread` gives it.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | Sequence[str | Path],
+        imgsz: int | Sequence[int] | None = None,
+        conf_thres: float = 0.25,
+        iou_thres: float = 0.45,
+        max_det: int = 1000,
+        device: str = "",
+        classes: Sequence[int] | None = None,
+        agnostic_nms: bool = False,
+        augment: bool = False,
+        half: bool = False,
+        dnn: bool = False,
+        data: str | Path | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        """Load the weights.
+
+        Args:
+            weights: .pt (several make an ensemble), TorchScript, ONNX, OpenVINO, or what else upstream's `detect.py` takes.
+            imgsz: pixels, one number or height and width; default the size that the weights were trained or exported with.
+            conf_thres: boxes below this confidence are left out.
+            iou_thres: of two boxes of a class that overlap more than this, the surer one stays.
+            max_det: boxes an image at most.
+            device: "cpu", "0", "cuda:0", ...; "" or "auto" takes a GPU if there is one.
+            classes: only boxes of these classes.
+            agnostic_nms: boxes of different classes may suppress each other.
+            augment: look at each image several times, scaled and flipped (.pt only).
+            half: compute in half precision.
+            dnn: run ONNX with OpenCV instead of ONNX Runtime.
+            data: a data yaml that names the boxes' classes, for weights that do not.
+            batch_size: images of one size that run together; a file exported for a fixed number runs with that.
+
+        Raises:
+            PredictError: if the weights or a setting cannot be used.
+        """
+        self.backend: JointBackend = load(weights, device, half, dnn, data)
+        if augment and not self.backend.pt:
+            raise PredictError("augmented inference needs .pt weights: an exported file sees an image once")
+        for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres)):
+            if not 0 <= value <= 1:
+                raise PredictError(f"{name} is {value}: expected 0 to 1")
+        for name, value in (("max_det", max_det), ("batch_size", batch_size)):
+            if value < 1:
+                raise PredictError(f"{name} is {value}: expected at least 1")
+        self.nms = {
+            "conf_thres": conf_thres,
+            "iou_thres": iou_thres,
+            "classes": self._known(classes),
+            "agnostic": agnostic_nms,
+            "max_det": max_det,
+        }
+        self.augment = augment
+        fixed_batch, fixed_size = input_shape(self.backend)
+        self.fixed_batch = fixed_batch
+        self.batch_size = fixed_batch or batch_size
+        self.imgsz = self._size(imgsz or fixed_size or trained_size(weights) or DEFAULT_SIZE, fixed_size)
+        self.profiles = [_general.Profile(), _general.Profile(), _general.Profile()]
+        self.backend.warmup((self.batch_size, 3, *self.imgsz))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the boxes' classes."""
+        names = self.backend.names
+        return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+
+    @property
+    def classification_names(self) -> dict[int, str]:
+        """Names of the image's classes; empty for weights that only detect."""
+        return self.backend.classification_names
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray], visualize: Path | None = None
+    ) -> Prediction | list[Prediction]:
+        """Predict one image, or a list of images of any sizes.
+
+        Args:
+            images: an array, a path, or a list of either.
+            visualize: a folder for pictures of the feature maps of the first image (.pt only).
+
+        Raises:
+            ImageError: if a path cannot be read.
+            PredictError: if an array is not of the form that the class describes.
+        """
+        if isinstance(images, (str, Path, np.ndarray)):
+            return self([images], visualize)[0]
+        paths = [None if isinstance(image, np.ndarray) else str(image) for image in images]
+        arrays = [_checked(image) if isinstance(image, np.ndarray) else read_image(image) for image in images]
+        found: list[Prediction | None] = [None] * len(arrays)
+        with self.profiles[0]:
+            inputs = [self._letterboxed(array) for array in arrays]
+        for batch in self._batches(inputs):
+            outputs = self._detect(np.stack([inputs[index] for index in batch]), visualize)
+            for index, boxes, image_class in zip(batch, *outputs, strict=True):
+                array = arrays[index]
+                boxes[:, :4] = _general.scale_boxes(inputs[index].shape[1:], boxes[:, :4], array.shape)
+                found[index] = Prediction(
+                    paths[index], None, array.shape[:2], self._boxes(boxes), self._image_class(image_class), array
+                )
+        return found
+
+    def _batches(self, inputs: list[np.ndarray]) -> list[list[int]]:
+        """Indices of the images that run together: those of one shape."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(inputs):
+            groups.setdefault(image.shape, []).append(index)
+        step = self.batch_size
+        return [group[start : start + step] for group in groups.values() for start in range(0, len(group), step)]
+
+    def _letterboxed(self, array: np.ndarray) -> np.ndarray:
+        """(3, h, w) uint8, RGB: scaled to the input size, the rest filled up; .pt weights need no more than whole strides."""
+        scaled = _letterbox(array, self.imgsz, stride=self.backend.stride, auto=self.backend.pt)[0]
+        return np.ascontiguousarray(scaled[..., ::-1].transpose(2, 0, 1))
+
+    def _detect(self, batch: np.ndarray, visualize: Path | None) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Boxes (n, 6: corners in pixels of the input, confidence, class) and probabilities (C,) of each image."""
+        count = len(batch)
+        with self.profiles[0]:
+            if self.fixed_batch and count < self.fixed_batch:
+                batch = np.concatenate([batch, np.zeros_like(batch, shape=(self.fixed_batch - count, *batch.shape[1:]))])
+            images = torch.from_numpy(batch).to(self.backend.device)
+            images = (images.half() if self.backend.fp16 else images.float()) / 255
+        with self.profiles[1]:
+            outputs = self.backend(images, augment=self.augment, visualize=visualize or False)
+        with self.profiles[2]:
+            boxes = _general.non_max_suppression(outputs, **self.nms)
+        probabilities = self.backend.probabilities
+        return boxes[:count], [None] * count if probabilities is None else list(probabilities[:count])
+
+    def _boxes(self, boxes: Tensor) -> tuple[DetectedBox, ...]:
+        names = self.names
+        return tuple(
+            DetectedBox(int(index), names.get(int(index), str(int(index))), confidence, *corners)
+            for *corners, confidence, index in boxes.tolist()
+        )
+
+    def _image_class(self, probabilities: Tensor | None) -> ImageClass | None:
+        if probabilities is None:
+            return None
+        values, names = probabilities.tolist(), self.classification_names
+        best = max(range(len(values)), key=values.__getitem__)
+        return ImageClass(best, names[best], values[best], {names[index]: value for index, value in enumerate(values)})
+
+    def _known(self, classes: Sequence[int] | None) -> list[int] | None:
+        unknown = [index for index in classes or () if index not in self.names]
+        if unknown:
+            known = ", ".join(f"{index} {name}" for index, name in self.names.items())
+            raise PredictError(f"classes {', '.join(map(str, unknown))}: the weights know {known}")
+        return None if classes is None else list(classes)
+
+    def _size(self, imgsz: int | Sequence[int], fixed: tuple[int, int] | None) -> list[int]:
+        wanted = [imgsz] if isinstance(imgsz, int) else list(imgsz)
+        wanted = wanted * 2 if len(wanted) == 1 else wanted
+        if len(wanted) != 2 or min(wanted) < 1:
+            raise PredictError(f"imgsz is {imgsz}: expected pixels, one number or height and width")
+        if fixed and tuple(wanted) != fixed:
+            raise PredictError(
+                f"imgsz is {wanted[0]} x {wanted[1]}, but the weights were exported for {fixed[0]} x {fixed[1]}: leave it out, "
+                f"or export them for that size"
+            )
+        return wanted if fixed else _general.check_img_size(wanted, s=self.backend.stride)
+
+
+def _checked(array: np.ndarray) -> Any:
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
+        return array
+    raise PredictError(
+        f"an image is an array (H, W, 3) of uint8 in BGR, as cv2.imread gives it; found {array.shape} of {array.dtype}"
+    )

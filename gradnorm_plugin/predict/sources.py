@@ -1,0 +1,165 @@
+"""Where images come from: files, video, cameras, the screen, the network, found and read by upstream's own loaders.
+
+The loaders' scaled images are not used (`Predictor` scales): they are asked for none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from gradnorm_plugin.predict.errors import ImageError, PredictError
+from gradnorm_plugin.predict.images import read_image
+from gradnorm_plugin.upstream.gateway import upstream
+
+_loaders = upstream("utils.dataloaders")
+_general = upstream("utils.general")
+
+STREAM_FPS = 30
+"""Frames a second that the video of a stream is written with, as upstream does: they come as fast as they are predicted."""
+
+
+class Frame(NamedTuple):
+    """An image (H, W, 3) uint8, BGR, and where it is from."""
+
+    path: str
+    image: np.ndarray
+    number: int | None = None
+    """Which frame of a video or stream, from 1; None: a picture."""
+    fps: float = 0.0
+    """Frames a second of the video."""
+
+
+class Source:
+    """What `predict` goes through: lists of frames that come at the same time (several for several streams)."""
+
+    total: int | None = None
+    """How many frames there are, if that can be known."""
+    live = False
+    """Whether it goes on until it is stopped."""
+
+    def __init__(self) -> None:
+        self.unreadable: list[str] = []
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        raise NotImplementedError
+
+
+class _Files(Source):
+    """Pictures and videos that upstream's `LoadImages` finds; one that cannot be read is noted and passed over."""
+
+    def __init__(self, source: str | list[str], vid_stride: int) -> None:
+        super().__init__()
+        found = _loaders.LoadImages(source, transforms=_no_scaling, vid_stride=vid_stride)
+        kinds = list(zip(found.files, found.video_flag, strict=True))
+        self.pictures = [path for path, is_video in kinds if not is_video]
+        self.videos = [path for path, is_video in kinds if is_video]
+        self.vid_stride = vid_stride
+        self.total = len(self.pictures) + sum(math.ceil(_frames(path) / vid_stride) for path in self.videos)
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        for path in self.pictures:  # upstream's own reading ends at the first one that is broken
+            try:
+                yield [Frame(path, read_image(path))]
+            except ImageError as error:
+                self.unreadable.append(str(error))
+        for path in self.videos:
+            yield from self._video(path)
+
+    def _video(self, path: str) -> Iterator[list[Frame]]:
+        loader = _loaders.LoadImages(path, transforms=_no_scaling, vid_stride=self.vid_stride)
+        number = 0
+        for _, _, image, capture, _ in loader:
+            number = loader.frame
+            fps = capture.get(cv2.CAP_PROP_FPS) / self.vid_stride
+            yield [Frame(path, image, number, fps if math.isfinite(fps) and fps > 0 else STREAM_FPS)]
+        if not number:
+            self.unreadable.append(f"{path}: no frame of this video can be read")
+
+
+class _Streams(Source):
+    """Cameras and network streams, read in threads by upstream's `LoadStreams`; each step takes the newest frame of all."""
+
+    live = True
+
+    def __init__(self, source: str, vid_stride: int) -> None:
+        super().__init__()
+        self.loader = _loaders.LoadStreams(source, transforms=_no_scaling, vid_stride=vid_stride)
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        number = 0
+        # Not upstream's own loop: it asks for a key press, which OpenCV's headless build has not.
+        while all(thread.is_alive() for thread in self.loader.threads):
+            number += 1
+            images = list(self.loader.imgs)
+            yield [Frame(name, image, number, STREAM_FPS) for name, image in zip(self.loader.sources, images, strict=True)]
+
+
+class _Screen(Source):
+    """The screen, or a part of it: "screen", "screen N", "screen LEFT TOP WIDTH HEIGHT", "screen N LEFT TOP WIDTH HEIGHT"."""
+
+    live = True
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.loader = _loaders.LoadScreenshots(source, transforms=_no_scaling)
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        for screen, _, image, _, _ in self.loader:
+            yield [Frame(f"screen{screen}", image, self.loader.frame, STREAM_FPS)]
+
+
+def open_source(source: str, vid_stride: int = 1) -> Source:
+    """Find what `source` names, by upstream's rules.
+
+    Args:
+        source: a picture, a video, a folder, a glob, a .txt list of those, a .streams list, a camera's number, a URL, "screen".
+        vid_stride: every how many frames of a video or stream are taken.
+
+    Raises:
+        PredictError: if it is not there, holds nothing to read, or cannot be opened.
+    """
+    lowered = source.lower()
+    is_url = lowered.startswith(("rtsp://", "rtmp://", "http://", "https://"))
+    is_file = Path(lowered).suffix[1:] in (*_loaders.IMG_FORMATS, *_loaders.VID_FORMATS)
+    try:
+        if lowered.startswith("screen") and not Path(source).exists():
+            return _Screen(source)
+        if source.isnumeric() or lowered.endswith(".streams") or (is_url and not is_file):
+            return _Streams(source, vid_stride)
+        if is_url:
+            source = _general.check_file(source)  # fetched into the working folder
+        return _Files(_listed(source) if lowered.endswith(".txt") else source, vid_stride)
+    except PredictError:
+        raise
+    except ModuleNotFoundError as error:
+        raise PredictError(f"--source {source} needs the package {error.name}: pip install {error.name}") from None
+    except (FileNotFoundError, AssertionError) as error:
+        raise PredictError(f"--source {source}: {error}") from None
+    except Exception as error:  # cameras, screens and servers are away in many ways; to the user they are one
+        raise PredictError(f"--source {source} cannot be opened: {type(error).__name__}: {error}") from None
+
+
+def _listed(source: str) -> list[str]:
+    """The lines of a .txt list; upstream splits at spaces too, which paths may have."""
+    lines = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    paths = [line for line in lines if line]
+    if not paths:
+        raise PredictError(f"--source {source} is empty: write a path on each line")
+    return paths
+
+
+def _no_scaling(_: np.ndarray) -> np.ndarray:
+    return np.empty(0)
+
+
+def _frames(video: str) -> int:
+    capture: Any = cv2.VideoCapture(video)
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    return max(0, int(frames)) if math.isfinite(frames) else 0

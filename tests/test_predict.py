@@ -1,0 +1,431 @@
+"""`predict` and `Predictor`: the same boxes as upstream's `detect.py`, the class beside them, and every kind of output."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
+from joint_data import write_joint_dataset
+from upstream_data import CLASS_NAMES
+
+from gradnorm_plugin import Predictor
+from gradnorm_plugin.labels import read_label_file
+from gradnorm_plugin.predict.drawing import TAG_COLOUR, Style, draw
+from gradnorm_plugin.predict.errors import ImageError, PredictError
+from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict.naming import OutputNames
+from gradnorm_plugin.predict.options import build_parser
+from gradnorm_plugin.predict.prediction import Prediction
+from gradnorm_plugin.predict.records import label_record
+from gradnorm_plugin.predict.run import main
+from gradnorm_plugin.predict.sources import Frame
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pictures` of several sizes and kinds, `clip.mp4` of 7 frames, `joint.pt` and `plain.pt`, which only detects."""
+    folder = tmp_path_factory.mktemp("predict")
+    write_joint_dataset(folder / "data", images=12)
+    drawn = sorted((folder / "data" / "images" / "train").glob("*.jpg"))
+    for name in ("joint", "plain"):
+        write_checkpoint(folder / f"{name}.pt", read_images(drawn[0].parent, SIZE), joint=name == "joint")
+    (folder / "pictures").mkdir()
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 96))
+    for index, file in enumerate(drawn[:7]):
+        picture = cv2.imread(str(file))
+        clip.write(picture)
+        if index < 4:
+            size = ((96, 96), (96, 60), (50, 120), (200, 96))[index]
+            cv2.imwrite(str(folder / "pictures" / f"{index}{'.png' if index == 3 else '.jpg'}"), cv2.resize(picture, size))
+    clip.release()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> Predictor:
+    return Predictor(folder / "joint.pt", imgsz=SIZE, conf_thres=0.3)
+
+
+def run(folder: Path, into: Path, *more: str, weights: str = "joint.pt", source: str = "pictures") -> Path:
+    """Predict `source` of `folder`, return the folder of the outputs."""
+    common = ["--weights", str(folder / weights), "--source", str(folder / source), "--project", str(into), "--name", "run"]
+    main([*common, "--imgsz", str(SIZE), "--conf-thres", "0.3", *more])
+    return into / "run"
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def files(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def corners(prediction: Prediction) -> np.ndarray:
+    return np.array([[box.class_index, box.confidence, *box[3:]] for box in prediction.boxes])
+
+
+def assert_same_boxes(ours: Prediction, theirs: Prediction) -> None:
+    """Another engine rounds otherwise: each box has a partner, unless it is at the threshold of 0.3."""
+    for some, others in ((corners(ours), corners(theirs)), (corners(theirs), corners(ours))):
+        clear = some[some[:, 1] > 0.301]
+        apart = np.abs(clear[:, None] - others[None]) / (0.5, 1e-3, 0.1, 0.1, 0.1, 0.1)
+        assert len(clear) > 10 and (apart.max(2).min(1) < 1).all()
+
+
+def test_boxes_are_those_of_upstreams_detect(folder, predictor, tmp_path):
+    upstream("detect").run(
+        weights=str(folder / "joint.pt"), source=str(folder / "pictures"), imgsz=(SIZE, SIZE), conf_thres=0.3, nosave=True,
+        save_txt=True, save_conf=True, project=tmp_path, name="theirs",
+    )  # fmt: skip
+    compared = 0
+    for file in sorted((folder / "pictures").iterdir()):
+        found = predictor(file)
+        height, width = found.shape
+        lines = np.loadtxt(tmp_path / "theirs" / "labels" / f"{file.stem}.txt", ndmin=2)[::-1]  # theirs has the surest last
+        ours = corners(found)
+        centres = (ours[:, 2:4].round() + ours[:, 4:6].round()) / 2 / (width, height)
+        sizes = (ours[:, 4:6].round() - ours[:, 2:4].round()) / (width, height)
+        assert np.allclose(np.hstack([ours[:, :1], centres, sizes, ours[:, 1:2]]), lines, atol=1e-5)
+        compared += len(lines)
+    assert compared > 20
+
+
+@pytest.mark.parametrize(("options", "expected"), [({"imgsz": 160}, 160), ({}, 320), (None, 320)])
+def test_size_is_the_one_of_training(folder, tmp_path, options, expected):
+    contents = torch.load(folder / "joint.pt", weights_only=False)
+    torch.save({**contents, "opt": options}, tmp_path / "joint.pt")
+    assert Predictor(tmp_path / "joint.pt").imgsz == [expected, expected]
+    assert Predictor(tmp_path / "joint.pt", imgsz=(96, 64)).imgsz == [96, 64]
+
+
+def test_class_is_the_heads(folder, predictor):
+    picture = folder / "pictures" / "0.jpg"
+    found = predictor(picture)
+    model = upstream("models.experimental").attempt_load(str(folder / "joint.pt"))
+    expected = model(read_images_of(picture))[1][1].softmax(1)[0].tolist()
+    assert list(found.image_class.probabilities.values()) == pytest.approx(expected, abs=1e-5)
+    assert list(found.image_class.probabilities) == list(IMAGE_CLASSES.values())
+    assert sum(expected) == pytest.approx(1) and found.image_class.probability == pytest.approx(max(expected), abs=1e-5)
+    assert found.image_class.name == IMAGE_CLASSES[found.image_class.index] == IMAGE_CLASSES[int(np.argmax(expected))]
+
+
+def read_images_of(picture: Path) -> torch.Tensor:
+    image = cv2.resize(cv2.imread(str(picture)), (SIZE, SIZE))  # 96 x 96: nothing to pad
+    return torch.from_numpy(image[..., ::-1].transpose(2, 0, 1).copy())[None].float() / 255
+
+
+def test_a_list_of_arrays_and_paths_is_as_one_by_one(folder, predictor):
+    pictures = sorted((folder / "pictures").iterdir())
+    arrays = [cv2.imread(str(file)) for file in pictures]
+    together = predictor([*arrays, pictures[0], arrays[0]])
+    assert [found.path for found in together] == [None] * 4 + [str(pictures[0]), None]
+    for found, array in zip(together, [*arrays, arrays[0], arrays[0]], strict=True):
+        alone = predictor(array)
+        assert found.shape == array.shape[:2] == alone.image.shape[:2]
+        assert np.allclose(corners(found), corners(alone), atol=1e-2)
+        assert found.image_class.probabilities == pytest.approx(alone.image_class.probabilities, abs=1e-4)
+    assert predictor([]) == []
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path) -> Path:
+    """`joint.onnx` for 2 images and `joint.torchscript` for 2 images, by upstream's export."""
+    (folder / "exported").mkdir()
+    weights = folder / "exported" / "joint.pt"
+    weights.write_bytes((folder / "joint.pt").read_bytes())
+    upstream("export").run(weights=weights, imgsz=(SIZE, SIZE), batch_size=2, include=("onnx", "torchscript"))
+    return folder / "exported"
+
+
+@pytest.mark.parametrize("file", ["joint.onnx", "joint.torchscript"])
+def test_exported_weights_find_the_same_in_batches_of_their_size(folder, exported, predictor, file):
+    square = [cv2.imread(str(path)) for path in sorted((folder / "data/images/train").glob("*.jpg"))[:3]]
+    weights = Predictor(exported / file, conf_thres=0.3)
+    assert (weights.imgsz, weights.batch_size, weights.classification_names) == ([SIZE, SIZE], 2, IMAGE_CLASSES)
+    for ours, theirs in zip(weights(square), predictor(square), strict=True):
+        assert_same_boxes(ours, theirs)
+        assert ours.image_class.probabilities == pytest.approx(theirs.image_class.probabilities, abs=1e-4)
+    with pytest.raises(PredictError, match="imgsz is 96 x 96, but the weights were exported for 64 x 64"):
+        Predictor(exported / file, imgsz=96)
+    with pytest.raises(PredictError, match="augmented inference needs .pt weights"):
+        Predictor(exported / file, augment=True)
+
+
+def test_opencv_runs_onnx(folder, exported, predictor):
+    upstream("export").run(weights=exported / "joint.pt", imgsz=(SIZE, SIZE), include=("onnx",))
+    picture = folder / "pictures" / "0.jpg"
+    found = Predictor(exported / "joint.onnx", imgsz=SIZE, conf_thres=0.3, dnn=True)(picture)
+    assert_same_boxes(found, predictor(picture))
+
+
+def test_command_gives_what_the_predictor_gives(folder, predictor, tmp_path):
+    out = run(folder, tmp_path, "--save-json", "--save-csv", "--save-txt", "--save-crop")
+    objects = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    images, boxes = rows(out / "images.csv"), Counter(row["name"] for row in rows(out / "boxes.csv"))
+    assert [row["name"] for row in objects] == [row["name"] for row in images] == ["0", "1", "2", "3"]
+    for row, image in zip(objects, images, strict=True):
+        found = predictor(row["path"])
+        assert {"name": row["name"], **found.to_dict()} == row
+        assert (image["image_class"], int(image["boxes"])) == (found.image_class.name, len(found.boxes))
+        assert float(image["probability grey"]) == pytest.approx(found.image_class.probabilities["grey"], rel=1e-4)
+        assert boxes[row["name"]] == len(found.boxes) == len(list((out / "crops").rglob(f"{row['name']}_*.jpg")))
+        labels = read_label_file(out / "labels" / f"{row['name']}.txt", len(CLASS_NAMES), len(IMAGE_CLASSES))
+        assert labels == label_record(found)[0] and labels.image_class == found.image_class.index
+        picture = cv2.imread(str(out / Path(row["path"]).name))
+        assert picture.shape[:2] == found.shape and not np.array_equal(picture, found.image)
+    assert not [name for name in files(out) if "partial" in name]
+
+
+def test_labels_are_clipped_and_boxes_without_area_are_counted():
+    corners = [(-5, 10, 50, 120), (10, 10, 10, 40), (99, 20, 140, 30), (100, 0, 130, 50), (20, 20, 20.00001, 30)]
+    boxes = tuple(DetectedBox(index % 2, "x", 0.5, *map(float, box)) for index, box in enumerate(corners))
+    found = Prediction("a.jpg", None, (100, 100), boxes, None, np.zeros((100, 100, 3), np.uint8))
+    record, left_out = label_record(found)
+    assert left_out == 3 and record.image_class is None
+    assert record.boxes == ((0, 0.25, 0.55, 0.5, 0.9), (0, 0.995, 0.25, 0.01, 0.1))
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(folder, tmp_path, caplog, capsys):
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    whole = (folder / "pictures" / "0.jpg").read_bytes()
+    (mixed / "a.jpg").write_bytes(whole)
+    (mixed / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (mixed / "cut.png").write_bytes((folder / "pictures" / "3.png").read_bytes()[:2000])
+    (mixed / "empty.jpg").touch()
+    (mixed / "empty.mp4").touch()
+    (mixed / "text.jpg").write_text("no picture")
+    (mixed / "z.mp4").write_bytes((folder / "clip.mp4").read_bytes())
+    out = run(tmp_path, tmp_path, "--save-csv", weights=str(folder / "joint.pt"), source="mixed")
+    assert [row["name"] for row in rows(out / "images.csv")] == ["a", *(f"z_{frame}" for frame in range(1, 8))]
+    listed = caplog.text[caplog.text.index("5 files cannot be read:") :]
+    for name, reason in {"cut.jpg": "truncated", "cut.png": "truncated", "empty.jpg": "empty", "text.jpg": "no picture",
+                         "empty.mp4": "no frame"}.items():  # fmt: skip
+        assert reason in next(line for line in listed.splitlines() if str(mixed / name) in line)
+    for good in ("a.jpg", "z.mp4"):
+        (mixed / good).unlink()
+    with pytest.raises(SystemExit, match="1"):
+        run(tmp_path, tmp_path / "none", "--save-csv", weights=str(folder / "joint.pt"), source="mixed")
+    assert "nothing to predict; 5 files cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(folder, tmp_path, monkeypatch):
+    """OpenCV 4 gives the upper part of it."""
+    whole = (folder / "pictures" / "0.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((96, 96, 3), np.uint8))
+    with pytest.raises(ImageError, match="cut.jpg: image file is truncated"):
+        Predictor(folder / "joint.pt", imgsz=SIZE)(tmp_path / "cut.jpg")
+
+
+def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path):
+    places = [tmp_path / "ein ordner" / "1 a.jpg", tmp_path / "切面 ä" / "1 a.jpg", tmp_path / "ein ordner" / "1 A.png"]
+    for index, place in enumerate(places):
+        place.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place), cv2.imread(str(folder / "pictures" / f"{index}.jpg")))
+    (tmp_path / "list.txt").write_text("\n\n".join(map(str, places)), encoding="utf-8")
+    out = run(tmp_path, tmp_path, "--save-txt", "--save-json", weights=str(folder / "joint.pt"), source="list.txt")
+    objects = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+    assert sorted(row["path"] for row in objects) == sorted(map(str, places))
+    assert len(files(out / "labels")) == 3 == len({row["name"].casefold() for row in objects})
+    for row in objects:
+        picture = cv2.imdecode(np.fromfile(out / (row["name"] + Path(row["path"]).suffix), np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[:2] == (row["height"], row["width"])
+
+
+def test_names_of_pictures_and_frames_do_not_meet(tmp_path):
+    (tmp_path / "v.mp4").touch()
+    names, image = OutputNames(), np.zeros((1, 1, 3), np.uint8)
+    frames = [Frame("a/v_7.jpg", image), *(Frame(str(tmp_path / "v.mp4"), image, number, 30) for number in range(1, 9))]
+    assert len({names.frame(frame) for frame in frames}) == 9
+    assert names.stem(frames[0]) == "v_7" and names.frame(frames[7]) == "v-2_7"
+
+
+def test_video(folder, predictor, tmp_path):
+    out = run(folder, tmp_path, "--save-txt", "--save-csv", "--vid-stride", "2", source="clip.mp4")
+    assert files(out) == {"clip.mp4", "images.csv", "boxes.csv", *(f"labels/clip_{frame}.txt" for frame in range(1, 4))}
+    video = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert (video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)) == (3, 5)
+    original = cv2.VideoCapture(str(folder / "clip.mp4"))
+    assert original.grab() and original.grab()
+    expected = predictor(original.retrieve()[1])
+    assert rows(out / "images.csv")[0]["image_class"] == expected.image_class.name
+    assert np.abs(video.read()[1].astype(int) - expected.draw()).mean() < 8  # mp4v is lossy
+
+
+def test_streams_run_side_by_side(folder, tmp_path):
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / name).write_bytes((folder / "clip.mp4").read_bytes())
+    (tmp_path / "both.streams").write_text(f"{tmp_path / 'one.mp4'}\n{tmp_path / 'two.mp4'}")
+
+    class Thread:  # the frames of a real reader would depend on how fast this machine is
+        left = 3
+
+        def __init__(self, **_: object) -> None: ...
+
+        def start(self) -> None: ...
+
+        def is_alive(self) -> bool:
+            Thread.left -= 1
+            return Thread.left > 0
+
+    with swapped(upstream("utils.dataloaders"), Thread=Thread):
+        out = run(tmp_path, tmp_path, "--save-csv", weights=str(folder / "joint.pt"), source="both.streams")
+    assert {"one.mp4", "two.mp4"} < files(out)
+    assert [row["name"] for row in rows(out / "images.csv")] == ["one_1", "two_1"]
+
+
+def test_what_was_predicted_before_ctrl_c_is_kept_and_nothing_half_written_after_an_error(folder, tmp_path, monkeypatch):
+    outputs = ("--save-json", "--save-csv")
+    real = Predictor.__call__
+    for stop, expected in ((KeyboardInterrupt, {"clip.mp4", "predictions.json", "images.csv", "boxes.csv"}), (OSError, set())):
+        calls = iter(range(9))
+
+        def breaks(self, *arguments, stop=stop, calls=calls):
+            if next(calls) == 3:
+                raise stop("disk full")
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Predictor, "__call__", breaks)
+        if stop is KeyboardInterrupt:
+            run(folder, tmp_path / stop.__name__, *outputs, source="clip.mp4")
+            assert len(json.loads((tmp_path / stop.__name__ / "run/predictions.json").read_text())) == 3
+        else:
+            with pytest.raises(SystemExit, match="1"):
+                run(folder, tmp_path / stop.__name__, *outputs, source="clip.mp4")
+        assert files(tmp_path / stop.__name__) == {f"run/{name}" for name in expected}
+
+
+def test_nosave_writes_nothing(folder, tmp_path):
+    run(folder, tmp_path / "none", "--nosave")
+    assert not (tmp_path / "none").exists()
+
+
+def test_few_images_have_a_line_each_and_many_a_bar(folder, tmp_path, caplog, capsys):
+    run(folder, tmp_path, "--nosave")
+    assert f"2/4 {folder / 'pictures' / '1.jpg'}: " in caplog.text and "predict:" not in capsys.readouterr().err
+    caplog.clear()
+    run(folder, tmp_path, "--nosave", source="data/images/train")
+    assert "1/12" not in caplog.text and "12 images; boxes:" in caplog.text
+    assert "12/12" in capsys.readouterr().err
+
+
+def test_weights_that_only_detect(folder, tmp_path, caplog):
+    out = run(folder, tmp_path, "--save-txt", "--save-csv", weights="plain.pt")
+    assert "no classification_names in these weights, boxes only" in caplog.text
+    plain = Predictor(folder / "plain.pt", imgsz=SIZE, conf_thres=0.3)
+    for row in rows(out / "images.csv"):
+        expected = label_record(plain(row["path"]))[0]
+        assert (row["image_class"], expected.image_class) == ("", None) and expected.boxes
+        assert read_label_file(out / "labels" / f"{row['name']}.txt", len(CLASS_NAMES), 0) == expected
+
+
+def test_visualize_crops_update_and_style_flags(folder, tmp_path):
+    weights = tmp_path / "copy.pt"
+    weights.write_bytes((folder / "joint.pt").read_bytes())
+    stage = upstream("utils.plots").feature_visualization
+    seen = []
+    with swapped(upstream("models.yolo"), feature_visualization=lambda *a, save_dir: seen.append(save_dir)):
+        more = ("--visualize", "--update", "--hide-labels", "--hide-conf", "--line-thickness", "1", "--agnostic-nms")
+        out = run(folder, tmp_path, *more, weights=str(weights), source="pictures/0.jpg")
+    assert stage is upstream("models.yolo").feature_visualization
+    assert set(seen) == {out / "features" / "0"} and len(seen) == 25
+    assert Predictor(weights).classification_names == IMAGE_CLASSES
+
+
+@pytest.mark.parametrize("name", ["A4C", "a very long name of a class that fits into no small picture", "心尖四腔"])
+@pytest.mark.parametrize("shape", [(40, 40), (12, 30), (300, 500)])
+def test_tag_of_the_class(name, shape):
+    image = np.full((*shape, 3), 200, np.uint8)
+    image_class = ImageClass(0, name, 0.875, {name: 0.875, "other": 0.125})
+    drawn = draw(image, [], image_class, Style())
+    assert drawn.shape == image.shape and (image == 200).all()
+    dark = (drawn == TAG_COLOUR).all(2)
+    assert dark[0, 0] and (shape[0] < 100 or not dark[shape[0] // 3 :].any())
+    assert np.array_equal(draw(image, [], image_class, Style(labels=False)), image)
+    box = DetectedBox(1, "red", 0.5, 10, 5, 25, 11)
+    with_box = draw(image, [box], None, Style(line_width=1, labels=False))
+    assert np.allclose(with_box[5, 15], upstream("utils.plots").colors(1, True), atol=12)  # smoothed
+
+
+def test_long_names_are_cut_and_keep_the_number():
+    image = np.zeros((60, 120, 3), np.uint8)
+    long = [ImageClass(0, "n" * 80 + end, p, {}) for end, p in (("a", 0.25), ("b", 0.25), ("b", 0.75))]
+    first, second, other = (draw(image, [], image_class, Style()) for image_class in long)
+    assert np.array_equal(first, second) and not np.array_equal(second, other)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\) of uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) of float32"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+    ],
+)
+def test_wrong_arrays(predictor, image, found):
+    with pytest.raises(PredictError, match=f"uint8 in BGR, as cv2.imread gives it; found {found}"):
+        predictor(image)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--save-conf"], 2, "--save-json and --save-csv hold them"),
+        (["--vid-stride", "0"], 2, "--vid-stride must be at least 1"),
+        (["--line-thickness", "0"], 2, "--line-thickness must be at least 1"),
+        (["--weights", "gone.pt"], 1, "weights gone.pt: no such file"),
+        (["--weights", "junk.pt"], 1, "weights junk.pt cannot be loaded"),
+        (["--source", "gone"], 1, "gone does not exist"),
+        (["--source", "empty.txt"], 1, "--source empty.txt is empty"),
+        (["--source", "."], 1, "No images or videos found"),
+        (["--source", "gone.streams"], 1, "Failed to open gone.streams"),
+        (["--classes", "0", "9"], 1, "classes 9: the weights know 0 red, 1 blue"),
+        (["--conf-thres", "2"], 1, "conf_thres is 2.0: expected 0 to 1"),
+        (["--max-det", "0"], 1, "max_det is 0: expected at least 1"),
+        (["--imgsz", "1", "2", "3"], 1, "imgsz is [1, 2, 3]"),
+        (["--view-img"], 1, "--view-img: no window can be opened here"),
+    ],
+)
+def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (tmp_path / "junk.pt").write_text("no pickle")
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(SystemExit) as stopped:
+        run(folder, tmp_path / "out", *more)
+    assert stopped.value.code == status
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["--weights", "--source"])
+def test_weights_and_source_have_to_be_named(missing, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([part for flag in {"--weights", "--source"} - {missing} for part in (flag, "x.pt")])
+    assert f"{missing} is missing" in capsys.readouterr().err
+
+
+def test_every_flag_of_upstreams_detect_is_there(capsys):
+    flags = {option for action in build_parser()._actions for option in action.option_strings}
+    source = Path(upstream("detect").__file__).read_text(encoding="utf-8")
+    theirs = {line.split("'")[1] for line in source.splitlines() if line.strip().startswith("parser.add_argument('--")}
+    assert len(theirs) > 25 and theirs | {"--save-json", "--save-csv"} <= flags
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "--save-csv" in capsys.readouterr().out
