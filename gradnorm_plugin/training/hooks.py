@@ -1,6 +1,7 @@
 """Our hooks at upstream's callbacks, in their order.
 
-Upstream runs callbacks on the main process only, in the order in which they were registered; ours come before its loggers.
+Upstream runs callbacks in the order in which they were registered; ours come before its loggers. It runs most of them, but not
+all, on the main process only: ours are registered there alone.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def make_callbacks(run: JointRun) -> JointCallbacks:
     """Callbacks with our hooks, in order: the lines show the weights that the batch had, so they come before it is settled;
     the state is attached last, when all of the epoch is settled; the plots read what the others wrote."""
     callbacks = JointCallbacks(run)
+    if upstream("train").RANK not in {-1, 0}:
+        return callbacks
     for hook in (RunFile(run), BatchLines(run), UpdateTable(run), EpochTable(run), CheckpointState(run), Plots(run)):
         for name in _HOOKS:
             callbacks.register_action(name, type(hook).__name__, getattr(hook, name))

@@ -1,6 +1,6 @@
 """Upstream's training loader, telling the run which batch is trained and when it is over.
 
-Upstream's callbacks run on the first process only; every process asks its loader for the next batch. So this is the place for
+Our callbacks run on the first process only; every process asks its loader for the next batch. So this is the place for
 what all ranks do together after a batch, the last of an epoch included.
 """
 

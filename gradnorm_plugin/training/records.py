@@ -44,8 +44,6 @@ class UpdateTable(Hook):
 
     def append(self, found: TaskGradients) -> None:
         """Write down what the batch showed; its weights are those that it was trained with."""
-        if self.table is None:  # not the first rank: upstream has no callbacks there
-            return
         criterion, clip = self.run.criterion, self.run.clip
         parts, weights, rates = criterion.losses, criterion.applied_weights, criterion.training_rates()
         self.table.append(
