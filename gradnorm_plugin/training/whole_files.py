@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: if the file system refuses (full, read-only); the temporary file is gone then.
     """
-    partial = path.with_name(path.name + SUFFIX)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")  # every process of a distributed run writes the yamls
     try:
         yield partial
         os.replace(partial, path)
