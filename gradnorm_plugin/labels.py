@@ -20,6 +20,7 @@ from typing import NamedTuple
 LISTED_ERRORS = 20
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _FOREIGN = re.compile(r"[^ -~\t\r\n]")
+_LONG_WORD = re.compile(r"([^\s`]{40})[^\s`]+")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -111,7 +112,7 @@ def parse_label_text(text: str, num_box_classes: int | None, num_image_classes: 
             if boxes and polygons:
                 raise _Fault("boxes and polygons in one file, where YOLOv5 takes every line for a polygon: write all as one kind")
     except _Fault as fault:
-        raise LabelError(file, number, str(fault)) from None
+        raise LabelError(file, number, _LONG_WORD.sub(r"\1...", str(fault))) from None
     return LabelRecord(tuple(boxes), tuple(polygons), image_class)
 
 

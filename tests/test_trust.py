@@ -25,6 +25,7 @@ from joint_data import write_joint_dataset
 from torch import nn
 from upstream_data import write_plain_dataset
 
+from gradnorm_plugin import cli
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.model.joint import JointDetectionModel
@@ -430,6 +431,21 @@ def test_our_training_refuses_it_in_one_line(joint, tmp_path, marker, capsys):
     forge({"epoch": Call(os.system, f"touch {marker}")}, last)
     assert f"--resume {last} is refused: it asks for posix.system" in refused(capsys, "--resume", last)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("command", ["val", "predict", "strip"])
+def test_our_commands_refuse_it_in_one_line(command, joint, tmp_path, marker, capsys):
+    bad = forge({"model": tiny(), "x": Call(os.system, f"touch {marker}")}, tmp_path / "bad.pt")
+    arguments = {
+        "val": ["--weights", str(bad), "--data", str(joint), "--imgsz", "64", "--project", str(tmp_path / "runs")],
+        "predict": ["--weights", str(bad), "--source", str(joint.parent / "images" / "val"), "--project", str(tmp_path / "runs")],
+        "strip": [str(bad)],
+    }
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, *arguments[command]])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and f"{bad} is refused: it asks for posix.system" in error and "Traceback" not in error
+    assert not marker.exists() and not list((tmp_path / "runs").glob("*"))
 
 
 def test_code_under_download_runs_only_if_the_user_says_so(tmp_path, marker, capsys):

@@ -7,6 +7,7 @@ label files by our rules also do upstream's work on the same image, and what the
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,11 +70,16 @@ def label_files(source: str | list[str]) -> list[str]:
     return _list(source).label_files
 
 
-def check_labels(data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "val")) -> dict[str, np.ndarray]:
+def check_labels(
+    data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "val"), trained: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """Read every label file of `data` (as upstream's `check_dataset` returns it); the image classes of each split.
 
+    Args:
+        trained: what the training split must have at least one of: "boxes", "classes".
+
     Raises:
-        DescriptionError: if `classification_names` or a split cannot be used.
+        DescriptionError: if `classification_names` or a split cannot be used, or no image of a split can be read.
         LabelErrors: if any label file of any split breaks the rules, with all that do.
     """
     _waiting.clear()
@@ -86,13 +92,65 @@ def check_labels(data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "v
         try:
             listing = _list(data[split])
             found[split] = _scan(data[split], listing.im_files, listing.label_files, bounds)
+            _warn_of_lone_labels(split, data[split], listing)
         except LabelErrors as wrong:
             errors |= {error.file: error for error in wrong.errors}
     if errors:
         raise LabelErrors(list(errors.values()))
+    for split, scan in found.items():
+        _refuse_unreadable(split, scan)
+    _refuse_untrainable(found.get("train"), trained)
     if _dataloaders.LOCAL_RANK <= 0:  # the others find the caches that this one writes, and must not write them as well
         _waiting.extend(found.values())
     return {split: scan.classes for split, scan in found.items()}
+
+
+def _warn_of_lone_labels(split: str, source: str | list[str], listing: _Listing) -> None:
+    """Upstream looks for the label of each image, and never for a label without one: say so where a folder has some."""
+    if _dataloaders.LOCAL_RANK > 0 or not all(
+        Path(place).is_dir() for place in (source if isinstance(source, list) else [source])
+    ):
+        return  # a text file may list any part of a folder
+    folders = {os.path.dirname(file) for file in listing.label_files} - {os.path.dirname(file) for file in listing.im_files}
+    known = set(listing.label_files)
+    lone = [
+        file
+        for folder in sorted(filter(os.path.isdir, folders))
+        for file in sorted(f"{folder}{os.sep}{name}" for name in os.listdir(folder))
+        if file.endswith(".txt") and file not in known and not file.endswith(f"{os.sep}classes.txt")  # LabelImg's list of names
+    ]
+    if lone:
+        upstream("utils.general").LOGGER.warning(
+            f"WARNING ⚠️ {len(lone)} label file{'s' * (len(lone) > 1)} of `{split}` without an image: {', '.join(lone[:5])}"
+            f"{', ...' if len(lone) > 5 else ''}"
+        )
+
+
+def _refuse_unreadable(split: str, scan: LabelScan) -> None:
+    """Upstream leaves out an image that it cannot read, with a warning; without any it would fail in the middle of its work."""
+    results = scan.results or []  # with a cache there was an image at least
+    if results and not any(result[0] for result in results):
+        raise DescriptionError(f"no image of `{split}` can be read, for instance: {results[0][-1].removeprefix('WARNING ⚠️ ')}")
+
+
+def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None:
+    """A training split without any box or any class of an image that can be read; upstream looks for boxes only, and late."""
+    if scan is None or not needed:
+        return
+    results = scan.results
+    readable = np.ones(len(scan.classes), bool) if results is None else np.array([bool(result[0]) for result in results])
+    if "classes" in needed and not (scan.classes[readable] != NO_CLASS).any():
+        raise DescriptionError(
+            "no image of `train` has a class: end label files with a one-hot line (docs/labels.md), or train the "
+            "detection alone with YOLOv5's own train.py, or here with --balancer fixed --initial-weights 1 0"
+        )
+    if results is not None:
+        has_boxes = any(result[0] and len(result[1]) for result in results)
+    else:  # the first file will do, as a rule
+        records = (read_label_file(file, *scan.bounds) for file in scan.label_files)
+        has_boxes = any(record.boxes or record.polygons for record in records)
+    if "boxes" in needed and not has_boxes:
+        raise DescriptionError("no image of `train` has a box, and YOLOv5 needs one to start: add box lines to its label files")
 
 
 def scan_labels(source: str | list[str], im_files: list[str], label_files: list[str], bounds: Bounds) -> LabelScan:
@@ -131,6 +189,9 @@ def _list(source: str | list[str]) -> _Listing:
     try:
         listing.__init__(source)
     except _Listed:
+        strange = [file for file in listing.im_files if "\0" in file]
+        if strange:
+            raise DescriptionError(f"{source} lists {strange[0]!r}: no file name has the character U+0000") from None
         return listing
     except Exception as error:  # upstream raises plain Exception here
         raise DescriptionError(str(error)) from None

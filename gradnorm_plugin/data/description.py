@@ -1,8 +1,9 @@
-"""What a data yaml says about image classes, checked."""
+"""What a data yaml says about places and names, checked before upstream reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as short
 from typing import Any
 
 
@@ -24,15 +25,48 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
         )
     if isinstance(found, (list, tuple)):
         found = dict(enumerate(found))
-    if not isinstance(found, Mapping):
-        raise DescriptionError(f"`{key}` of the data yaml is {found!r}: write a list, or {{0: name, 1: name, ...}}")
-    if any(type(index) is not int for index in found) or sorted(found) != list(range(len(found))):
-        numbers = ", ".join(str(index) for index in found)
-        raise DescriptionError(f"`{key}` of the data yaml is numbered {numbers}: number the classes 0, 1, 2, ...")
+    _check_numbers(key, found)
     names = {index: found[index] for index in sorted(found)}
     for index, name in names.items():
         if not isinstance(name, str) or not name.strip():
-            raise DescriptionError(f"`{key}` of the data yaml has {name!r} at {index}, which is no name: quote it as text")
+            raise DescriptionError(f"`{key}` of the data yaml has {short(name)} at {index}, which is no name: quote it as text")
     if len(set(names.values())) < len(names):
         raise DescriptionError(f"`{key}` of the data yaml has a name twice ({', '.join(names.values())}): rename one")
     return names
+
+
+def check_description(data: Any) -> None:
+    """Refuse what upstream would stumble over in a data yaml's content: places that are no text, names that are no names.
+
+    What is missing altogether is left to upstream, which says so; names may be numbers, as it allows.
+
+    Raises:
+        DescriptionError: naming the key and what to write there.
+    """
+    if not isinstance(data, Mapping):
+        raise DescriptionError("the data yaml holds no `key: value` lines: write `train`, `val` and `names` as YOLOv5's own do")
+    for key in ("path", "train", "val", "test", "download"):
+        found = data.get(key)
+        places = found if isinstance(found, list) and key in ("train", "val", "test") else [found]
+        if any(place is not None and not isinstance(place, str) for place in places):
+            raise DescriptionError(f"`{key}` of the data yaml is {short(found)}: write text (quote it if it looks like a number)")
+        if any("\0" in place for place in places if place):
+            raise DescriptionError(f"`{key}` of the data yaml is {short(found)}: no file name has the character U+0000")
+    if "names" not in data:
+        return
+    names = dict(enumerate(data["names"])) if isinstance(data["names"], list) else data["names"]
+    _check_numbers("names", names)
+    if not names:
+        raise DescriptionError("`names` of the data yaml is empty: give a name for each class of the boxes")
+    for index, name in names.items():
+        if name is None or isinstance(name, (list, dict, set, bytes)):
+            raise DescriptionError(f"`names` of the data yaml has {short(name)} at {index}, which is no name: quote it as text")
+
+
+def _check_numbers(key: str, names: Any) -> None:
+    """Refuse names that are not {0: name, 1: name, ...}."""
+    if not isinstance(names, Mapping):
+        raise DescriptionError(f"`{key}` of the data yaml is {short(names)}: write a list, or {{0: name, 1: name, ...}}")
+    if any(type(index) is not int for index in names) or sorted(names) != list(range(len(names))):
+        numbers = ", ".join(str(index) for index in names)
+        raise DescriptionError(f"`{key}` of the data yaml is numbered {numbers}: number the classes 0, 1, 2, ...")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.description import DescriptionError, check_description
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -21,7 +21,13 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
     Raises:
         DescriptionError: if the yaml is not as it should be, or its images are not there.
     """
-    allowed = allow_download or not _runs_code(data)
+    contents = _read(Path(data))
+    if contents is not None:
+        try:
+            check_description(contents)
+        except DescriptionError as error:
+            raise DescriptionError(f"{data}: {error}") from None
+    allowed = allow_download or not _runs_code(contents)
     try:
         return upstream("utils.general").check_dataset(str(data), autodownload=allowed)
     except (Exception, SystemExit) as error:  # upstream raises bare exceptions for what is wrong with a data yaml
@@ -29,16 +35,19 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
         raise DescriptionError(f"{data}: {error}{hint}") from error
 
 
-def _runs_code(data: str | Path) -> bool:
-    """Whether upstream would run code of this data yaml that is not this package's own."""
-    script = _script(Path(data))
+def _runs_code(contents: Any) -> bool:
+    """Whether upstream would run code of a data yaml with these contents that is not this package's own."""
+    script = _script(contents)
     is_archive = isinstance(script, str) and script.startswith("http") and script.endswith(".zip")
-    return bool(script) and not is_archive and script != _script(REPOSITORY / "data" / "joint.yaml")
+    return bool(script) and not is_archive and script != _script(_read(REPOSITORY / "data" / "joint.yaml"))
 
 
-def _script(path: Path) -> Any:
+def _read(path: Path) -> Any:
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8", errors="ignore"))
-    except (OSError, yaml.YAMLError):  # for upstream to report
+        return yaml.safe_load(path.read_text(encoding="utf-8", errors="ignore"))
+    except Exception:  # for upstream to report; PyYAML has more than its own errors, such as ValueError for a 13th month
         return None
+
+
+def _script(contents: Any) -> Any:
     return contents.get("download") if isinstance(contents, dict) else None

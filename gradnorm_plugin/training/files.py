@@ -62,7 +62,7 @@ def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
         contents = yaml.safe_load(Path(path).read_text(encoding="utf-8", errors="ignore"))
     except AssertionError as error:
         raise OptionError(f"--{flag} {name}: {error}") from None
-    except (OSError, yaml.YAMLError) as error:
+    except Exception as error:  # PyYAML has more than its own errors, such as ValueError for a 13th month
         raise OptionError(f"--{flag} {name} cannot be read: {error}") from None
     if not isinstance(contents, dict):
         raise OptionError(f"--{flag} {path} holds no `key: value` lines: it should be a YOLOv5 {flag} yaml")

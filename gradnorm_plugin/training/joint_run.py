@@ -25,7 +25,7 @@ from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS
 from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
 from gradnorm_plugin.evaluation.validate import validate
-from gradnorm_plugin.loss import GradNormLoss
+from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.clipping import SeparateClip
 from gradnorm_plugin.training.loader import WatchedLoader
@@ -77,14 +77,14 @@ class JointRun:
         """Upstream's `check_dataset`, then the class names and every label of both splits; done once.
 
         Raises:
-            DescriptionError: if the data yaml has no usable `classification_names`.
+            DescriptionError: if the data yaml has no usable `classification_names`, or the training split no box or no class.
             LabelErrors: listing the label lines that are wrong.
         """
         if self.data is None:
             found = find_dataset(data, self.options.allow_download)
             self.names = classification_names(found)
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                check_labels(found)
+                check_labels(found, trained=("boxes",) if self.detection_only else ("boxes", "classes"))
             self.data = found
         return self.data
 
@@ -160,7 +160,14 @@ class JointRun:
         """Upstream's validation; the classification's metrics of the same pass are kept and shown.
 
         The last one, of best.pt, also writes `joint_metrics.json`, with intervals, and the pictures.
+
+        Raises:
+            NonFiniteLossError: if the epoch's last step broke the weights, before they are saved over the last good ones.
         """
+        if not finite_weights(kwargs["model"]):
+            raise NonFiniteLossError(
+                "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
+            )
         results, recording = validate(*args, **kwargs)
         self.metrics = recording.classification()
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
@@ -195,6 +202,11 @@ class _OutputsInAList(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         detection, logits = self.model(x)
         return [*detection, logits]
+
+
+def finite_weights(model: nn.Module) -> bool:
+    """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
+    return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())
 
 
 def balanced_class_weights(image_classes: np.ndarray, num_classes: int) -> Tensor:

@@ -13,9 +13,9 @@ from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.report.files import ReportError
 from gradnorm_plugin.report.run import write_report
 from gradnorm_plugin.terminal import fail
-from gradnorm_plugin.training.files import OptionError, check_files
+from gradnorm_plugin.training.files import OptionError, check_files, read_checkpoint
 from gradnorm_plugin.training.hooks import make_callbacks
-from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.joint_run import JointRun, finite_weights
 from gradnorm_plugin.training.options import build_parser, parse_options, resolve_weights
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.whole_files import WriteError, whole_files
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except AssertionError as error:  # upstream's way to say what is wrong with its input
         if not str(error):
             raise
-        fail(str(error))
+        fail(_plain(str(error)))
 
 
 def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun | None:
@@ -82,8 +82,25 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
     return run
 
 
+def _plain(message: str) -> str:
+    """An assertion of upstream's in one line: from a worker of the loader it comes with the trace of where it was raised."""
+    message = message.rpartition("\nAssertionError: ")[2].strip()
+    unreadable = message.removeprefix("Image Not Found ")  # so it says of files that are there, too
+    return (
+        message if unreadable == message else f"{unreadable} cannot be read by OpenCV: save it anew, as PNG or JPEG, or remove it"
+    )
+
+
 def _where(run: JointRun) -> str:
     """The images of the batch that failed, and the checkpoint that is left."""
-    last = Path(run.options.save_dir) / "weights" / "last.pt"
-    left = f"the last good checkpoint is {last}" if last.is_file() else "there is no checkpoint yet"
+    saved = [Path(run.options.save_dir) / "weights" / name for name in ("last.pt", "best.pt")]
+    there = [path for path in saved if path.is_file()]
+    # Under --noval an epoch's weights are saved without having been looked at.
+    good = next((path for path in there if finite_weights(read_checkpoint("resume", path)["model"])), None)
+    if good:
+        left = f"the last good checkpoint is {good}"
+    else:
+        left = (
+            "there is no good checkpoint: the weights of the last one are not finite" if there else "there is no checkpoint yet"
+        )
     return "\n".join(["\n  images of the batch:", *(f"    {path}" for path in run.paths), f"  {left}"])
