@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.upstream.checkout import REPOSITORY
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.flags import parser_of, shown
+from gradnorm_plugin.upstream.gateway import upstream
 
 SPLITS, BENCHMARKS = ("train", "val", "test"), ("speed", "study")
 
@@ -19,21 +18,9 @@ class EvaluationError(ValueError):
     """The model and the data cannot be measured together; the message says why and what to do."""
 
 
-class _Built(Exception):
-    """Upstream has built its parser; the rest of its function is not wanted."""
-
-
 def upstream_parser() -> argparse.ArgumentParser:
     """The parser that upstream's `val.parse_opt` builds, with every flag it knows."""
-    found: list[argparse.ArgumentParser] = []
-
-    def stop(parser: argparse.ArgumentParser) -> None:
-        found.append(parser)
-        raise _Built
-
-    with swapped(argparse.ArgumentParser, parse_args=stop), suppress(_Built):
-        upstream("val").parse_opt()
-    return found[0]
+    return parser_of(upstream("val").parse_opt)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its val.py)"
     parser.set_defaults(
-        weights=None, data=_shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=_shown(REPOSITORY / "runs" / "val")
+        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=shown(REPOSITORY / "runs" / "val")
     )
     parser.add_argument_group("data").add_argument(
         "--allow-download",
@@ -98,9 +85,3 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.save_json |= options.data.endswith("coco.yaml")
     options.save_txt |= options.save_hybrid
     return options
-
-
-def _shown(path: Path) -> str:
-    """`path` relative to the working folder where that is shorter to read."""
-    relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)

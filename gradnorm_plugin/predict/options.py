@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from gradnorm_plugin.predict.predictor import DEFAULT_SIZE
 from gradnorm_plugin.upstream.checkout import REPOSITORY
-from gradnorm_plugin.upstream.gateway import swapped, upstream
-
-
-class _Built(Exception):
-    """Upstream's parser has all its flags; the rest of `parse_opt` is not wanted."""
-
-
-def _upstream_parser() -> argparse.ArgumentParser:
-    """The parser that upstream's `detect.parse_opt` builds."""
-    built: list[argparse.ArgumentParser] = []
-
-    def keep(parser: argparse.ArgumentParser, *_: object) -> None:
-        built.append(parser)
-        raise _Built
-
-    with swapped(argparse.ArgumentParser, parse_args=keep):
-        try:
-            upstream("detect").parse_opt()
-        except _Built:
-            return built[0]
-    raise RuntimeError("YOLOv5's detect.parse_opt no longer parses its flags: this version is not supported")
+from gradnorm_plugin.upstream.flags import parser_of, shown
+from gradnorm_plugin.upstream.gateway import upstream
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Upstream's parser with our defaults, and our flags."""
-    parser = _upstream_parser()
+    parser = parser_of(upstream("detect").parse_opt)
     parser.prog = "yolov5-gradnorm predict"
     parser.description = "Find boxes and the class of images, videos and cameras."
     parser.epilog = (
@@ -42,11 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
         "label has no sixth column, and --save-json and --save-csv hold the confidences."
     )
     parser._optionals.title = "YOLOv5's own options (as in its detect.py)"
-    folder = REPOSITORY / "runs" / "predict"
-    shown = os.path.relpath(folder)
-    parser.set_defaults(
-        weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=folder if shown.startswith("..") else shown
-    )
+    project = shown(REPOSITORY / "runs" / "predict")
+    parser.set_defaults(weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=project)
     group = parser.add_argument_group("outputs")
     group.add_argument("--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities")
     group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import torch
 
 from gradnorm_plugin.balancing import PRESETS, Balancer, FixedWeights, GradNorm
 from gradnorm_plugin.upstream.checkout import REPOSITORY
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.flags import parser_of, shown
+from gradnorm_plugin.upstream.gateway import upstream
 
 PRETRAINED = "yolov5s.pt"
 FROM_SCRATCH = "yolov5s.yaml"
@@ -20,14 +20,7 @@ FROM_SCRATCH = "yolov5s.yaml"
 
 def upstream_parser() -> argparse.ArgumentParser:
     """The parser that upstream's `train.parse_opt` builds, with every flag it knows."""
-    with swapped(argparse.ArgumentParser, parse_args=lambda self, *_: self):
-        return upstream("train").parse_opt()
-
-
-def _shown(path: Path) -> str:
-    """`path` relative to the working folder where that is shorter to read."""
-    relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)
+    return parser_of(upstream("train").parse_opt)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,12 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser._optionals.title = "YOLOv5's own options (as in its train.py)"
     parser.set_defaults(
         weights=None,
-        data=_shown(REPOSITORY / "data" / "joint.yaml"),
-        hyp=_shown(REPOSITORY / "data" / "hyp.joint.yaml"),
+        data=shown(REPOSITORY / "data" / "joint.yaml"),
+        hyp=shown(REPOSITORY / "data" / "hyp.joint.yaml"),
         imgsz=320,
         epochs=5,
         batch_size=8,
-        project=_shown(REPOSITORY / "runs" / "train"),
+        project=shown(REPOSITORY / "runs" / "train"),
     )
     _add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
