@@ -79,7 +79,7 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None) -> Figure:
     for axis in (detection, classification, *losses):
         if best is not None:
             axis.axvline(best["epoch"], color=OTHER, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=0.8)
-        axis.xaxis.set_major_locator(MaxNLocator(6 if axis in losses else 10, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(6 if axis in losses else 10, integer=True, min_n_ticks=1))
         first, last = rows["epoch"].min(), rows["epoch"].max()
         margin = max(0.03 * (last - first), 0.2)
         axis.set_xlim(first - margin, last + margin)  # also where a panel has no values
