@@ -19,7 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gradnorm_plugin.balancing import PRESETS, Balancer, GradientProbe, GradNorm, TaskGradients, sum_over_ranks, world_size
+from gradnorm_plugin.balancing import (
+    PRESETS,
+    Balancer,
+    GradientProbe,
+    GradientSurgery,
+    GradNorm,
+    Meeting,
+    TaskGradients,
+    sum_over_ranks,
+    world_size,
+)
 from gradnorm_plugin.scope import rescale_unshared
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -41,6 +51,11 @@ class JointLosses:
     labelled: int
     """Images of the batch that have a class."""
     images: int
+
+    @property
+    def tasks(self) -> tuple[Tensor, Tensor]:
+        """The tasks' losses of an image, as a balancer sees them."""
+        return self.detection / self.images, self.classification / self.images
 
 
 class GradNormLoss:
@@ -78,8 +93,7 @@ class GradNormLoss:
         self.label_smoothing = model.hyp.get("label_smoothing", 0.0) if label_smoothing is None else label_smoothing
         device = next(self.model.parameters()).device
         self.class_weights = None if class_weights is None else class_weights.float().to(device)
-        shared = self.model.shared_parameter
-        self._probe = GradientProbe(shared) if shared.requires_grad else None
+        self._probe = self._make_probe()
         self.losses: JointLosses | None = None
         self.gradients: TaskGradients | None = None
         if weight_scope == "shared":
@@ -87,6 +101,15 @@ class GradNormLoss:
         elif weight_scope != "loss":
             raise ValueError(f'weight_scope is {weight_scope!r}, expected "loss" or "shared"')
         self.applied_weights = self._weights()
+
+    def _make_probe(self) -> GradientProbe | Meeting | None:
+        """What sees the tasks' gradients: where they meet if the balancer acts there, else at the last shared weights."""
+        if isinstance(self.balancer, GradientSurgery):
+            meeting = Meeting(self.balancer.factors)
+            self.model.fork = meeting.fork
+            return meeting
+        shared = self.model.shared_parameter
+        return GradientProbe(shared) if shared.requires_grad else None
 
     def _weights(self) -> tuple[float, float]:
         detection, classification = self.balancer.weights.tolist()
@@ -111,8 +134,8 @@ class GradNormLoss:
         of_all_ranks = sum_over_ranks(torch.cat([detection_loss, classification_loss, total]).detach().float())
         self.losses = JointLosses(*of_all_ranks.unbind(), labelled, images=len(targets.classes) * world_size())
         self._refuse_non_finite(items)
-        if labelled and self.balancer.begin_step((self.losses.detection, self.losses.classification)):
-            if self._probe is not None and weights[0] > 0 and logits.requires_grad:
+        if labelled and self.balancer.begin_step(self.losses.tasks):
+            if self._probe is not None and min(weights) > 0 and logits.requires_grad:
                 self._probe.arm(detection_loss, classification_loss, weights, (logits, self.model.last_logits(logits)))
         return total, items
 
@@ -151,14 +174,23 @@ class GradNormLoss:
         found = None if self._probe is None else self._probe.take()
         if found is not None:
             self.gradients = found
-            self.balancer.update([float(x) for x in found.losses], [float(x) for x in found.norms])
+            self.balancer.update(self._measured_losses(), [float(x) for x in found.norms])
         return found
+
+    def _measured_losses(self) -> list[float]:
+        """Of an image, as the balancer's; those of the batch that was measured last."""
+        return [float(loss) / self.losses.images for loss in self.gradients.losses]
+
+    def end_epoch(self) -> None:
+        """Settle, and tell the balancer that an epoch is over; on all ranks."""
+        self.settle()
+        self.balancer.end_epoch()
 
     def training_rates(self) -> tuple[float, float]:
         """r_i of the last measured batch's losses; NaN for a balancer that has no such rates."""
         if self.gradients is None or not isinstance(self.balancer, GradNorm):
             return float("nan"), float("nan")
-        losses = torch.tensor([float(x) for x in self.gradients.losses], dtype=torch.float64)
+        losses = torch.tensor(self._measured_losses(), dtype=torch.float64)
         detection, classification = self.balancer.training_rates(losses).tolist()
         return detection, classification
 

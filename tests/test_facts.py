@@ -13,7 +13,7 @@ import pytest
 import torch
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
-from gradnorm_plugin.balancing import PRESETS, FixedWeights, GradNorm
+from gradnorm_plugin.balancing import PRESETS, CAGrad, DynamicWeightAverage, FixedWeights, GradNorm
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.facts import balancing_facts, data_facts, model_facts
@@ -71,7 +71,9 @@ def test_settings_of_the_balancer():
     report = balancing_facts(GradNorm(**PRESETS["report"]))
     assert report["weight_ranges"] == [[1.0, 4.0], [0.01, 0.4]] and report["weight_sum"] == 4.0 and report["alpha"] == 1.5
     assert balancing_facts(GradNorm(**PRESETS["paper"]))["weight_ranges"] is None
-    assert balancing_facts(FixedWeights((1.0, 0.01))) == {"balancer": "fixed", "weights": [1.0, 0.01]}
+    assert balancing_facts(FixedWeights((1.0, 0.01), 5)) == {"balancer": "fixed", "weights": [1.0, 0.01], "interval": 5}
+    assert balancing_facts(CAGrad(c=0.2)) == {"balancer": "cagrad", "weights": [1.0, 1.0], "interval": 0, "c": 0.2}
+    assert balancing_facts(DynamicWeightAverage())["temperature"] == 2.0
     json.dumps([report, balancing_facts(GradNorm())], allow_nan=False)
 
 

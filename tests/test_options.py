@@ -121,7 +121,7 @@ def test_ours_are_told_apart_from_upstreams():
     ours = {action.dest for action in build_parser()._actions} - upstreams
     assert ours == {
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
-        "gradnorm_warmup", "gradnorm_lr", "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval",
+        "gradnorm_warmup", "gradnorm_lr", "uncertainty_lr", "dwa_temperature", "cagrad_c", "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval",
     }  # fmt: skip
 
 

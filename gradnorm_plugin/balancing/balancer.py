@@ -14,22 +14,32 @@ from torch import Tensor
 
 
 class Balancer(ABC):
-    """Holds one weight a task. The weights are no model parameters: no optimiser decays them, no EMA averages them."""
+    """Holds one weight a task. The weights are no model parameters: no optimiser decays them, no EMA averages them.
 
+    A step of training calls `begin_step` with the batch's losses, then, if that asked for it, `update` with what the backward
+    pass showed; an epoch ends with `end_epoch`.
+    """
+
+    name: str
+    """What `--balancer` calls it."""
     weights: Tensor
     """(T,) float64 on the CPU, the factor of each task's loss in the total."""
 
+    @abstractmethod
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
         """Count one batch in which every task has a loss; True if this batch's gradients are to be measured.
 
         Args:
-            losses: T detached scalars, unweighted; they may stay on the accelerator.
+            losses: T detached scalars, unweighted, an image's mean; they may stay on the accelerator.
         """
-        return False
 
     @abstractmethod
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
-        """Move the weights by one step and return them, (T,) float64."""
+        """Take in the losses and gradient norms of a measured batch and return the weights, (T,) float64."""
+
+    def end_epoch(self) -> None:
+        """All batches of an epoch were trained."""
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on exactly."""
@@ -50,6 +60,39 @@ class Balancer(ABC):
         self.weights = weights.clone()
 
 
+class WatchedBalancer(Balancer):
+    """A balancer that needs no gradient norms; every `interval` batches they are measured all the same, to be looked at.
+
+    Raises:
+        ValueError: if `interval` is negative; 0 measures nothing.
+    """
+
+    def __init__(self, weights: Tensor, interval: int = 0) -> None:
+        if interval != int(interval) or interval < 0:
+            raise ValueError(f"interval must be a whole number of at least 0, found {interval}")
+        self.weights = weights
+        self.interval = interval
+        self.batches = 0
+
+    def begin_step(self, losses: Sequence[Tensor]) -> bool:
+        """Count one batch; True for the first of every `interval`."""
+        self.batches += 1
+        return self.interval > 0 and (self.batches - 1) % self.interval == 0
+
+    def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
+        """Return the weights as they are."""
+        return self.weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and the number of batches."""
+        return {**super().state_dict(), "batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` gave."""
+        super().load_state_dict(state)
+        self.batches = state.get("batches", 0)  # version 0.1.0 wrote none for fixed weights
+
+
 def as_task_vector(name: str, values: Sequence[float] | Tensor, num_tasks: int) -> Tensor:
     """`values` as a (T,) float64 tensor on the CPU.
 
@@ -60,3 +103,15 @@ def as_task_vector(name: str, values: Sequence[float] | Tensor, num_tasks: int) 
     if vector.numel() != num_tasks:
         raise ValueError(f"{name} has {vector.numel()} values, expected one for each of {num_tasks} tasks")
     return vector
+
+
+def positive_weights(name: str, values: Sequence[float] | None, num_tasks: int) -> Tensor:
+    """`values` (default 1 each) as (T,) float64 weights that a balancer can start from.
+
+    Raises:
+        ValueError: if there is not one finite, positive value a task.
+    """
+    weights = as_task_vector(name, [1.0] * num_tasks if values is None else values, num_tasks).clone()
+    if not (torch.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError(f"{name} must be positive, found {weights.tolist()}")
+    return weights

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.balancing.balancer import Balancer, as_task_vector
+from gradnorm_plugin.balancing.balancer import Balancer, as_task_vector, positive_weights
 from gradnorm_plugin.balancing.projection import check_ranges, project_weights
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -74,6 +74,8 @@ class GradNorm(Balancer):
         ValueError: naming the argument that is out of its range.
     """
 
+    name = "gradnorm"
+
     def __init__(
         self,
         num_tasks: int = 2,
@@ -93,10 +95,7 @@ class GradNorm(Balancer):
         self.warmup = warmup
         self.lr = lr
         self._check_arguments()
-        start = [1.0] * num_tasks if initial_weights is None else initial_weights
-        self.weights = as_task_vector("initial_weights", start, num_tasks).clone()
-        if not (torch.isfinite(self.weights).all() and (self.weights > 0).all()):
-            raise ValueError(f"initial_weights must be positive, found {self.weights.tolist()}")
+        self.weights = positive_weights("initial_weights", initial_weights, num_tasks)
         self.batches = 0
         self.updates = 0
         self.initial_losses: Tensor | None = None

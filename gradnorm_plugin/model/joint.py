@@ -5,7 +5,7 @@ B batch, C classes of the image, nl detection layers, na anchors, no outputs an 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,12 +24,17 @@ _torch_utils = upstream("utils.torch_utils")
 _last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
 
 
-def _collect(layer: nn.Module, outputs: list[Tensor]) -> RemovableHandle:
-    """Append the layer's outputs to `outputs` until the handle is removed."""
+def _collect(
+    layer: nn.Module, outputs: list[Tensor], fork: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+) -> RemovableHandle:
+    """Append the layer's outputs to `outputs` until the handle is removed; with `fork` its second half, and the first goes on."""
 
-    def keep(module: nn.Module, _: Any, output: Tensor) -> None:
-        if module is layer:  # the replicas of DataParallel share their hooks, and run at the same time
-            outputs.append(output)
+    def keep(module: nn.Module, _: Any, output: Tensor) -> Tensor | None:
+        if module is not layer:  # the replicas of DataParallel share their hooks, and run at the same time
+            return None
+        onward, kept = (None, output) if fork is None else fork(output)
+        outputs.append(kept)
+        return onward
 
     return layer.register_forward_hook(keep)
 
@@ -44,6 +49,10 @@ class JointDetectionModel(_yolo.DetectionModel):
     * export (upstream's `Detect.export` is set): `(predictions, probabilities)`; probabilities (B, C) sum to 1.
     * `augment=True` (test-time augmentation): `(predictions, (None, logits))`, logits averaged over the augmented images.
     """
+
+    fork: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    """In training: the shared layer's output as detection's layers get it, and as the head does. The loss sets it where a
+    balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
 
     def __init__(
         self,
@@ -113,6 +122,10 @@ class JointDetectionModel(_yolo.DetectionModel):
         inner = _last_logits.pop(self, None)
         return handed_out if inner is None or inner.shape != handed_out.shape else inner
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and saved: everything but `fork`."""
+        return {name: value for name, value in self.__dict__.items() if name != "fork"}
+
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
         if not augment:
@@ -129,7 +142,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
             return super()._forward_once(x, profile, visualize)
         features: list[Tensor] = []
-        handle = _collect(self.model[self.shared_layer], features)
+        handle = _collect(self.model[self.shared_layer], features, self.fork if self.training else None)
         try:
             detection = super()._forward_once(x, profile, visualize)
         finally:

@@ -24,6 +24,9 @@ GFLOPS_SIZE = 640
 """Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
 
 
+_SETTINGS = ("alpha", "weight_sum", "interval", "warmup", "lr", "temperature", "c")
+
+
 def model_facts(model: JointDetectionModel) -> dict[str, Any]:
     """Size of the network, counted as upstream's `model_info` counts; the classification head apart from the detector.
 
@@ -77,12 +80,15 @@ def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
 
 def balancing_facts(balancer: Balancer) -> dict[str, Any]:
     """What sets the task weights and with which settings; `weight_ranges` is None where there are none."""
-    if not isinstance(balancer, GradNorm):
-        return {"balancer": "fixed", "weights": balancer.weights.tolist()}
-    settings = {name: getattr(balancer, name) for name in ("alpha", "weight_sum", "interval", "warmup", "lr")}
-    bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
-    ranges = [list(pair) for pair in balancer.weight_ranges] if bounded else None
-    return {"balancer": "gradnorm", **settings, "weight_ranges": ranges}
+    settings = {name: vars(balancer)[name] for name in _SETTINGS if name in vars(balancer)}
+    if isinstance(balancer, GradNorm):
+        bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
+        return {
+            "balancer": balancer.name,
+            **settings,
+            "weight_ranges": [list(pair) for pair in balancer.weight_ranges] if bounded else None,
+        }
+    return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
 
 
 def version_facts() -> Mapping[str, str | None]:

@@ -27,9 +27,9 @@ from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_su
 from gradnorm_plugin.evaluation.validate import validate
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
 from gradnorm_plugin.training.loader import WatchedLoader
-from gradnorm_plugin.training.options import make_balancer
 from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -104,7 +104,7 @@ class JointRun:
         )
         if kwargs.get("augment"):
             self.datasets, self.batches_per_epoch = {"train": dataset}, len(loader)
-            loader = WatchedLoader(loader, self.begin_batch, self.end_batch)
+            loader = WatchedLoader(loader, self.begin_batch, self.end_batch, self.end_epoch)
         else:
             self.datasets["val"] = dataset
         return loader, dataset
@@ -119,10 +119,22 @@ class JointRun:
         if found is not None:
             self.on_measured(found)
 
+    def end_epoch(self) -> None:
+        """Let the balancer know, on all ranks."""
+        self.criterion.end_epoch()
+
+    def _switched_off(self, task: int) -> bool:
+        return self.options.balancer == "fixed" and float(make_balancer(self.options).weights[task]) == 0
+
     @property
     def detection_only(self) -> bool:
         """Whether the classification is switched off (fixed weights with 0 for it): then mosaics need not respect it."""
-        return self.options.balancer == "fixed" and make_balancer(self.options).weights[1] == 0
+        return self._switched_off(1)
+
+    @property
+    def classification_only(self) -> bool:
+        """Whether detection is switched off (fixed weights with 0 for it)."""
+        return self._switched_off(0)
 
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
@@ -183,12 +195,15 @@ class JointRun:
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:
-        """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`; upstream's alone for its table of evolved runs."""
+        """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the one task that is trained.
+
+        For its table of evolved runs upstream's alone.
+        """
         detection = upstream("utils.metrics").fitness(results)
         of_one_epoch = results.shape == (1, 7)
         if not of_one_epoch or self.metrics is None or math.isnan(self.metrics.balanced_accuracy) or self.detection_only:
             return detection
-        share = self.options.fitness_share
+        share = 1.0 if self.classification_only else self.options.fitness_share
         return (1 - share) * detection + share * self.metrics.balanced_accuracy
 
 

@@ -17,10 +17,17 @@ class WatchedLoader:
         loader: upstream's; its batches are (images, targets, paths, shapes).
         begin: called with a batch's image files before it is handed out.
         end: called when the batch has been trained.
+        end_epoch: called when all have been.
     """
 
-    def __init__(self, loader: Any, begin: Callable[[Sequence[str]], None], end: Callable[[], None]) -> None:
-        self.loader, self.begin, self.end = loader, begin, end
+    def __init__(
+        self,
+        loader: Any,
+        begin: Callable[[Sequence[str]], None],
+        end: Callable[[], None],
+        end_epoch: Callable[[], None],
+    ) -> None:
+        self.loader, self.begin, self.end, self.end_epoch = loader, begin, end, end_epoch
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -30,6 +37,7 @@ class WatchedLoader:
             self.begin(batch[2])
             yield batch
             self.end()
+        self.end_epoch()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)

@@ -9,7 +9,7 @@ from pathlib import Path
 import requests
 import torch
 
-from gradnorm_plugin.balancing import PRESETS, Balancer, FixedWeights, GradNorm
+from gradnorm_plugin.training.balancers import add_balancing, make_balancer
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         batch_size=8,
         project=shown(REPOSITORY / "runs" / "train"),
     )
-    _add_balancing(parser.add_argument_group("balancing of the two tasks"))
+    add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
     parser.add_argument_group("data").add_argument(
         "--allow-download",
@@ -50,60 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--log-interval", type=int, default=10, metavar="N", help="batches between two lines of losses and weights"
     )
     return parser
-
-
-def _add_balancing(group: argparse._ArgumentGroup) -> None:
-    report = PRESETS["report"]
-    group.add_argument("--balancer", choices=["gradnorm", "fixed"], default="gradnorm", help="what sets the task weights")
-    group.add_argument(
-        "--gradnorm-preset",
-        choices=sorted(PRESETS),
-        default="report",
-        help="settings that the flags below change one by one: report (sum 4, ranges, every 10 batches), paper (weights 1, "
-        "sum 2, every batch, no ranges)",
-    )
-    unset = {"default": argparse.SUPPRESS}
-    group.add_argument(
-        "--gradnorm-alpha",
-        type=float,
-        **unset,
-        help=f"pull towards equal training rates (preset report: {report['alpha']})",
-    )
-    group.add_argument(
-        "--initial-weights",
-        type=float,
-        nargs=2,
-        metavar=("DET", "CLS"),
-        **unset,
-        help="weights of the first batches, and of the whole run with --balancer fixed (preset report: 1.0 0.01)",
-    )
-    group.add_argument("--weight-sum", type=float, **unset, help=f"sum of the weights (preset report: {report['weight_sum']})")
-    group.add_argument(
-        "--weight-ranges",
-        type=float,
-        nargs=4,
-        metavar=("DET_MIN", "DET_MAX", "CLS_MIN", "CLS_MAX"),
-        **unset,
-        help="range of each weight (preset report: 1 4 0.01 0.4)",
-    )
-    group.add_argument(
-        "--gradnorm-interval", type=int, **unset, help=f"batches between two updates (preset report: {report['interval']})"
-    )
-    group.add_argument(
-        "--gradnorm-warmup",
-        type=int,
-        **unset,
-        help=f"batches at the initial weights; their mean losses are L(0) (preset report: {report['warmup']})",
-    )
-    group.add_argument(
-        "--gradnorm-lr", type=float, **unset, help=f"size of a relative step of the weights (preset report: {report['lr']})"
-    )
-    group.add_argument(
-        "--weight-scope",
-        choices=["loss", "shared"],
-        default="loss",
-        help="loss: a weight multiplies its task's loss; shared: only what the task sends into the shared layers",
-    )
 
 
 def _add_classification(group: argparse._ArgumentGroup) -> None:
@@ -150,30 +96,6 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return options
-
-
-def make_balancer(options: argparse.Namespace) -> Balancer:
-    """The balancer that the flags describe.
-
-    Raises:
-        ValueError: naming the setting that is out of its range.
-    """
-    settings = dict(PRESETS[options.gradnorm_preset])
-    for flag, name in (
-        ("gradnorm_alpha", "alpha"),
-        ("initial_weights", "initial_weights"),
-        ("weight_sum", "weight_sum"),
-        ("gradnorm_interval", "interval"),
-        ("gradnorm_warmup", "warmup"),
-        ("gradnorm_lr", "lr"),
-    ):
-        settings[name] = getattr(options, flag, settings[name])
-    if hasattr(options, "weight_ranges"):
-        low, high = options.weight_ranges[0::2], options.weight_ranges[1::2]
-        settings["weight_ranges"] = tuple(zip(low, high, strict=True))
-    if options.balancer == "fixed":
-        return FixedWeights(settings["initial_weights"])
-    return GradNorm(**settings)
 
 
 def resolve_weights(options: argparse.Namespace) -> str | None:
