@@ -79,7 +79,7 @@ class GradNormLoss:
         device = next(self.model.parameters()).device
         self.class_weights = None if class_weights is None else class_weights.float().to(device)
         shared = self.model.shared_parameter
-        self._probe = GradientProbe(shared) if shared.requires_grad else None
+        self._probe = GradientProbe(shared) if shared is not None and shared.requires_grad else None
         self.losses: JointLosses | None = None
         self.gradients: TaskGradients | None = None
         if weight_scope == "shared":

@@ -10,12 +10,15 @@ import requests
 import torch
 
 from gradnorm_plugin.balancing import PRESETS, Balancer, FixedWeights, GradNorm
+from gradnorm_plugin.model.dual import BACKBONES
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
 PRETRAINED = "yolov5s.pt"
 FROM_SCRATCH = "yolov5s.yaml"
+MEASURING = ("gradnorm",)
+"""Balancers that measure both tasks' gradients at a layer that they share."""
 
 
 def upstream_parser() -> argparse.ArgumentParser:
@@ -39,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         batch_size=8,
         project=shown(REPOSITORY / "runs" / "train"),
     )
+    _add_network(parser.add_argument_group("network"))
     _add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
     parser.add_argument_group("data").add_argument(
@@ -52,9 +56,22 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--backbone",
+        choices=BACKBONES,
+        default="shared",
+        help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared",
+    )
+
+
 def _add_balancing(group: argparse._ArgumentGroup) -> None:
     report = PRESETS["report"]
-    group.add_argument("--balancer", choices=["gradnorm", "fixed"], default="gradnorm", help="what sets the task weights")
+    group.add_argument(
+        "--balancer",
+        choices=["gradnorm", "fixed"],
+        help="what sets the task weights; left out: gradnorm, with --backbone dual fixed weights 1 1",
+    )
     group.add_argument(
         "--gradnorm-preset",
         choices=sorted(PRESETS),
@@ -131,6 +148,11 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.device.strip().lower() == "auto":
         options.device = ""
+    if options.backbone == "dual" and options.balancer in MEASURING:
+        parser.error(
+            "--backbone dual shares no layer, so there is nothing to balance: leave --balancer out or use --balancer fixed"
+        )
+    _resolve_balancer(options)
     if options.quad:
         parser.error("--quad makes one image out of four, whose classes differ: leave it out with image classes")
     if options.epochs < 1:
@@ -150,6 +172,14 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def _resolve_balancer(options: argparse.Namespace) -> None:
+    if options.balancer is not None:
+        return
+    options.balancer = "fixed" if options.backbone == "dual" else "gradnorm"
+    if options.backbone == "dual" and not hasattr(options, "initial_weights"):
+        options.initial_weights = [1.0, 1.0]
 
 
 def make_balancer(options: argparse.Namespace) -> Balancer:
