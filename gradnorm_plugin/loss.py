@@ -109,7 +109,7 @@ class GradNormLoss:
             self.model.fork = meeting.fork
             return meeting
         shared = self.model.shared_parameter
-        return GradientProbe(shared) if shared.requires_grad else None
+        return GradientProbe(shared) if shared is not None and shared.requires_grad else None
 
     def _weights(self) -> tuple[float, float]:
         detection, classification = self.balancer.weights.tolist()

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def unshared_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters that serve detection alone (the layers after the shared one), and classification alone (the head)."""
-    detection = [p for layer in model.model[model.shared_layer + 1 :] for p in layer.parameters()]
-    return detection, list(model.classification_head.parameters())
+    """The parameters that serve detection alone (the layers after the shared one, all if none is), and classification alone."""
+    first = 0 if model.backbone == "dual" else model.shared_layer + 1
+    return list(model.model[first:].parameters()), model.classification_parameters()
 
 
 def rescale_unshared(model: nn.Module, weights: Callable[[], tuple[float, float]]) -> None:

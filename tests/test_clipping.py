@@ -41,7 +41,7 @@ def norm_of(values: list[Tensor]) -> float:
 @pytest.mark.parametrize("norms", [(3.0, 4.0), (50.0, 4.0), (3.0, 700.0), (50.0, 700.0)])
 def test_each_part_is_clipped_as_torch_clips_it_alone(norms):
     ours, reference = Network(*norms), Network(*norms)
-    separate = SeparateClip(ours.head)
+    separate = SeparateClip(ours.head.parameters())
     returned = separate(ours.parameters(), max_norm=10.0)
     expected = clip(reference.detector.parameters(), 10.0), clip(reference.head.parameters(), 10.0)
     assert equal(gradients(ours), gradients(reference))
@@ -58,7 +58,7 @@ def test_a_huge_head_does_not_eat_the_detectors_step():
     before = gradients(apart.detector)
     clip(together.parameters(), 10.0)
     assert norm_of(gradients(together.detector)) == pytest.approx(2.0 * 10 / 2000, rel=1e-3)  # 1/200 of its size
-    SeparateClip(apart.head)(apart.parameters(), 10.0)
+    SeparateClip(apart.head.parameters())(apart.parameters(), 10.0)
     assert equal(gradients(apart.detector), before)
     assert norm_of(gradients(apart.head)) == pytest.approx(10.0, rel=1e-5)
 
@@ -66,7 +66,7 @@ def test_a_huge_head_does_not_eat_the_detectors_step():
 def test_a_huge_detector_does_not_eat_the_heads_step():
     network = Network(2000.0, 2.0)
     before = gradients(network.head)
-    SeparateClip(network.head)(network.parameters(), 10.0)
+    SeparateClip(network.head.parameters())(network.parameters(), 10.0)
     assert equal(gradients(network.head), before)
 
 
@@ -81,7 +81,7 @@ def test_a_head_without_gradient_leaves_the_detectors_step_bit_for_bit(detection
     ours, alone = Network(detection_norm, 1.0, seed), Network(detection_norm, 1.0, seed)
     for parameter in ours.head.parameters():
         parameter.grad = torch.zeros_like(parameter) if silent == "zero" else None
-    separate = SeparateClip(ours.head)
+    separate = SeparateClip(ours.head.parameters())
     assert torch.equal(separate(ours.parameters(), max_norm=10.0), clip(alone.detector.parameters(), max_norm=10.0))
     assert equal(gradients(ours.detector), gradients(alone.detector))
     assert separate.head_norm.item() == 0
@@ -89,7 +89,7 @@ def test_a_head_without_gradient_leaves_the_detectors_step_bit_for_bit(detection
 
 def test_norms_are_those_of_the_last_clip():
     network = Network(3.0, 4.0)
-    separate = SeparateClip(network.head)
+    separate = SeparateClip(network.head.parameters())
     assert separate.detection_norm is None and separate.head_norm is None
     for scale in (1.0, 5.0):
         for parameter, fresh in zip(network.parameters(), Network(3.0 * scale, 4.0 * scale).parameters(), strict=True):
@@ -102,14 +102,14 @@ def test_norms_are_those_of_the_last_clip():
 def test_parameters_may_be_an_iterator_a_list_or_one_tensor():
     for form in (lambda n: n.parameters(), lambda n: list(n.parameters())):
         network = Network(50.0, 60.0)
-        SeparateClip(network.head)(form(network), 10.0)
+        SeparateClip(network.head.parameters())(form(network), 10.0)
         assert norm_of(gradients(network.detector)) == pytest.approx(10.0, rel=1e-5)
         assert norm_of(gradients(network.head)) == pytest.approx(10.0, rel=1e-5)
     network = Network(50.0, 60.0)
     other = nn.Parameter(torch.ones(4))
     other.grad = torch.full((4,), 20.0)
     before = gradients(network)
-    separate = SeparateClip(network.head)
+    separate = SeparateClip(network.head.parameters())
     assert separate(other, 10.0).item() == pytest.approx(40.0)
     assert other.grad.norm().item() == pytest.approx(10.0, rel=1e-5)
     assert equal(gradients(network), before) and separate.head_norm is None
@@ -118,8 +118,8 @@ def test_parameters_may_be_an_iterator_a_list_or_one_tensor():
 def test_further_arguments_reach_torch():
     network = Network(50.0, 60.0)
     largest = max(p.grad.abs().max() for p in network.detector.parameters())
-    found = SeparateClip(network.head)(network.parameters(), 10.0, norm_type=float("inf"))
+    found = SeparateClip(network.head.parameters())(network.parameters(), 10.0, norm_type=float("inf"))
     assert torch.equal(found, largest)
     next(network.head.parameters()).grad[0] = torch.nan
     with pytest.raises(RuntimeError, match="non-finite"):
-        SeparateClip(network.head)(network.parameters(), max_norm=10.0, error_if_nonfinite=True)
+        SeparateClip(network.head.parameters())(network.parameters(), max_norm=10.0, error_if_nonfinite=True)

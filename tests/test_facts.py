@@ -10,13 +10,16 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import thop
 import torch
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
 from gradnorm_plugin.balancing import PRESETS, CAGrad, DynamicWeightAverage, FixedWeights, GradNorm
 from gradnorm_plugin.data.dataset import create_joint_dataloader
+from gradnorm_plugin.model.dual import ClassificationBackbone
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, model_facts
+from gradnorm_plugin.training import facts
+from gradnorm_plugin.training.facts import balancing_facts, data_facts, model_facts, peak_memory
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.training.run_file import RunFile, read_facts
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -33,6 +36,34 @@ def test_the_network_is_counted_as_upstream_counts_it(caplog):
     assert found["gflops"] == pytest.approx(float(gflops), abs=0.05)
     assert found["parameters"] + found["head_parameters"] == sum(p.numel() for p in model.parameters())
     assert (found["cfg"], found["shared_layer"], found["gflops_imgsz"]) == ("yolov5n.yaml", 9, 640)
+
+
+def test_the_whole_network_is_counted_too():
+    names = {"classification_names": ["a", "b", "c"]}
+    shared, dual = (JointDetectionModel("yolov5n.yaml", nc=4, backbone=backbone, **names) for backbone in ("shared", "dual"))
+    first, second = model_facts(shared), model_facts(dual)
+    assert (first["backbone"], first["backbone_parameters"], second["backbone"]) == ("shared", 0, "dual")
+    for name in ("layers", "parameters", "head_parameters", "gflops"):  # of the detector and the head alone
+        assert first[name] == second[name], name
+    for found, model in ((first, shared), (second, dual)):
+        parts = found["parameters"] + found["head_parameters"] + found["backbone_parameters"]
+        assert parts == found["total_parameters"] == sum(p.numel() for p in model.parameters())
+    assert second["backbone_parameters"] == sum(p.numel() for p in shared.model[:10].parameters())
+    head = 2e-9 * 20 * 20 * 256 * 256  # the convolution of the head on the map of a 640 px image
+    assert first["total_gflops"] - first["gflops"] == pytest.approx(head, abs=0.02)
+    operations = thop.profile(ClassificationBackbone(dual.yaml, 9).eval(), (torch.zeros(1, 3, 640, 640),), verbose=False)[0]
+    assert second["total_gflops"] - first["total_gflops"] == pytest.approx(2e-9 * operations, abs=0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no Linux")
+def test_peak_memory_is_what_the_system_counts():
+    (high_water,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak_memory(torch.device("cpu")) == pytest.approx(int(high_water) * 1024 / 1e6, rel=0.05)
+
+
+def test_peak_memory_where_the_system_does_not_tell(monkeypatch):
+    monkeypatch.setattr(facts, "resource", None)
+    assert peak_memory(torch.device("cpu")) is None
 
 
 def test_counting_leaves_the_model_and_the_random_numbers_as_they_are():
@@ -111,7 +142,8 @@ def interrupted_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     with pytest.raises(Interrupted), swapped(upstream("utils.torch_utils").EarlyStopping, __call__=interrupt_at_epoch_1):
         main(line)
     first = read_facts(folder / "run")
-    (folder / "run/run.json").write_text(json.dumps({**first, "seconds": 5000.0}))  # as if it had taken that long
+    needed = {"seconds": 5000.0, "peak_memory_mb": 9e6}  # as if it had taken that long, and that much
+    (folder / "run/run.json").write_text(json.dumps({**first, **needed}))
     main(["--resume", str(folder / "run/weights/last.pt")])
     return folder / "run", line, first, read_facts(folder / "run")
 
@@ -120,6 +152,7 @@ def test_run_json_holds_through_an_interruption(interrupted_and_resumed):
     folder, line, first, last = interrupted_and_resumed
     assert first["finished"] is None and last["finished"] >= last["started"]
     assert 0 < first["seconds"] < 5000 < last["seconds"]  # the times of both starts together
+    assert 50 < first["peak_memory_mb"] < 9e6 == last["peak_memory_mb"]  # the higher of both
     for name in ("command", "started", "model", "data", "versions", "device", "balancing"):
         assert first[name] == last[name]
     assert last["command"] == ["train_joint_gradnorm_fixed.py", *line]

@@ -121,7 +121,8 @@ def test_ours_are_told_apart_from_upstreams():
     ours = {action.dest for action in build_parser()._actions} - upstreams
     assert ours == {
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
-        "gradnorm_warmup", "gradnorm_lr", "uncertainty_lr", "dwa_temperature", "cagrad_c", "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval",
+        "gradnorm_warmup", "gradnorm_lr", "uncertainty_lr", "dwa_temperature", "cagrad_c", "weight_scope", "class_weights",
+        "fitness_share", "allow_download", "log_interval", "backbone",
     }  # fmt: skip
 
 
@@ -174,8 +175,21 @@ def test_fixed_weights(line, weights):
 
 
 @pytest.mark.parametrize(
+    ("line", "weights"),
+    [("", [1.0, 1.0]), ("--initial-weights 1 0.1", [1.0, 0.1]), ("--balancer fixed", [1.0, 1.0])],
+)
+def test_two_backbones_mean_fixed_weights(line, weights):
+    found = parse_options(["--backbone", "dual", *line.split()])
+    assert found.balancer == "fixed" and make_balancer(found).weights.tolist() == weights
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
+        (
+            "--backbone dual --balancer gradnorm",
+            "--backbone dual shares no layer, so there is nothing to balance: leave --balancer",
+        ),
         ("--gradnorm-alpha -1", "alpha must be finite and not negative, found -1.0"),
         ("--gradnorm-lr nan", "lr must be finite and not negative, found nan"),
         ("--gradnorm-warmup -2", "warmup must be a whole number of at least 0, found -2"),

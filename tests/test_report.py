@@ -364,6 +364,8 @@ def variants(folder: Path) -> list[Path]:
          "joint_metrics": edit(edit(metrics(), "classification.intervals.accuracy", [0.5, 0.6]), "detection.intervals", {})},
         {"gradnorm": updates(cosine=["nan"] * 12), "joint_results": epochs(train_box_loss=[1, 2, 3], train_obj_loss=[1, 1, 1],
                                                                            val_box_loss=["nan", 0.5, 1])},
+        {"opt": options(backbone="dual", balancer="fixed"), "gradnorm": None,
+         "run": edit(edit(facts(), "model.backbone_parameters", 4_000_000), "model.total_parameters", 6_000_000)},
         {"run": edit(facts(), "data.test", {"images": 5, "boxes": [1, 2], "image_classes": [1, 2, 2]}), **orthogonal},
     ]  # fmt: skip
     return [write_run(folder / f"run{index}", **change) for index, change in enumerate(changes)]

@@ -1,5 +1,7 @@
 """One network for both tasks: upstream's `DetectionModel`, untouched, and a classification head on its last shared layer.
 
+With `backbone="dual"` the head has a backbone of its own instead (`model/dual.py`).
+
 B batch, C classes of the image, nl detection layers, na anchors, no outputs an anchor, n predictions an image.
 """
 
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.head import ClassificationHead
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -62,8 +65,9 @@ class JointDetectionModel(_yolo.DetectionModel):
         anchors: Sequence | int | None = None,
         classification_names: Mapping[int, str] | Sequence[str] | None = None,
         shared_layer: int | None = None,
+        backbone: str = "shared",
     ) -> None:
-        """Build upstream's network from `cfg`, then the head.
+        """Build upstream's network from `cfg`, then the head, and its backbone if it has one of its own.
 
         Args:
             cfg: upstream's model yaml (a path, or a name that upstream knows), or its contents.
@@ -72,9 +76,10 @@ class JointDetectionModel(_yolo.DetectionModel):
             anchors: as upstream's.
             classification_names: names of the image's classes.
             shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF).
+            backbone: "shared", the head reads that layer of the detector; "dual", that layer of a second backbone.
 
         Raises:
-            ValueError: if there are no class names, or no such layer.
+            ValueError: if there are no class names, no such layer or no such backbone.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
         if not classification_names:
@@ -82,17 +87,22 @@ class JointDetectionModel(_yolo.DetectionModel):
         pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
         self.classification_names = {int(index): str(name) for index, name in pairs}
         self.shared_layer = len(self.yaml["backbone"]) - 1 if shared_layer is None else shared_layer
-        if not 0 <= self.shared_layer < len(self.model) - 1:
-            raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {len(self.model) - 2}")
+        if backbone not in BACKBONES:
+            raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
+        last = len(self.yaml["backbone"]) - 1 if backbone == "dual" else len(self.model) - 2
+        if not 0 <= self.shared_layer <= last:
+            raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {last}")
         channels = self._channels_of_shared_layer(ch)
-        # The head must not move the random numbers that upstream's training draws after it.
+        # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
             self.classification_head = ClassificationHead(channels, len(self.classification_names))
+            if backbone == "dual":
+                self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
         head_parameters = sum(p.numel() for p in self.classification_head.parameters())
         _general.LOGGER.info(
-            f"Classification head on layer {self.shared_layer} ({channels} channels): "
-            f"{', '.join(self.classification_names.values())}; {head_parameters:,} parameters\n"
+            f"Classification head on layer {self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
+            f"({channels} channels): {', '.join(self.classification_names.values())}; {head_parameters:,} parameters\n"
         )
 
     @torch.no_grad()
@@ -110,9 +120,33 @@ class JointDetectionModel(_yolo.DetectionModel):
         return seen[0].shape[1]
 
     @property
-    def shared_parameter(self) -> nn.Parameter:
-        """The last weights that both tasks share, at which their gradient norms are taken."""
+    def backbone(self) -> str:
+        """Where the head's features come from: "shared", from the detector's layers; "dual", from a backbone of its own."""
+        return "dual" if "classification_backbone" in self._modules else "shared"
+
+    @property
+    def shared_parameter(self) -> nn.Parameter | None:
+        """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
+        if self.backbone == "dual":
+            return None
         return [p for p in self.model[self.shared_layer].parameters() if p.ndim > 1][-1]
+
+    def classification_parameters(self) -> list[nn.Parameter]:
+        """The parameters that serve classification alone: the head's, and those of a backbone of its own."""
+        parts = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As PyTorch's. Weights of a network with one backbone, such as pretrained ones, start both backbones."""
+        if self.backbone == "dual":
+            state_dict = self.classification_backbone.complete(state_dict, "classification_backbone.")
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    def fuse(self) -> JointDetectionModel:
+        """As upstream's, for both backbones."""
+        if self.backbone == "dual":
+            self.classification_backbone.fuse()
+        return super().fuse()
 
     def last_logits(self, handed_out: Tensor) -> Tensor:
         """The logits of the last training pass before a wrapper of the model handed them out as `handed_out`, once.
@@ -147,7 +181,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             detection = super()._forward_once(x, profile, visualize)
         finally:
             handle.remove()
-        logits = self.classification_head(features[0])
+        logits = self.classification_head(self.classification_backbone(x) if self.backbone == "dual" else features[0])
         if self.training:
             _last_logits[self] = logits
             return detection, logits

@@ -12,8 +12,8 @@ from gradnorm_plugin.report.summary import extremes, run_epochs
 from gradnorm_plugin.report.wording import NONE, Wording, count, figure
 
 OPTIONS = (
-    "weights", "data", "batch_size", "imgsz", "optimizer", "seed", "balancer", "gradnorm_preset", "weight_scope", "class_weights",
-    "fitness_share",
+    "weights", "data", "batch_size", "imgsz", "optimizer", "seed", "backbone", "balancer", "gradnorm_preset", "weight_scope",
+    "class_weights", "fitness_share",
 )  # fmt: skip
 """The options that are shown up front; all stand at the end."""
 BALANCING = ("alpha", "weight_sum", "weight_ranges", "interval", "warmup", "lr", "weights")
@@ -71,15 +71,19 @@ def model_section(run: RunFiles, say: Wording) -> Section:
     if model is None or not model.values:
         return Section("model", say("model.title"), [missing(run, say, "facts")])
     facts = [(say(f"model.{name}"), model.text(name)) for name in ("cfg", "weights") if model.text(name)]
-    sizes = {name: model.number(name) for name in ("layers", "parameters", "head_parameters", "gflops")}
+    second = model.number("backbone_parameters")
+    more = ("backbone_parameters", "total_parameters") if second else ()
+    sizes = {name: model.number(name) for name in ("layers", "parameters", "head_parameters", *more, "gflops")}
     size = count(model.number("gflops_imgsz"))
     facts += [(say(f"model.{name}", size=size), (figure if name == "gflops" else count)(n)) for name, n in sizes.items()]
-    facts.append((say("model.shared_layer"), model.text("shared_layer") or NONE))
+    facts.append((say("model.head_layer" if second else "model.shared_layer"), model.text("shared_layer") or NONE))
     blocks: list[Block] = [Table(say("model.caption"), (), facts, numeric=False)]
     head, detector = sizes["head_parameters"], sizes["parameters"]
     if head and detector:
-        points = [say("model.head_share", head=count(head), share=say.percent(head / (head + detector)))]
-        blocks.insert(0, Points(points))
+        ours = head + (second or 0)
+        values = {"head": count(head), "share": say.percent(ours / (ours + detector))}
+        point = say("model.dual_share", backbone=count(second), **values) if second else say("model.head_share", **values)
+        blocks.insert(0, Points([point]))
     return Section("model", say("model.title"), blocks)
 
 

@@ -20,6 +20,8 @@ COLUMNS = ("part", "count", "mean", "median", "lowest", "highest", "negative", "
 def interference_section(run: RunFiles, say: Wording) -> Section:
     """Whether the two tasks pull the shared layers in opposite directions."""
     title = say("interference.title")
+    if run.options is not None and run.options.text("backbone") == "dual":
+        return Section("interference", title, [Missing(say("interference.dual"))])
     if run.updates is None:
         fixed = run.options is not None and run.options.text("balancer") == "fixed"
         return Section("interference", title, [Missing(say("interference.fixed")) if fixed else missing(run, say, "updates")])

@@ -26,6 +26,7 @@ _GRADNORM_FLAGS = {
     "gradnorm_warmup": "warmup",
     "gradnorm_lr": "lr",
 }
+_OF_SHARED_LAYERS = ("gradnorm", "pcgrad", "cagrad")
 _GRADNORM_ALONE = ("gradnorm_alpha", "weight_sum", "weight_ranges", "gradnorm_warmup", "gradnorm_lr")
 
 
@@ -35,8 +36,8 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--balancer",
         choices=BALANCERS,
-        default="gradnorm",
-        help="what sets the task weights (docs/balancers.md); pcgrad and cagrad act on the gradients instead",
+        help="what sets the task weights (docs/balancers.md); pcgrad and cagrad act on the gradients instead; left out: "
+        "gradnorm, with --backbone dual fixed weights 1 1",
     )
     group.add_argument(
         "--gradnorm-preset",
@@ -92,6 +93,24 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
         default="loss",
         help="loss: a weight multiplies its task's loss; shared: only what the task sends into the shared layers",
     )
+
+
+def resolve_balancer(options: argparse.Namespace) -> None:
+    """Choose where `--balancer` was left out, by the network.
+
+    Raises:
+        ValueError: if the one that was asked for needs a layer that both tasks share, and there is none.
+    """
+    if options.backbone == "shared":
+        options.balancer = options.balancer or "gradnorm"
+        return
+    if options.balancer in _OF_SHARED_LAYERS:
+        raise ValueError(
+            "--backbone dual shares no layer, so there is nothing to balance: leave --balancer out or use --balancer fixed"
+        )
+    options.balancer = options.balancer or "fixed"
+    if options.balancer == "fixed" and not hasattr(options, "initial_weights"):
+        options.initial_weights = [1.0, 1.0]
 
 
 def make_balancer(options: argparse.Namespace) -> Balancer:

@@ -1,4 +1,4 @@
-"""Upstream's gradient clip, applied to the detection network and to the classification head each by itself.
+"""Upstream's gradient clip, applied to the detection network and to what serves classification alone each by itself.
 
 Upstream clips the norm of all gradients together at 10. A head whose gradient is a hundred times larger than the detector's would
 scale the detector's step down with its own; apart, neither eats the other's. And a head
@@ -18,11 +18,12 @@ _clip = torch.nn.utils.clip_grad_norm_
 class SeparateClip:
     """Takes the place of `torch.nn.utils.clip_grad_norm_` while upstream trains.
 
-    `detection_norm` and `head_norm` are the norms before the last clip, 0-dim tensors; None before the first.
+    `detection_norm` and `head_norm` are the norms before the last clip, 0-dim tensors; None before the first. The head's part
+    has its own backbone in it, where it has one.
     """
 
-    def __init__(self, head: nn.Module) -> None:
-        self._head = {id(parameter) for parameter in head.parameters()}
+    def __init__(self, head: Iterable[nn.Parameter]) -> None:
+        self._head = {id(parameter) for parameter in head}
         self.detection_norm: Tensor | None = None
         self.head_norm: Tensor | None = None
 

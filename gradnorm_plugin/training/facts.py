@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import sys
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,11 @@ from gradnorm_plugin.data.targets import NO_CLASS
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.upstream.gateway import upstream
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 GFLOPS_SIZE = 640
 """Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
 
@@ -28,20 +34,27 @@ _SETTINGS = ("alpha", "weight_sum", "interval", "warmup", "lr", "temperature", "
 
 
 def model_facts(model: JointDetectionModel) -> dict[str, Any]:
-    """Size of the network, counted as upstream's `model_info` counts; the classification head apart from the detector.
+    """Size of the network, counted as upstream's `model_info` counts: of the detector alone, and of the whole.
 
-    `layers` are modules of the detector, containers among them; `gflops` are the detector's at `gflops_imgsz` pixels, None
-    where they cannot be counted. The model itself is not touched: a copy is measured, in evaluation mode.
+    `layers` are modules of the detector, containers among them; `gflops` are the detector's at `gflops_imgsz` pixels, and
+    `total_gflops` with the classification, None where they cannot be counted. `backbone_parameters` are those of a second
+    backbone. The model itself is not touched: copies are measured, in evaluation mode.
     """
     detector = deepcopy(model)
     del detector.classification_head  # what is left runs as upstream's network
+    if model.backbone == "dual":
+        del detector.classification_backbone
     cfg = getattr(model, "yaml_file", None)  # a network that is built from a checkpoint has none
     return {
         "cfg": cfg,
         "layers": len(list(detector.modules())),
         "parameters": _parameters(detector),
         "head_parameters": _parameters(model.classification_head),
+        "backbone": model.backbone,
+        "backbone_parameters": _parameters(model.classification_backbone) if model.backbone == "dual" else 0,
+        "total_parameters": _parameters(model),
         "gflops": _gflops(detector),
+        "total_gflops": _gflops(deepcopy(model)),
         "gflops_imgsz": GFLOPS_SIZE,
         "shared_layer": model.shared_layer,
     }
@@ -51,14 +64,17 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _gflops(detector: nn.Module) -> float | None:
-    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area."""
-    first = next(detector.parameters())
-    side = max(int(detector.stride.max()), 32)
+def _gflops(network: nn.Module) -> float | None:
+    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
+
+    The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
+    """
+    first = next(network.parameters())
+    side = max(int(network.stride.max()), 32)
     image = torch.zeros(1, first.shape[1], side, side, device=first.device)
     try:
         with torch.no_grad():
-            operations = thop.profile(detector.eval(), inputs=(image,), verbose=False)[0]
+            operations = thop.profile(network.eval(), inputs=(image,), verbose=False)[0]
     except Exception:  # as upstream: a layer that thop cannot count costs the figure, not the run
         return None
     return round(2e-9 * operations * (GFLOPS_SIZE / side) ** 2, 2)
@@ -103,6 +119,19 @@ def version_facts() -> Mapping[str, str | None]:
         "yolov5_gradnorm": ours,
         "yolov5_commit": upstream("utils.general").check_git_info()["commit"],
     }
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory that was held at once so far, in MB (10^6 bytes).
+
+    On a GPU what PyTorch reserved there, else the resident size of this process; None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved(device) / 1e6, 1)
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
 def device_name(device: torch.device) -> str:

@@ -90,7 +90,7 @@ class JointRun:
 
     def make_model(self, cfg: Any, ch: int = 3, nc: int | None = None, anchors: Any = None) -> JointDetectionModel:
         """The joint model in `Model`'s place."""
-        self.model = JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names)
+        self.model = JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names, backbone=self.options.backbone)
         return self.model
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -139,8 +139,8 @@ class JointRun:
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
-        self.clip, self.metrics = SeparateClip(raw.classification_head), None
-        if not raw.shared_parameter.requires_grad and self.options.balancer == "gradnorm":
+        self.clip, self.metrics = SeparateClip(raw.classification_parameters()), None
+        if self.options.balancer == "gradnorm" and not raw.shared_parameter.requires_grad:
             upstream("utils.general").LOGGER.warning(
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"

@@ -9,7 +9,8 @@ from pathlib import Path
 import requests
 import torch
 
-from gradnorm_plugin.training.balancers import add_balancing, make_balancer
+from gradnorm_plugin.model.dual import BACKBONES
+from gradnorm_plugin.training.balancers import add_balancing, make_balancer, resolve_balancer
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -39,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         batch_size=8,
         project=shown(REPOSITORY / "runs" / "train"),
     )
+    _add_network(parser.add_argument_group("network"))
     add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
     parser.add_argument_group("data").add_argument(
@@ -50,6 +52,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--log-interval", type=int, default=10, metavar="N", help="batches between two lines of losses and weights"
     )
     return parser
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--backbone",
+        choices=BACKBONES,
+        default="shared",
+        help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared",
+    )
 
 
 def _add_classification(group: argparse._ArgumentGroup) -> None:
@@ -92,6 +103,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not 0 <= options.fitness_share <= 1:
         parser.error(f"--fitness-share must be from 0 to 1, found {options.fitness_share}")
     try:
+        resolve_balancer(options)
         make_balancer(options)
     except ValueError as error:
         parser.error(str(error))

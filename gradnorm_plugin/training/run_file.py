@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, version_facts
+from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory, version_facts
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.whole_files import whole_file
@@ -26,15 +26,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 class RunFile(Hook):
-    """Writes the facts at the start, the time spent after every epoch, and the moment of the end.
+    """Writes the facts at the start, the time spent and the peak memory after every epoch, and the moment of the end.
 
-    A resumed run keeps what its first start wrote and adds its own time to the time of the epochs it goes on from.
+    A resumed run keeps what its first start wrote and adds its own time to the time of the epochs it goes on from; its peak is
+    the highest of all starts.
     """
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
         self.facts: dict[str, Any] = {}
         self.seconds_before = 0.0
+        self.peak_before = 0.0
         self.clock = time.monotonic()
 
     def on_pretrain_routine_end(self, labels: Any, names: Any) -> None:
@@ -42,11 +44,13 @@ class RunFile(Hook):
         run, now = self.run, datetime.now().astimezone().isoformat(timespec="seconds")
         found = read_facts(Path(run.loggers.save_dir)) if run.options.resume else {}
         self.seconds_before = float(found.get("seconds") or 0.0)
+        self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
             "command": list(run.command),
             "started": now,
             "finished": None,
             "seconds": self.seconds_before,
+            "peak_memory_mb": None,
             "versions": dict(version_facts()),
             "device": device_name(next(run.model.parameters()).device),
             "model": {"weights": str(run.options.weights), **model_facts(run.model)},
@@ -79,5 +83,7 @@ class RunFile(Hook):
         if self.run.options.evolve:  # many runs in one folder
             return
         self.facts["seconds"] = round(self.seconds_before + time.monotonic() - self.clock, 1)
+        peak = peak_memory(next(self.run.model.parameters()).device)
+        self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
         with whole_file(Path(self.run.loggers.save_dir) / FILE) as partial:
             partial.write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
