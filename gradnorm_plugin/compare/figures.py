@@ -27,7 +27,7 @@ def figures_so_far(folder: Path) -> Figures:
         with (folder / "joint_results.csv").open(newline="", encoding="utf-8") as file:
             *_, last = csv.DictReader(file)
         return Figures(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last["balanced_accuracy"]))
-    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or no row in it yet
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
         return Figures()
 
 

@@ -65,9 +65,9 @@ class LiveTable(Screen):
         seeds = list(dict.fromkeys(run.seed for run in self.runs))
         for seed in seeds:
             table.add_column(f"seed {seed}")
-        cells = {(run.method.label, run.seed): self._cell(run) for run in self.runs}
-        for label in dict.fromkeys(run.method.label for run in self.runs):
-            table.add_row(Text(label), *(cells[label, seed] for seed in seeds))
+        cells = {(run.method.name, run.seed): self._cell(run) for run in self.runs}
+        for name, label in {run.method.name: run.method.label for run in self.runs}.items():
+            table.add_row(Text(label), *(cells[name, seed] for seed in seeds))
         yield table
         yield Text("box: mAP50-95, cls: balanced accuracy; of the last epoch so far, of best.pt when finished")
         left = seconds_left(self.runs, self.jobs)

@@ -58,7 +58,7 @@ def train_all(
                 try:
                     _start(run, flags, threads, inherited)
                 except (CompareError, OSError) as error:
-                    run.state, run.error = FAILED, str(error)
+                    run.error, run.state = str(error), FAILED
                 on_change(run)
             time.sleep(0.1)
     finally:
@@ -90,7 +90,7 @@ def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int
             start_new_session=True,  # a group of its own: it is ended with the processes of its loader, and by nobody else
             pass_fds=inherited,
         )
-    run.state, run.started = RUNNING, time.monotonic()
+    run.started, run.state = time.monotonic(), RUNNING  # in this order: another thread draws them
 
 
 def clear(folder: Path) -> None:
@@ -111,9 +111,9 @@ def clear(folder: Path) -> None:
 def _settle(run: Run) -> None:
     status = run.process.returncode
     if status == 0 and is_finished(run.folder):
-        run.state, run.seconds = FINISHED, time.monotonic() - run.started
+        run.seconds, run.state = time.monotonic() - run.started, FINISHED
     else:
-        run.state, run.error = FAILED, reason(run.log, status)
+        run.error, run.state = reason(run.log, status), FAILED
 
 
 def _stop(running: Sequence[Run]) -> None:
