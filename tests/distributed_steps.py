@@ -28,10 +28,12 @@ def tiny_model() -> JointDetectionModel:
     torch.manual_seed(0)
     model = JointDetectionModel({**cfg, "width_multiple": 0.125}, nc=4, classification_names=["a", "b", "c"])
     model.hyp = dict(HYP)
-    model.classification_head.dropout.p = 0.0
+    for module in model.classification_head.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.momentum = 0.5
     for seed in range(6):
         model(skewed_batch(seed, rank=seed % 2)[0])
@@ -71,7 +73,7 @@ def steps(batches: list[Batch], settings: dict[str, Any], frozen_statistics: boo
     model = tiny_model()
     if frozen_statistics:
         for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.eval()
     network = model if world == 1 else DistributedDataParallel(model, static_graph=True)
     network.hyp = model.hyp

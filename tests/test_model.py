@@ -48,8 +48,11 @@ def test_yolov5s_has_the_designs_size():
     small = JointDetectionModel("yolov5s.yaml", nc=4, classification_names=NAMES)
     detection = [p for name, p in small.named_parameters() if not name.startswith("classification_head.")]
     assert sum(p.numel() for p in detection) == 7_030_417
-    assert small.shared_layer == 9
-    assert small.shared_parameter is small.model[9].cv2.conv.weight
+    assert small.shared_layer == 4 and small.model[4].i == 4
+    assert small.shared_parameter is small.model[4].cv3.conv.weight
+    pooled = JointDetectionModel("yolov5s.yaml", nc=4, classification_names=NAMES, head="pooled")
+    assert pooled.shared_layer == 9
+    assert pooled.shared_parameter is pooled.model[9].cv2.conv.weight
 
 
 @pytest.mark.parametrize("cfg", ["yolov5s.yaml", "yolov5m.yaml", "yolov5l.yaml", "yolov5x.yaml", "yolov5n6.yaml"])
@@ -107,3 +110,5 @@ def test_class_names_and_layer_are_checked():
         JointDetectionModel("yolov5n.yaml", nc=4)
     with pytest.raises(ValueError, match="shared_layer is 99, expected 0 to 23"):
         JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, shared_layer=99)
+    with pytest.raises(ValueError, match="head is 'large', expected one of guided, pooled"):
+        JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, head="large")

@@ -122,7 +122,7 @@ def test_ours_are_told_apart_from_upstreams():
     assert ours == {
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
         "gradnorm_warmup", "gradnorm_lr", "uncertainty_lr", "dwa_temperature", "cagrad_c", "weight_scope", "class_weights",
-        "fitness_share", "allow_download", "log_interval", "backbone",
+        "fitness_share", "allow_download", "log_interval", "backbone", "head", "shared_layer",
     }  # fmt: skip
 
 
@@ -141,6 +141,16 @@ def test_presets():
     assert settings() == REPORT | {"weights": [1.0, 0.01]}
     assert settings("--gradnorm-preset", "report") == settings()
     assert settings("--gradnorm-preset", "paper") == PAPER | {"weights": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("line", "head"),
+    [("", "guided"), ("--backbone dual", "pooled"), ("--balancer fixed --initial-weights 0 1", "pooled"),
+     ("--head pooled", "pooled"),
+     ("--balancer fixed --initial-weights 1 0", "guided"), ("--backbone dual --head guided", "guided")],
+)  # fmt: skip
+def test_the_head_is_guided_where_a_detector_learns_beside_it(line, head):
+    assert parse_options(line.split()).head == head
 
 
 @pytest.mark.parametrize("preset", ["report", "paper"])

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
-from gradnorm_plugin.model.head import ClassificationHead
+from gradnorm_plugin.model.guided import GuidedHead
+from gradnorm_plugin.model.layers import LayerOutput, inspect_layers
+from gradnorm_plugin.model.pooled import PooledHead
+from gradnorm_plugin.model.regions import decode
 from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
+
+HEADS = ("guided", "pooled")
 
 # The logits of each model's last training pass as the head made them. Not in the model: that is copied and pickled.
 _last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -66,6 +71,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         classification_names: Mapping[int, str] | Sequence[str] | None = None,
         shared_layer: int | None = None,
         backbone: str = "shared",
+        head: str | None = None,
     ) -> None:
         """Build upstream's network from `cfg`, then the head, and its backbone if it has one of its own.
 
@@ -75,49 +81,56 @@ class JointDetectionModel(_yolo.DetectionModel):
             nc: classes of the boxes; default what `cfg` says.
             anchors: as upstream's.
             classification_names: names of the image's classes.
-            shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF).
+            shared_layer: index of the layer that feeds the head; default the last of the backbone with the finest cells that
+                the detector uses for "guided", the last of the backbone (SPPF) for "pooled".
             backbone: "shared", the head reads that layer of the detector; "dual", that layer of a second backbone.
+            head: "guided" looks where the detector has found something, "pooled" at the whole image; default "guided", and
+                "pooled" on a backbone of its own.
 
         Raises:
-            ValueError: if there are no class names, no such layer or no such backbone.
+            ValueError: if there are no class names, no such layer, backbone or head.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
         if not classification_names:
             raise ValueError("classification_names is empty: a joint model needs the names of the image's classes")
         pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
         self.classification_names = {int(index): str(name) for index, name in pairs}
-        self.shared_layer = len(self.yaml["backbone"]) - 1 if shared_layer is None else shared_layer
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
+        head = head or ("guided" if backbone == "shared" else "pooled")
+        if head not in HEADS:
+            raise ValueError(f"head is {head!r}, expected one of {', '.join(HEADS)}")
+        layers = inspect_layers(self, super()._forward_once, ch)
+        self.shared_layer = self._default_layer(head, layers) if shared_layer is None else shared_layer
         last = len(self.yaml["backbone"]) - 1 if backbone == "dual" else len(self.model) - 2
         if not 0 <= self.shared_layer <= last:
             raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {last}")
-        channels = self._channels_of_shared_layer(ch)
+        self.last_shared_weights = layers[self.shared_layer].last_weights
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
-            self.classification_head = ClassificationHead(channels, len(self.classification_names))
+            self.classification_head = self._make_head(head, layers[self.shared_layer])
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
         head_parameters = sum(p.numel() for p in self.classification_head.parameters())
         _general.LOGGER.info(
-            f"Classification head on layer {self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
-            f"({channels} channels): {', '.join(self.classification_names.values())}; {head_parameters:,} parameters\n"
+            f"Classification head ({head}) on layer {self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
+            f"({layers[self.shared_layer].channels} channels): {', '.join(self.classification_names.values())}; "
+            f"{head_parameters:,} parameters\n"
         )
 
-    @torch.no_grad()
-    def _channels_of_shared_layer(self, ch: int) -> int:
-        was_training = self.training
-        seen: list[Tensor] = []
-        handle = _collect(self.model[self.shared_layer], seen)
-        try:
-            self.eval()  # in training mode this pass would move the batch statistics
-            side = 2 * int(self.stride.max())
-            super()._forward_once(torch.zeros(1, ch, side, side))
-        finally:
-            handle.remove()
-            self.train(was_training)
-        return seen[0].shape[1]
+    def _default_layer(self, head: str, layers: list[LayerOutput]) -> int:
+        backbone = range(len(self.yaml["backbone"]))
+        if head == "pooled":
+            return backbone[-1]
+        finest = float(self.stride.min())
+        return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
+
+    def _make_head(self, head: str, layer: LayerOutput) -> nn.Module:
+        num_classes = len(self.classification_names)
+        if head == "pooled":
+            return PooledHead(layer.channels, num_classes)
+        return GuidedHead(layer.channels, num_classes, self.model[-1].nc, layer.cell)
 
     @property
     def backbone(self) -> str:
@@ -129,7 +142,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
         if self.backbone == "dual":
             return None
-        return [p for p in self.model[self.shared_layer].parameters() if p.ndim > 1][-1]
+        return self.model[self.shared_layer].get_parameter(self.last_shared_weights)
 
     def classification_parameters(self) -> list[nn.Parameter]:
         """The parameters that serve classification alone: the head's, and those of a backbone of its own."""
@@ -181,10 +194,16 @@ class JointDetectionModel(_yolo.DetectionModel):
             detection = super()._forward_once(x, profile, visualize)
         finally:
             handle.remove()
-        logits = self.classification_head(self.classification_backbone(x) if self.backbone == "dual" else features[0])
+        logits = self._classify(self.classification_backbone(x) if self.backbone == "dual" else features[0], detection)
         if self.training:
             _last_logits[self] = logits
             return detection, logits
         if self.model[-1].export:
             return detection[0], logits.softmax(1)
         return detection[0], (detection[1], logits)
+
+    def _classify(self, features: Tensor, detection: Any) -> Tensor:
+        """Logits (B, C) of the head's features; `detection` is what upstream's network gave for the same images."""
+        if not isinstance(self.classification_head, GuidedHead):
+            return self.classification_head(features)
+        return self.classification_head(features, decode(self.model[-1], detection) if self.training else detection[0])

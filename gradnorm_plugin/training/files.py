@@ -34,10 +34,14 @@ def check_files(options: argparse.Namespace) -> None:
     reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
     needed = set(yaml.safe_load(Path(reference).read_text(encoding="utf-8", errors="ignore")))
     _require_keys(options, "hyp", _read_yaml(options, "hyp"), needed)
-    if options.cfg:
-        _require_keys(options, "cfg", _read_yaml(options, "cfg"), MODEL_KEYS)
+    network: dict[str, Any] = {}
     if options.weights:
-        _find_weights(str(options.weights))
+        network = _find_weights(str(options.weights))
+    if options.cfg:
+        network = _read_yaml(options, "cfg")
+        _require_keys(options, "cfg", network, MODEL_KEYS)
+    if options.shared_layer is not None:
+        _check_layer(options, network)
 
 
 def read_checkpoint(flag: str, path: str | Path) -> dict[str, Any]:
@@ -76,15 +80,25 @@ def _require_keys(options: argparse.Namespace, flag: str, contents: dict[str, An
         raise OptionError(f"--{flag} {getattr(options, flag)} lacks {', '.join(missing)}: add what YOLOv5's own files have")
 
 
-def _find_weights(name: str) -> None:
+def _check_layer(options: argparse.Namespace, network: dict[str, Any]) -> None:
+    """The last layer of a network is `Detect`; a second backbone ends with the backbone."""
+    last = len(network["backbone"]) - 1
+    if options.backbone == "shared":
+        last += len(network["head"]) - 1
+    if not 0 <= options.shared_layer <= last:
+        raise OptionError(f"--shared-layer {options.shared_layer}: this network has layers 0 to {last} to choose from")
+
+
+def _find_weights(name: str) -> dict[str, Any]:
+    """The model yaml in a checkpoint that is there or can be fetched."""
     if not name.endswith(".pt"):
         raise OptionError(f"--weights {name}: training starts from a .pt checkpoint; for scratch use --weights '' and --cfg")
     if Path(name).is_file():
-        read_checkpoint("weights", name)
-        return
+        return read_checkpoint("weights", name)["model"].yaml
     try:
         found = upstream("utils.downloads").attempt_download(name)
     except Exception as error:  # upstream's download fails in many ways; to the user they are one
         raise OptionError(f"--weights {name} is not there and cannot be fetched: {error}") from None
     if not Path(found).is_file():
         raise OptionError(f"--weights {name} is not there and cannot be fetched: name an existing file")
+    return read_checkpoint("weights", found)["model"].yaml

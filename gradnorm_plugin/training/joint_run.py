@@ -90,7 +90,8 @@ class JointRun:
 
     def make_model(self, cfg: Any, ch: int = 3, nc: int | None = None, anchors: Any = None) -> JointDetectionModel:
         """The joint model in `Model`'s place."""
-        self.model = JointDetectionModel(cfg, ch, nc, anchors, classification_names=self.names, backbone=self.options.backbone)
+        options = self.options
+        self.model = JointDetectionModel(cfg, ch, nc, anchors, self.names, options.shared_layer, options.backbone, options.head)
         return self.model
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ import requests
 import torch
 
 from gradnorm_plugin.model.dual import BACKBONES
+from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.training.balancers import add_balancing, make_balancer, resolve_balancer
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.flags import parser_of, shown
@@ -61,6 +62,19 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         default="shared",
         help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared",
     )
+    group.add_argument(
+        "--head",
+        choices=HEADS,
+        help="where the image's class is looked for. guided: in the whole image and where the detector has found something; "
+        "pooled: in the whole image; left out: guided, and pooled with --backbone dual or where detection is not trained",
+    )
+    group.add_argument(
+        "--shared-layer",
+        type=int,
+        metavar="N",
+        help="layer of the model's yaml that feeds the head (left out: the last of the backbone with the finest cells that the "
+        "detector uses for guided, the last of the backbone for pooled)",
+    )
 
 
 def _add_classification(group: argparse._ArgumentGroup) -> None:
@@ -104,9 +118,13 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--fitness-share must be from 0 to 1, found {options.fitness_share}")
     try:
         resolve_balancer(options)
-        make_balancer(options)
+        balancer = make_balancer(options)
     except ValueError as error:
         parser.error(str(error))
+    if options.head is None:
+        # Without a detector that learns there is nothing to be guided by.
+        guided = options.backbone == "shared" and float(balancer.weights[0]) > 0
+        options.head = "guided" if guided else "pooled"
     return options
 
 
