@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gradnorm_plugin import JointDetectionModel
+from gradnorm_plugin.training.joint_run import use_channels_last
 from gradnorm_plugin.upstream.gateway import upstream
 
 NAMES = {0: "PSAX", 1: "PLAX", 2: "A4C"}
@@ -112,3 +113,16 @@ def test_class_names_and_layer_are_checked():
         JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, shared_layer=99)
     with pytest.raises(ValueError, match="head is 'large', expected one of guided, pooled"):
         JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, head="large")
+
+
+def test_channels_last_is_the_same_network():
+    plain, other = (JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES).eval() for _ in range(2))
+    other.load_state_dict(plain.state_dict())
+    use_channels_last(other)
+    images, seen = torch.rand(2, 3, 64, 64), []
+    handle = other.model[4].register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        for expected, found in zip(plain(images)[1][0], other(images)[1][0], strict=True):
+            assert torch.allclose(expected, found, rtol=1e-3, atol=1e-4)
+    handle.remove()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)

@@ -75,6 +75,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         help="layer of the model's yaml that feeds the head (left out: the last of the backbone with the finest cells that the "
         "detector uses for guided, the last of the backbone for pooled)",
     )
+    group.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="keep convolutions in PyTorch's channels-last memory format: the same network, faster on most processors and on "
+        "GPUs with AMP, with other last digits",
+    )
 
 
 def _add_classification(group: argparse._ArgumentGroup) -> None:
