@@ -1,0 +1,68 @@
+"""The ways to train that `compare` knows, each a name and the training flags that make it. One more is one more entry here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train: the row of a comparison's table.
+
+    Raises:
+        ValueError: if the name cannot be that of a folder.
+    """
+
+    name: str
+    """Of its folder, and on the command line."""
+    label: str
+    """In tables and pictures."""
+    flags: tuple[str, ...]
+    """Training flags, which follow those that all methods share."""
+    detects: bool = True
+    """Whether boxes are trained; if not, its detection figures say nothing."""
+    classifies: bool = True
+    """Whether the image's class is trained."""
+    note: str = ""
+    """What it is, in a line."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"method name {self.name!r}: it names a folder, use letters, digits, '.', '_' and '-'")
+
+
+def _fixed(detection: str, classification: str) -> tuple[str, ...]:
+    return "--balancer", "fixed", "--initial-weights", detection, classification
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "detection-only", "Detection only", _fixed("1", "0"), classifies=False, note="the same network without the other task"
+        ),
+        Method(
+            "classification-only",
+            "Classification only",
+            _fixed("0", "1"),
+            detects=False,
+            note="the same network without the other task",
+        ),
+        Method(
+            "fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="fixed weights, where GradNorm's report preset starts"
+        ),
+        Method("fixed-1-1", "Fixed 1 / 1", _fixed("1", "1"), note="the plain sum of the losses"),
+        Method(
+            "uncertainty", "Uncertainty", ("--balancer", "uncertainty"), note="learned noise of each task (Kendall et al., 2018)"
+        ),
+        Method("dwa", "DWA", ("--balancer", "dwa"), note="weights from how fast each loss falls (Liu et al., 2019)"),
+        Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients projected apart (Yu et al., 2020)"),
+        Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that helps the worse task most (Liu et al., 2021)"),
+        Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="equal gradient norms (Chen et al., 2018), the default"),
+        Method("dual", "Two backbones", ("--backbone", "dual"), note="nothing shared, nothing to balance, a larger network"),
+    )
+}
+"""By name, in the order of the tables."""
