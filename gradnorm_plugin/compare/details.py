@@ -75,8 +75,7 @@ def change_at_end(found: tuple[np.ndarray, ...] | None) -> float | None:
     if found is None:
         return None
     epochs, mean = found[0], found[1]
-    start = 0.8 * (epochs[-1] + 1)  # epochs count from 0
-    before = mean[epochs < start]
+    before = mean[epochs < min(0.8 * (epochs[-1] + 1), epochs[-1])]  # epochs count from 0
     return float(mean[-1] - before[-1]) if len(before) else None
 
 

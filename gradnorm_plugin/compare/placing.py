@@ -81,7 +81,7 @@ def _harm(
             harm += 500
         elif other != index and distance and crosses(*leader, marker):
             harm += 120
-    return harm + 25 * sum(overlap(box, bar) > 0 for bar in obstacles)
+    return harm + 35 * sum(overlap(box, bar) > 0 for bar in obstacles)
 
 
 def _clash(anchor: Point, box: Box, other_anchor: Point, other: Box) -> float:
