@@ -38,31 +38,21 @@ def _fixed(detection: str, classification: str) -> tuple[str, ...]:
     return "--balancer", "fixed", "--initial-weights", detection, classification
 
 
+_ALONE = "the joint network with the other task's loss switched off"
+
 METHODS = {
     method.name: method
     for method in (
-        Method(
-            "detection-only", "Detection only", _fixed("1", "0"), classifies=False, note="the same network without the other task"
-        ),
-        Method(
-            "classification-only",
-            "Classification only",
-            _fixed("0", "1"),
-            detects=False,
-            note="the same network without the other task",
-        ),
-        Method(
-            "fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="fixed weights, where GradNorm's report preset starts"
-        ),
+        Method("detection-only", "Detection only", _fixed("1", "0"), classifies=False, note=_ALONE),
+        Method("classification-only", "Classification only", _fixed("0", "1"), detects=False, note=_ALONE),
+        Method("fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="the weights that GradNorm starts from, kept"),
         Method("fixed-1-1", "Fixed 1 / 1", _fixed("1", "1"), note="the plain sum of the losses"),
-        Method(
-            "uncertainty", "Uncertainty", ("--balancer", "uncertainty"), note="learned noise of each task (Kendall et al., 2018)"
-        ),
-        Method("dwa", "DWA", ("--balancer", "dwa"), note="weights from how fast each loss falls (Liu et al., 2019)"),
-        Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients projected apart (Yu et al., 2020)"),
-        Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that helps the worse task most (Liu et al., 2021)"),
-        Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="equal gradient norms (Chen et al., 2018), the default"),
-        Method("dual", "Two backbones", ("--backbone", "dual"), note="nothing shared, nothing to balance, a larger network"),
+        Method("uncertainty", "Uncertainty", ("--balancer", "uncertainty"), note="a learned noise for each task (Kendall 2018)"),
+        Method("dwa", "DWA", ("--balancer", "dwa"), note="weights from how fast each loss falls (Liu 2019)"),
+        Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients are projected apart (Yu 2020)"),
+        Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that is best for the worse task (Liu 2021)"),
+        Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="gradient norms by training rate (Chen 2018)"),
+        Method("dual", "Two backbones", ("--backbone", "dual"), note="nothing shared, nothing to balance; a larger network"),
     )
 }
 """By name, in the order of the tables."""
