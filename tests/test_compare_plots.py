@@ -130,6 +130,8 @@ def test_epochs_that_were_not_measured_are_gaps(tmp_path):
     assert [math.isnan(value) for value in outcome.runs[0].curves["mAP50-95"]] == [True, True, False]
     assert np.allclose(band(outcome.runs, "mAP50-95"), [[2], [0.5], [0.5], [0.5]])
     assert change_at_end(band(outcome.runs, "mAP50-95")) is None
+    axis = curves_figure(outcome).axes[0]
+    assert axis.get_xlim()[0] < 0 and axis.get_xlim()[1] > 2  # the whole training
 
 
 def test_a_collapsed_run_is_no_gap(tmp_path):

@@ -264,6 +264,7 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
         write_comparison_folder(
             folder / "few", ["gradnorm", Method("mine", "mine", ())], [0, 1], finished=[("gradnorm", 0)], changes=bad
         ),
+        write_comparison_folder(folder / "short", ["gradnorm"], [0], count=1),
     ]
     for name in ("comparison.png", "curves.png"):
         (found[0] / name).write_bytes(b"")

@@ -20,6 +20,7 @@ from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, d
 FILE = "curves.png"
 _COLOURS = {"detection": DETECTION, "classification": CLASSIFICATION}
 _COLUMNS = 5
+_DOTTED = (0, (1, 1.3))
 
 
 def plot_curves(outcome: Outcome) -> list[Path]:
@@ -40,16 +41,17 @@ def curves_figure(outcome: Outcome) -> Figure:
     rows = math.ceil(len(methods) / columns)
     figure = Figure(figsize=(max(1.75 * columns + 0.6, 4.2), 1.75 * rows + 0.75), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    last = max(len(curve) for run in outcome.runs for curve in run.curves.values()) - 1
     alone = {task: band(outcome.of(BASELINES[task]), figure_) for task, figure_ in CURVES.items()}
     for axis, method in zip(axes.flat, methods, strict=False):
         axis.set_title(method.label, loc="left", pad=4)
         for task, figure_ in CURVES.items():
             if alone[task] is not None and method.name != BASELINES[task]:
-                axis.plot(alone[task][0], alone[task][1], color=_COLOURS[task], linewidth=0.8, linestyle=(0, (1, 1.3)), alpha=0.8)
+                _draw_alone(axis, alone[task], _COLOURS[task])
             found = band(outcome.of(method.name), figure_)
             if found is not None:
                 _draw_band(axis, found, _COLOURS[task])
-        axis.set_ylim(-0.02, 1.02)
+        axis.set(xlim=(-0.03 * last - 0.2, 1.03 * last + 0.2), ylim=(-0.02, 1.02))
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
@@ -88,6 +90,14 @@ def _draw_band(axis: Axes, found: tuple[np.ndarray, ...], colour: str) -> None:
     axis.plot(epochs, mean, color=colour)
 
 
+def _draw_alone(axis: Axes, found: tuple[np.ndarray, ...], colour: str) -> None:
+    look = {"color": colour, "linewidth": 0.8, "linestyle": _DOTTED, "alpha": 0.8}
+    if len(found[0]) == 1:
+        axis.axhline(found[1][0], **look)
+    else:
+        axis.plot(found[0], found[1], **look)
+
+
 def _legend(outcome: Outcome, alone: bool) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=DETECTION, label="mAP50-95"),
@@ -96,5 +106,5 @@ def _legend(outcome: Outcome, alone: bool) -> list[Line2D | Patch]:
     if len(outcome.plan.seeds) > 1:
         handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label="lowest to highest seed"))
     if alone:
-        handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=(0, (1, 1.3)), label="the task alone"))
+        handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=_DOTTED, label="the task alone"))
     return handles

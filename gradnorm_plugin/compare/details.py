@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 
@@ -61,6 +62,8 @@ def curves_section(outcome: Outcome, say: Wording) -> Section:
     if not any(run.curves for run in outcome.runs):
         return Section("curves", title, [Missing(say("compare_curves.none"))])
     blocks: list[Block] = [Picture(picture, say("compare_curves.picture"))] if picture.is_file() else []
+    if all(sum(map(math.isfinite, curve)) < 2 for run in outcome.runs for curve in run.curves.values()):
+        return Section("curves", title, [*blocks, Missing(say("compare_curves.single"))])
     rows = []
     for method in outcome.methods:
         changes = (change_at_end(band(outcome.of(method.name), name)) for name in CURVES.values())
