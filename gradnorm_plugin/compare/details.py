@@ -16,8 +16,10 @@ from gradnorm_plugin.compare.predictions import Prediction, Verdict, judge
 from gradnorm_plugin.compare.summary import predictions_count
 from gradnorm_plugin.compare.wording import signed
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Section, Small, Table
-from gradnorm_plugin.report.files import read_run
+from gradnorm_plugin.report.records import Record
 from gradnorm_plugin.report.wording import NONE, Wording
+from gradnorm_plugin.training.run_file import FILE as FACTS_FILE
+from gradnorm_plugin.training.run_file import read_facts
 
 
 def predictions_section(outcome: Outcome, say: Wording) -> Section:
@@ -104,7 +106,7 @@ def run_section(outcome: Outcome, say: Wording) -> Section:
 
 def _machines(outcome: Outcome, say: Wording) -> Iterator[tuple[Cell, Cell]]:
     """Devices and versions of the finished runs, each once."""
-    facts = [read_run(run.folder).facts for run in outcome.runs]
+    facts = [Record(FACTS_FILE, read_facts(run.folder)) for run in outcome.runs]
     devices = dict.fromkeys(of.text("device") for of in facts if of.text("device"))
     if devices:
         yield say("run.device"), say.listed(devices)

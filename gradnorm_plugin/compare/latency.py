@@ -16,6 +16,7 @@ from gradnorm_plugin.compare.outcome import BASELINES, Outcome
 from gradnorm_plugin.compare.timing import load_network, time_networks
 from gradnorm_plugin.report.files import read_run
 from gradnorm_plugin.strip import strip
+from gradnorm_plugin.training.run_file import read_facts
 from gradnorm_plugin.training.whole_files import whole_file
 
 FILE = "latency.json"
@@ -92,8 +93,7 @@ def _distinct(outcome: Outcome) -> list[_Network]:
     joint: dict[str, list[RunResult]] = {}
     for run in outcome.runs:
         if run.method.classifies:
-            facts = read_run(run.folder).facts.record("model").values
-            shape = {name: value for name, value in facts.items() if name != "weights"}
+            shape = {name: value for name, value in read_facts(run.folder).get("model", {}).items() if name != "weights"}
             joint.setdefault(json.dumps(shape, sort_keys=True, default=str), []).append(run)
     alone = [run for run in outcome.runs if not run.method.classifies]
     first = next((run for run in outcome.runs if run.method.name == BASELINES["detection"]), (alone or list(outcome.runs))[0])

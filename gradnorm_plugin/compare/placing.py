@@ -15,6 +15,8 @@ _DIRECTIONS = [2 * math.pi * index / 24 for index in range(24)]
 _DISTANCES = (0.0, 6.0, 14.0, 26.0, 42.0, 62.0, 86.0, 114.0, 146.0)
 """From the marker's edge to the label's."""
 _SWEEPS = 6
+_OVERLAP, _LEADER, _BAR = 10_000.0, 120.0, 35.0
+"""Harm of what must not be, which no number of the lesser outweighs, of a leader across something, and of an error bar."""
 
 
 def place(anchors: Sequence[Point], sizes: Sequence[Point], radius: float, obstacles: Sequence[Box], panel: Box) -> list[Box]:
@@ -31,6 +33,7 @@ def place(anchors: Sequence[Point], sizes: Sequence[Point], radius: float, obsta
         [_harm(index, box, distance, anchors, markers, obstacles, panel) for box, distance in of]
         for index, of in enumerate(candidates)
     ]
+    # Each starts at its best, as if it were alone: so those without neighbours never move.
     chosen = [of[min(range(len(of)), key=harm.__getitem__)][0] for of, harm in zip(candidates, fixed, strict=True)]
     for _ in range(_SWEEPS):
         before = list(chosen)
@@ -40,7 +43,7 @@ def place(anchors: Sequence[Point], sizes: Sequence[Point], radius: float, obsta
                 harm + sum(_clash(anchors[index], box, anchor, other) for anchor, other in others)
                 for (box, _), harm in zip(of, fixed[index], strict=True)
             ]
-            chosen[index] = of[min(range(len(of)), key=totals.__getitem__)][0]
+            chosen[index] = of[totals.index(min(totals))][0]
         if chosen == before:
             break
     return chosen
@@ -74,20 +77,20 @@ def _harm(
     index: int, box: Box, distance: float, anchors: Sequence[Point], markers: Sequence[Box], obstacles: Sequence[Box], panel: Box
 ) -> float:
     area = (box[2] - box[0]) * (box[3] - box[1])
-    harm = distance + 1000 * (area - overlap(box, panel)) / area
+    harm = distance + _OVERLAP * (area - overlap(box, panel)) / area
     leader = (anchors[index], nearest(box, anchors[index]))
     for other, marker in enumerate(markers):
         if overlap(box, marker):
-            harm += 500
+            harm += _OVERLAP
         elif other != index and distance and crosses(*leader, marker):
-            harm += 120
-    return harm + 35 * sum(overlap(box, bar) > 0 for bar in obstacles)
+            harm += _LEADER
+    return harm + _BAR * sum(overlap(box, bar) > 0 for bar in obstacles)
 
 
 def _clash(anchor: Point, box: Box, other_anchor: Point, other: Box) -> float:
     if overlap(box, other):
-        return 400 + 400 * overlap(box, other) / ((box[2] - box[0]) * (box[3] - box[1]))
-    return 120.0 * (crosses(anchor, nearest(box, anchor), other) or crosses(other_anchor, nearest(other, other_anchor), box))
+        return _OVERLAP + _OVERLAP * overlap(box, other) / ((box[2] - box[0]) * (box[3] - box[1]))
+    return _LEADER * (crosses(anchor, nearest(box, anchor), other) or crosses(other_anchor, nearest(other, other_anchor), box))
 
 
 def crosses(start: Point, end: Point, box: Box) -> bool:

@@ -47,7 +47,7 @@ def write_runs(outcome: Outcome, file: Path) -> Path:
 
 
 def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": method.name, "runs": len(outcome.of(method.name))}
+    row: dict[str, Any] = {"method": method.name, "label": method.label, "runs": len(outcome.of(method.name))}
     for name in (*_NAMES, *COSTS, *GRADIENTS):
         found = outcome.spread(method.name, name)
         row |= {f"{name}_mean": found and found.mean, f"{name}_sd": found and found.sd, f"{name}_n": found.count if found else 0}
