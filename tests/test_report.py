@@ -384,7 +384,8 @@ def test_every_text_is_used_and_says_the_same_figures_in_every_language(tmp_path
     for run in [*variants(tmp_path), plain]:
         english, chinese = (re.findall(r"\d[\d,.]*\d|\d", texts(run, lang)[0]) for lang in LANGUAGES)
         assert sorted(english) == sorted(chinese)
-    assert catalogue("en").keys() - used == {"missing.too_large"}  # see the test of large pictures
+    unused = {key for key in catalogue("en").keys() - used if not key.startswith("compare")}  # those have a test of their own
+    assert unused == {"missing.too_large"}  # see the test of large pictures
 
 
 def test_wording_refuses_a_missing_value():

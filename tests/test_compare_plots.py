@@ -1,0 +1,154 @@
+"""The pictures of a comparison: what its runs say is what is drawn, legibly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparison_folder import TRUTH, write_comparison_folder
+from matplotlib.figure import Figure
+from run_folder import epochs
+
+from gradnorm_plugin.compare.choice_labels import LABEL, WORDS
+from gradnorm_plugin.compare.choice_plot import choice_figure, plot_choice
+from gradnorm_plugin.compare.curves_plot import band, curves_figure, plot_curves
+from gradnorm_plugin.compare.details import change_at_end
+from gradnorm_plugin.compare.latency import Latency, Time
+from gradnorm_plugin.compare.look import looks
+from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.compare.outcome import Outcome, read_outcome
+from gradnorm_plugin.compare.placing import overlap
+
+LATENCY = Latency("CPU", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm",), 22.0, 1.1)))
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return read_outcome(write_comparison_folder(tmp_path_factory.mktemp("comparison"), seeds=[0, 1], count=10))
+
+
+def extents(figure: Figure, group: str) -> dict[str, tuple[float, ...]]:
+    renderer = figure.canvas.get_renderer()
+    texts = [text for axis in figure.axes for text in axis.texts if text.get_gid() == group]
+    return {text.get_text().strip(): tuple(text.get_window_extent(renderer).extents) for text in texts}
+
+
+def markers(figure: Figure) -> dict[str, tuple[float, float]]:
+    """Colour -> place of the markers in the first panel."""
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1 and line.get_markersize() == 6.5]
+    return {line.get_color(): (line.get_xdata()[0], line.get_ydata()[0]) for line in lines}
+
+
+def test_labels_of_ten_methods_are_legible(outcome):
+    figure = choice_figure(outcome, LATENCY)
+    labels = extents(figure, LABEL)
+    collapsed = f"CAGrad ({outcome.spread('cagrad', 'mAP50-95').mean:.3f})"
+    joint = [METHODS[name].label for name in TRUTH if not name.endswith("only") and name != "cagrad"]
+    assert sorted(labels) == sorted([*joint, collapsed])
+    axis = figure.axes[0]
+    centres = [axis.transData.transform(place) for place in markers(figure).values()]
+    dots = [(x - 4, y - 4, x + 4, y + 4) for x, y in centres]
+    boxes = list(labels.values())
+    assert len(dots) == 8
+    for index, box in enumerate(boxes):
+        assert not any(overlap(box, other) for other in (*boxes[:index], *dots, *extents(figure, WORDS).values()))
+        assert overlap(box, tuple(axis.get_window_extent().extents)) == pytest.approx((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def test_markers_stand_at_the_means_and_a_collapsed_one_at_the_edge(outcome):
+    figure = choice_figure(outcome, None)
+    found, look = markers(figure), looks(outcome.plan.methods)
+    for method in outcome.joint_methods:
+        detection, classification = (spread.mean for spread in outcome.headline(method.name))
+        x, y = found[look[method.name].colour]
+        assert y == pytest.approx(classification)
+        if method.name == "cagrad":
+            low, high = figure.axes[0].get_xlim()
+            assert detection < low < x < low + 0.1 * (high - low)
+        else:
+            assert x == pytest.approx(detection)
+    dashed = [line for line in figure.axes[0].lines if line.is_dashed()]
+    alone = [outcome.spread("detection-only", "mAP50-95").mean, outcome.spread("classification-only", "balanced_accuracy").mean]
+    assert [dashed[0].get_xdata()[0], dashed[1].get_ydata()[0]] == pytest.approx(alone)
+
+
+def test_costs_are_beside_those_of_detection_alone(outcome):
+    figure = choice_figure(outcome, LATENCY)
+    panels = {axis.get_title("left").split("  ")[-1]: [text.get_text() for text in axis.texts][::-1] for axis in figure.axes[1:]}
+    assert panels["Parameters"][:2] == ["1.77 (1.00×)", "1.86 (1.05×)"] and "3.05 (1.72×)" in panels["Parameters"]
+    assert panels["Training"][-2:] == ["18.9 (1.05×)", "24.6 (1.37×)"]
+    assert panels["Prediction"] == ["20.0 (1.00×)", "22.0 (1.10×)"]
+    assert "Prediction" not in {axis.get_title("left").split("  ")[-1] for axis in choice_figure(outcome, None).axes}
+
+
+def test_each_method_has_a_look_of_its_own():
+    own = [Method(f"own{index}", f"own{index}", ()) for index in range(20)]
+    found = looks([*METHODS.values(), *own])
+    assert len({found[name] for name in METHODS}) == len(METHODS) and len(set(found.values())) == len(found)
+
+
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("methods", "seeds"),
+    [(["gradnorm"], [0]), (["detection-only", "classification-only"], [0, 1]), (["detection-only", "fixed-1-1", "cagrad"], [3])],
+)
+def test_few_runs_are_drawn_without_a_warning(tmp_path, methods, seeds):
+    few = read_outcome(write_comparison_folder(tmp_path, methods, seeds, count=1))
+    choice_figure(few, None).draw_without_rendering()
+    curves_figure(few).draw_without_rendering()
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path):
+    none = read_outcome(write_comparison_folder(tmp_path, ["gradnorm"], [0], finished=[]))
+    assert plot_choice(none, None) == plot_curves(none) == []
+
+
+def curves(folder: Path, *columns: list[float], noval: bool = False) -> Outcome:
+    """GradNorm on as many seeds as there are columns of mAP50-95."""
+    changes = {}
+    for seed, column in enumerate(columns):
+        count = len(column)
+        rows = epochs(count, **{"mAP50-95": column, "balanced_accuracy": column})
+        if noval:
+            rows |= {name: [0.0] * (count - 1) + [0.5] for name in ("precision", "recall", "F1", "mAP50")}
+            rows["accuracy"] = ["nan"] * (count - 1) + [0.5]
+        changes["gradnorm", seed] = {"joint_results": rows}
+    return read_outcome(write_comparison_folder(folder, ["gradnorm"], range(len(columns)), changes=changes))
+
+
+def test_band_is_mean_lowest_and_highest_of_the_seeds_that_have_the_epoch(tmp_path):
+    runs = curves(tmp_path, [0.1, 0.2, 0.6], [0.3, 0.4]).runs
+    expected = [[0, 1, 2], [0.2, 0.3, 0.6], [0.1, 0.2, 0.6], [0.3, 0.4, 0.6]]
+    assert np.allclose(band(runs, "mAP50-95"), expected)
+    assert band([], "mAP50-95") is None
+
+
+def test_epochs_that_were_not_measured_are_gaps(tmp_path):
+    outcome = curves(tmp_path, [0.0, 0.0, 0.5], noval=True)
+    assert [math.isnan(value) for value in outcome.runs[0].curves["mAP50-95"]] == [True, True, False]
+    assert np.allclose(band(outcome.runs, "mAP50-95"), [[2], [0.5], [0.5], [0.5]])
+    assert change_at_end(band(outcome.runs, "mAP50-95")) is None
+    axis = curves_figure(outcome).axes[0]
+    assert axis.get_xlim()[0] < 0 and axis.get_xlim()[1] > 2  # the whole training
+
+
+def test_a_collapsed_run_is_no_gap(tmp_path):
+    assert curves(tmp_path, [0.0, 0.0, 0.0]).runs[0].curves["mAP50-95"] == (0.0, 0.0, 0.0)
+
+
+def test_change_at_the_end_is_that_of_the_last_fifth(tmp_path):
+    outcome = curves(tmp_path, [0.01 * epoch for epoch in range(20)])
+    assert change_at_end(band(outcome.runs, "mAP50-95")) == pytest.approx(0.19 - 0.15)
+    assert change_at_end(None) is None
+
+
+def test_panels_of_the_curves_show_the_means(outcome):
+    figure = curves_figure(outcome)
+    shown = {axis.get_title("left"): axis for axis in figure.axes if axis.get_visible()}
+    assert list(shown) == [method.label for method in outcome.methods]
+    drawn = [list(line.get_ydata()) for line in shown["GradNorm"].lines]
+    for name in ("mAP50-95", "balanced_accuracy"):
+        assert list(band(outcome.of("gradnorm"), name)[1]) in drawn
+        assert list(band(outcome.of("detection-only" if name == "mAP50-95" else "classification-only"), name)[1]) in drawn
