@@ -14,7 +14,6 @@ from gradnorm_plugin import JointDetectionModel
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.pooled_linear import PooledNorm
 from gradnorm_plugin.model.regions import decode, find_regions, region_weights
-from gradnorm_plugin.upstream.gateway import upstream
 
 CELL = 8.0
 sides = st.floats(0.5, 200)
@@ -27,7 +26,7 @@ def head(num_boxes: int = 2, top: int = 2) -> GuidedHead:
 
 
 def test_decoding_is_upstreams_own():
-    model = make_model().eval()
+    model = make_model("guided").eval()
     images, _ = make_batch()
     with torch.no_grad():
         predictions, (raw, _) = model(images)
@@ -93,7 +92,7 @@ def test_predictions_get_no_gradient():
 
 
 def test_classification_moves_nothing_behind_the_shared_layer():
-    model = make_model()
+    model = make_model("guided")
     images, _ = make_batch()
     model(images)[1].square().sum().backward()
     moved = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None and name.startswith("model.")}
@@ -102,7 +101,7 @@ def test_classification_moves_nothing_behind_the_shared_layer():
 
 
 def test_training_and_inference_look_at_the_same_regions():
-    model = make_model()
+    model = make_model("guided")
     for module in model.modules():  # batch statistics would differ, not the regions
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             module.eval()
@@ -116,7 +115,7 @@ def test_training_and_inference_look_at_the_same_regions():
 @pytest.mark.parametrize(("cfg", "layer"), [("yolov5n.yaml", 4), ("yolov5n6.yaml", 4), ("hub/yolov3-tiny.yaml", 8)])
 def test_the_finest_cells_that_the_detector_uses(cfg, layer):
     """Stride 8 in YOLOv5, the last such layer of the backbone; 16 in YOLOv3-tiny."""
-    model = JointDetectionModel(upstream("utils.general").check_yaml(cfg.split("/")[-1]), nc=2, classification_names=["a", "b"])
+    model = JointDetectionModel(cfg.split("/")[-1], nc=2, classification_names=["a", "b"], head="guided")
     assert model.shared_layer == layer
     assert model.classification_head.cell == float(model.stride.min())
 
@@ -139,7 +138,7 @@ def test_pooled_features_are_normalised_over_the_rows():
 
 
 def test_a_layer_may_be_named_in_the_neck():
-    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"], shared_layer=17)
+    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"], shared_layer=17, head="guided")
     with torch.no_grad():
         assert model.eval()(torch.rand(1, 3, 64, 64))[1][1].shape == (1, 2)
     assert model.shared_parameter is model.model[17].cv3.conv.weight

@@ -17,9 +17,9 @@ HYP = {"box": 0.05, "cls": 0.5, "cls_pw": 1.0, "obj": 1.0, "obj_pw": 1.0, "ancho
 EVERY_STEP = {**PRESETS["report"], "interval": 1, "warmup": 0}
 
 
-def make_model() -> JointDetectionModel:
+def make_model(head: str = "pooled") -> JointDetectionModel:
     torch.manual_seed(0)
-    model = JointDetectionModel("yolov5n.yaml", nc=4, classification_names=["a", "b", "c"])
+    model = JointDetectionModel("yolov5n.yaml", nc=4, classification_names=["a", "b", "c"], head=head)
     model.hyp = dict(HYP)
     for module in model.classification_head.modules():
         if isinstance(module, torch.nn.Dropout):

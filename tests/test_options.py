@@ -143,16 +143,6 @@ def test_presets():
     assert settings("--gradnorm-preset", "paper") == PAPER | {"weights": [1.0, 1.0]}
 
 
-@pytest.mark.parametrize(
-    ("line", "head"),
-    [("", "guided"), ("--backbone dual", "pooled"), ("--balancer fixed --initial-weights 0 1", "pooled"),
-     ("--head pooled", "pooled"),
-     ("--balancer fixed --initial-weights 1 0", "guided"), ("--backbone dual --head guided", "guided")],
-)  # fmt: skip
-def test_the_head_is_guided_where_a_detector_learns_beside_it(line, head):
-    assert parse_options(line.split()).head == head
-
-
 @pytest.mark.parametrize("preset", ["report", "paper"])
 @pytest.mark.parametrize(
     ("flag", "name", "value"),

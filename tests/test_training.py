@@ -195,7 +195,7 @@ def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
     )
     backbone = [key for key in start if key.startswith("model.9.") and key.endswith("conv.weight")]
     assert backbone and all(torch.equal(start[key], end[key]) for key in backbone)
-    assert not torch.equal(start["classification_head.linear.linear.weight"], end["classification_head.linear.linear.weight"])
+    assert not torch.equal(start["classification_head.linear.weight"], end["classification_head.linear.weight"])
 
 
 def test_bad_labels_are_one_error_and_leave_nothing(data, tmp_path, capsys):

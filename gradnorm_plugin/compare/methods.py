@@ -40,11 +40,13 @@ def _fixed(detection: str, classification: str) -> tuple[str, ...]:
 
 _ALONE = "the joint network with the other task's loss switched off"
 
+_POOLED = ("--head", "pooled")  # without a detector that learns there is nothing to be guided by; two backbones share nothing
+
 METHODS = {
     method.name: method
     for method in (
         Method("detection-only", "Detection only", _fixed("1", "0"), classifies=False, note=_ALONE),
-        Method("classification-only", "Classification only", _fixed("0", "1"), detects=False, note=_ALONE),
+        Method("classification-only", "Classification only", (*_fixed("0", "1"), *_POOLED), detects=False, note=_ALONE),
         Method("fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="the weights that GradNorm starts from, kept"),
         Method("fixed-1-1", "Fixed 1 / 1", _fixed("1", "1"), note="the plain sum of the losses"),
         Method("uncertainty", "Uncertainty", ("--balancer", "uncertainty"), note="a learned noise for each task (Kendall 2018)"),
@@ -52,7 +54,9 @@ METHODS = {
         Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients are projected apart (Yu 2020)"),
         Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that is best for the worse task (Liu 2021)"),
         Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="gradient norms by training rate (Chen 2018)"),
-        Method("dual", "Two backbones", ("--backbone", "dual"), note="nothing shared, nothing to balance; a larger network"),
+        Method(
+            "dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing shared, nothing to balance; a larger network"
+        ),
     )
 }
 """By name, in the order of the tables."""

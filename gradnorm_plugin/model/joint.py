@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead
+from gradnorm_plugin.model.head import ClassificationHead
 from gradnorm_plugin.model.layers import LayerOutput, inspect_layers
-from gradnorm_plugin.model.pooled import PooledHead
 from gradnorm_plugin.model.regions import decode
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -26,7 +26,7 @@ _yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
-HEADS = ("guided", "pooled")
+HEADS = ("pooled", "guided")
 
 # The logits of each model's last training pass as the head made them. Not in the model: that is copied and pickled.
 _last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -62,6 +62,10 @@ class JointDetectionModel(_yolo.DetectionModel):
     """In training: the shared layer's output as detection's layers get it, and as the head does. The loss sets it where a
     balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
 
+    channels_last = False
+    """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
+    images. The weights keep theirs, since upstream's code takes it for granted."""
+
     def __init__(
         self,
         cfg: str | Mapping[str, Any] = "yolov5s.yaml",
@@ -71,7 +75,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         classification_names: Mapping[int, str] | Sequence[str] | None = None,
         shared_layer: int | None = None,
         backbone: str = "shared",
-        head: str | None = None,
+        head: str = "pooled",
     ) -> None:
         """Build upstream's network from `cfg`, then the head, and its backbone if it has one of its own.
 
@@ -81,11 +85,10 @@ class JointDetectionModel(_yolo.DetectionModel):
             nc: classes of the boxes; default what `cfg` says.
             anchors: as upstream's.
             classification_names: names of the image's classes.
-            shared_layer: index of the layer that feeds the head; default the last of the backbone with the finest cells that
-                the detector uses for "guided", the last of the backbone (SPPF) for "pooled".
+            shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF), for a guided head the
+                last of the backbone with the finest cells that the detector uses.
             backbone: "shared", the head reads that layer of the detector; "dual", that layer of a second backbone.
-            head: "guided" looks where the detector has found something, "pooled" at the whole image; default "guided", and
-                "pooled" on a backbone of its own.
+            head: "pooled" looks at the whole image, "guided" also where the detector has found something.
 
         Raises:
             ValueError: if there are no class names, no such layer, backbone or head.
@@ -97,7 +100,6 @@ class JointDetectionModel(_yolo.DetectionModel):
         self.classification_names = {int(index): str(name) for index, name in pairs}
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
-        head = head or ("guided" if backbone == "shared" else "pooled")
         if head not in HEADS:
             raise ValueError(f"head is {head!r}, expected one of {', '.join(HEADS)}")
         layers = inspect_layers(self, super()._forward_once, ch)
@@ -129,7 +131,7 @@ class JointDetectionModel(_yolo.DetectionModel):
     def _make_head(self, head: str, layer: LayerOutput) -> nn.Module:
         num_classes = len(self.classification_names)
         if head == "pooled":
-            return PooledHead(layer.channels, num_classes)
+            return ClassificationHead(layer.channels, num_classes)
         return GuidedHead(layer.channels, num_classes, self.model[-1].nc, layer.cell)
 
     @property
@@ -175,6 +177,8 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
+        if self.training and self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, profile, visualize)
         logits: list[Tensor] = []

@@ -92,8 +92,7 @@ class JointRun:
         """The joint model in `Model`'s place."""
         options = self.options
         self.model = JointDetectionModel(cfg, ch, nc, anchors, self.names, options.shared_layer, options.backbone, options.head)
-        if options.channels_last:
-            use_channels_last(self.model)
+        self.model.channels_last = options.channels_last
         return self.model
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -220,13 +219,6 @@ class _OutputsInAList(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         detection, logits = self.model(x)
         return [*detection, logits]
-
-
-def use_channels_last(model: nn.Module) -> None:
-    """Keep the weights of all convolutions in the channels-last memory format; what flows through them takes it over."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
 
 
 def finite_weights(model: nn.Module) -> bool:

@@ -65,21 +65,21 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--head",
         choices=HEADS,
-        help="where the image's class is looked for. guided: in the whole image and where the detector has found something; "
-        "pooled: in the whole image; left out: guided, and pooled with --backbone dual or where detection is not trained",
+        default="pooled",
+        help="where the image's class is looked for. pooled: in the whole image; guided: there, and where the detector has found "
+        "something",
     )
     group.add_argument(
         "--shared-layer",
         type=int,
         metavar="N",
-        help="layer of the model's yaml that feeds the head (left out: the last of the backbone with the finest cells that the "
-        "detector uses for guided, the last of the backbone for pooled)",
+        help="layer of the model's yaml that feeds the head (left out: the last of the backbone; for --head guided the last of "
+        "the backbone with the finest cells that the detector uses)",
     )
     group.add_argument(
         "--channels-last",
         action="store_true",
-        help="keep convolutions in PyTorch's channels-last memory format: the same network, faster on most processors and on "
-        "GPUs with AMP, with other last digits",
+        help="train in the channels-last memory format: the same network, faster on most processors, with other last digits",
     )
 
 
@@ -124,13 +124,9 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--fitness-share must be from 0 to 1, found {options.fitness_share}")
     try:
         resolve_balancer(options)
-        balancer = make_balancer(options)
+        make_balancer(options)
     except ValueError as error:
         parser.error(str(error))
-    if options.head is None:
-        # Without a detector that learns there is nothing to be guided by.
-        guided = options.backbone == "shared" and float(balancer.weights[0]) > 0
-        options.head = "guided" if guided else "pooled"
     return options
 
 

@@ -1,0 +1,34 @@
+"""The classification head: from the shared feature map to one class for the whole image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ClassificationHead(nn.Module):
+    """Feature map to logits: a 1 x 1 convolution, average and maximum pooling side by side, dropout, a linear layer.
+
+    * Average pooling alone drowns a small object in the rest of the image: a cell of 2 x 2 positions on a 10 x 10 map makes
+      4 % of the mean. The maximum of each channel keeps it.
+    * The pooled features are divided by the root of their number. The gradient of a linear layer grows with its input's length;
+      under YOLOv5's SGD, which sums the gradients of 64 images and uses one learning rate for all layers, hundreds of features
+      of size 1 put the last layer above its stable step: its loss rises above that of guessing first.
+
+    Shapes: (B, in_channels, H, W) to (B, num_classes), any H and W.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, hidden: int = 256, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.project = nn.Sequential(nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.SiLU())
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(2 * hidden, num_classes)
+        # The scale that the division takes away; the logits start as those of an ordinary linear layer would.
+        nn.init.normal_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, (B, num_classes)."""
+        x = self.project(features)
+        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+        return self.linear(self.dropout(pooled) / self.linear.in_features**0.5)
