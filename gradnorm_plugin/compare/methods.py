@@ -54,9 +54,7 @@ METHODS = {
         Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients are projected apart (Yu 2020)"),
         Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that is best for the worse task (Liu 2021)"),
         Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="gradient norms by training rate (Chen 2018)"),
-        Method(
-            "dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing shared, nothing to balance; a larger network"
-        ),
+        Method("dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing is shared; a larger network"),
     )
 }
 """By name, in the order of the tables."""
