@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -269,6 +270,8 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
     for name in ("comparison.png", "curves.png"):
         (found[0] / name).write_bytes(b"")
     outcomes = [read_outcome(root) for root in found]
+    plan = outcomes[0].plan
+    outcomes.append(replace(outcomes[0], plan=replace(plan, flags=(*plan.flags, "--noval"))))
     return [(outcomes[0], LATENCY, None), (outcomes[0], None, "why"), *((of, None, None) for of in outcomes[1:])]
 
 
@@ -280,6 +283,14 @@ def test_every_text_is_used_and_says_the_same_figures_in_every_language(tmp_path
         english, chinese = (re.findall(r"\d[\d,.]*\d|\d", markdown(found, lang, latency, reason)) for lang in LANGUAGES)
         assert sorted(english) == sorted(chinese)
     assert {key for key in catalogue("en") if key.startswith("compare")} - used == set()
+
+
+def test_without_validation_no_checkpoint_was_chosen(tmp_path):
+    outcome = read_outcome(write_comparison_folder(tmp_path, ["gradnorm"], [0], count=2))
+    chosen, last = "checkpoint was chosen on the very images", "is measured at its last epoch"
+    assert chosen in markdown(outcome) and last not in markdown(outcome)
+    without = replace(outcome, plan=replace(outcome.plan, flags=(*outcome.plan.flags, "--noval")))
+    assert last in markdown(without) and chosen not in markdown(without)
 
 
 def test_a_broken_run_is_one_error(tmp_path):

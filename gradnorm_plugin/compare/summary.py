@@ -97,4 +97,6 @@ def limits(outcome: Outcome, say: Wording) -> list[Text]:
     images = {run.images for run in outcome.runs if run.images}
     if len(images) == 1:
         texts.append(say("compare_limits.images", images=count(images.pop())))
-    return [*texts, *(say(f"compare_limits.{name}") for name in ("chosen", "budget", "time"))]
+    # With --noval only the last epoch is measured, and best.pt is that one.
+    checkpoint = "last" if "--noval" in outcome.plan.flags else "chosen"
+    return [*texts, *(say(f"compare_limits.{name}") for name in (checkpoint, "budget", "time"))]
