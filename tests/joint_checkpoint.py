@@ -22,15 +22,15 @@ def read_images(folder: Path, size: int) -> Tensor:
     return torch.from_numpy(np.stack(pictures)[..., ::-1].transpose(0, 3, 1, 2).copy()).float() / 255
 
 
-def write_checkpoint(file: Path, images: Tensor, joint: bool = True, seed: int = 0, backbone: str = "shared") -> Path:
-    """Write a YOLOv5n checkpoint, stripped of its optimizer by upstream, and return its path.
+def write_checkpoint(file: Path, images: Tensor, joint: bool = True, seed: int = 0, **network: str) -> Path:
+    """Write a YOLOv5n checkpoint, stripped of its optimizer by upstream, and return its path; `network` is the joint model's.
 
     Two classes of boxes, and for a joint one three of the image. Objectness and class are likely: there are boxes to compare.
     """
     general = upstream("utils.general")
     torch.manual_seed(seed)
     cfg = general.check_yaml("yolov5n.yaml")
-    more = {"classification_names": IMAGE_CLASSES, "backbone": backbone} if joint else {}
+    more = {"classification_names": IMAGE_CLASSES, **network} if joint else {}
     model = (JointDetectionModel if joint else upstream("models.yolo").DetectionModel)(cfg, nc=len(CLASS_NAMES), **more)
     model.names, model.nc, model.class_weights = CLASS_NAMES, len(CLASS_NAMES), torch.ones(len(CLASS_NAMES))
     model.hyp = {"box": 0.05}

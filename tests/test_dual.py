@@ -269,7 +269,7 @@ def test_a_run_is_resumed_with_both_backbones(trained):
     ):
         assert not torch.equal(after.state_dict()[name], before[name])
     found = json.loads((folder / "run.json").read_text())
-    assert found["balancing"] == {"balancer": "fixed", "weights": [1.0, 1.0], "weight_scope": "loss"}
+    assert found["balancing"] == {"balancer": "fixed", "weights": [1.0, 1.0], "interval": 10, "weight_scope": "loss"}
     assert found["model"]["backbone"] == "dual" and found["model"]["backbone_parameters"] > 1_000_000
     assert found["peak_memory_mb"] > 50
     assert yaml.safe_load((folder / "opt.yaml").read_text())["backbone"] == "dual"

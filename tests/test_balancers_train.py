@@ -1,0 +1,78 @@
+"""Training with each of the other balancers, through upstream's own `train.main()`, on tiny joint data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from joint_data import write_joint_dataset
+
+from gradnorm_plugin.training.run import main
+from gradnorm_plugin.training.state import read_state
+from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_joint_dataset(tmp_path_factory.mktemp("joint"), images=12)
+
+
+def run(data: Path, folder: Path, *more: str) -> list[dict[str, str]]:
+    """Train for 3 epochs of 3 batches at 64 px, looking at the gradients of every second; the rows of gradnorm.csv."""
+    small = ["--imgsz", "64", "--epochs", "3", "--batch-size", "4", "--workers", "0", "--noplots", "--noval"]
+    scratch = ["--cfg", "yolov5n.yaml", "--weights", "", "--hyp", "hyp.scratch-low.yaml", "--gradnorm-interval", "2"]
+    with swapped(upstream("train"), strip_optimizer=lambda *_: None):  # the balancer's state goes with it
+        main(["--data", str(data), *scratch, *small, "--project", str(folder.parent), "--name", folder.name, *more])
+    with (folder / "gradnorm.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def weights(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
+    return [(float(row["detection_weight"]), float(row["classification_weight"])) for row in rows]
+
+
+def balancing(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())["balancing"]
+
+
+def test_uncertainty_moves_each_weight_towards_one_half_of_its_loss(data, tmp_path):
+    rows = run(data, tmp_path / "run", "--balancer", "uncertainty", "--uncertainty-lr", "0.2")
+    found, state = weights(rows), read_state(tmp_path / "run/weights/last.pt")
+    assert found[0] == (1.0, 1.0) and len(rows) == 5
+    assert found[-1][1] < 1  # a loss of about 1.1 an image wants a weight of 0.45
+    assert state["batches"] == 9 and state["weights"].tolist() != [1.0, 1.0]
+    assert balancing(tmp_path / "run")["balancer"] == "uncertainty"
+
+
+def test_dwa_moves_from_the_third_epoch_on(data, tmp_path):
+    rows = run(data, tmp_path / "run", "--balancer", "dwa", "--dwa-temperature", "0.1")
+    found = weights(rows)
+    assert found[:3] == [(1.0, 1.0)] * 3 and found[-1] != (1.0, 1.0)
+    assert sum(found[-1]) == pytest.approx(2, abs=1e-4)
+
+
+@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled")])
+def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balancer, head):
+    rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, "--initial-weights", "1", "0.1")
+    assert weights(rows) == [(1.0, 0.1)] * 5
+    for row in rows:
+        assert float(row["detection_norm"]) > 0 and float(row["classification_norm"]) > 0 and -1 <= float(row["cosine"]) <= 1
+    model = torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["model"]
+    assert model.fork is None and all(torch.isfinite(p).all() for p in model.parameters())
+    assert type(model.classification_head).__name__ == ("GuidedHead" if head == "guided" else "ClassificationHead")
+
+
+def test_fixed_weights_are_looked_at_too(data, tmp_path):
+    rows = run(data, tmp_path / "run", "--balancer", "fixed", "--initial-weights", "1", "0.5", "--channels-last")
+    assert weights(rows) == [(1.0, 0.5)] * 5
+    assert "no gradients were measured" not in (tmp_path / "run/report.md").read_text(encoding="utf-8")
+
+
+def test_a_task_that_is_switched_off_is_not_measured(data, tmp_path):
+    assert run(data, tmp_path / "run", "--balancer", "fixed", "--initial-weights", "0", "1", "--epochs", "1") == []
+    with (tmp_path / "run/joint_results.csv").open(newline="") as lines:
+        row = next(csv.DictReader(lines))
+    assert float(row["fitness"]) == pytest.approx(float(row["balanced_accuracy"]), abs=1e-5)
