@@ -36,7 +36,7 @@ ALLOWED = {
     "evaluation": {"labels", "data", "model", "upstream", "terminal"},
     "report": {"terminal"},  # reads the files of a run, whoever wrote them
     "training": {"labels", "balancing", "upstream", "terminal", "data", "model", "scope", "loss", "evaluation", "report"},
-    "compare": {"labels", "upstream", "terminal", "data", "evaluation", "report", "training"},
+    "compare": {"labels", "upstream", "terminal", "data", "evaluation", "report", "training", "strip"},
     "predict": {"labels", "model", "upstream", "terminal"},
     "strip": {"model", "upstream", "terminal"},
     "convert": {"labels", "terminal"},
