@@ -1,6 +1,6 @@
 """Seconds of a training step of the joint model by the way the tasks are balanced, each relative to fixed weights.
 
-    python benchmarks/step_time.py [--cfg yolov5s.yaml --imgsz 320 --batch-size 8 --rounds 8 --device cpu]
+    python benchmarks/step_time.py [--cfg yolov5s.yaml --imgsz 320 --batch-size 8 --rounds 8 --threads 2 --device cpu]
 
 A step is forward, loss, backward, clip and SGD. The ways take turns within a round, so that a machine whose speed drifts slows
 all alike; printed is the median over the rounds of the ratio to fixed weights in the same round.
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
-from gradnorm_plugin.balancing import PRESETS
+from gradnorm_plugin.balancing import PRESETS, CAGrad, PCGrad
 from gradnorm_plugin.upstream.gateway import upstream
 
 STEPS = 10
@@ -55,11 +55,15 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
         detection, logits = model(images)
         return detection_loss(detection, targets.boxes)[0], plain.classification_loss(logits, targets.classes)
 
-    def ours(criterion: GradNormLoss) -> Step:
+    def ours(criterion: GradNormLoss, channels_last: bool = False) -> Step:
+        fork, model.fork = model.fork, None  # the loss of PCGrad or CAGrad sets it; the ways share one model
+
         def step() -> None:
+            model.fork, model.channels_last = fork, channels_last
             criterion(model(images), targets)[0].backward()
             criterion.settle()
             finish()
+            model.fork, model.channels_last = None, False
 
         return step
 
@@ -83,6 +87,9 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
         "fixed weights": ours(plain),
         "GradNorm, update every step": ours(gradnorm_loss(model, interval=1)),
         "GradNorm, update every 10 steps": ours(gradnorm_loss(model, interval=10)),
+        "PCGrad": ours(GradNormLoss(model, PCGrad())),
+        "CAGrad": ours(GradNormLoss(model, CAGrad())),
+        "fixed weights, --channels-last": ours(plain, channels_last=True),
         "two autograd.grad calls": two_calls,
         "gradnorm-pytorch": package,
     }
@@ -121,11 +128,13 @@ def main() -> None:
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     seconds = measure(make_steps(options), options.rounds, options.device)
     base = seconds["fixed weights"]
-    setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}"
+    setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}, {options.threads} threads"
     print(f"{setting}, {options.rounds} rounds of {STEPS} steps")
     print(f"{'':34s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
     for name, values in seconds.items():
