@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,19 @@ def test_markers_stand_at_the_means_and_a_collapsed_one_at_the_edge(outcome):
     dashed = [line for line in figure.axes[0].lines if line.is_dashed()]
     alone = [outcome.spread("detection-only", "mAP50-95").mean, outcome.spread("classification-only", "balanced_accuracy").mean]
     assert [dashed[0].get_xdata()[0], dashed[1].get_ydata()[0]] == pytest.approx(alone)
+
+
+def test_a_task_that_is_not_learned_alone_does_not_shrink_the_panel(outcome):
+    """Its line is far below the methods; a label down there would take the panel's room."""
+    dropped = {"balanced_accuracy": 0.1}
+    runs = [
+        replace(run, values={**run.values, **dropped}) if run.method.name == "classification-only" else run
+        for run in outcome.runs
+    ]
+    usual, low = choice_figure(outcome, None), choice_figure(replace(outcome, runs=tuple(runs)), None)
+    assert "classification only (0.100)" in extents(low, WORDS) and "classification only" in extents(usual, WORDS)
+    heights = [figure.axes[0].get_window_extent().height for figure in (usual, low)]
+    assert heights[1] == pytest.approx(heights[0], rel=0.03)
 
 
 def test_costs_are_beside_those_of_detection_alone(outcome):

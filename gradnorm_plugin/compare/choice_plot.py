@@ -93,7 +93,7 @@ def _limits(spreads: Sequence[Spread], alone: Spread | None) -> tuple[float, flo
 
 def _draw_alone(axis: Axes, alone: Sequence[Spread | None]) -> None:
     """Dashed lines at the tasks alone with a band of their standard deviation, and the corner that is as good as both."""
-    x_high, y_high = axis.get_xlim()[1], axis.get_ylim()[1]
+    (x_low, x_high), (y_low, y_high) = axis.get_xlim(), axis.get_ylim()
     detection, classification = alone
     if detection and classification:
         corner = (detection.mean, classification.mean)
@@ -105,14 +105,18 @@ def _draw_alone(axis: Axes, alone: Sequence[Spread | None]) -> None:
         low, high = detection.mean - (detection.sd or 0), detection.mean + (detection.sd or 0)
         axis.axvspan(low, high, color=DETECTION, alpha=0.1, linewidth=0, zorder=0.5)
         axis.axvline(detection.mean, color=DETECTION, **_DASHED)
-        axis.annotate("detection only", (detection.mean, y_high), (0, 2), ha="center", va="bottom", color=DETECTION, **words)
+        outside = detection.mean < x_low  # a label out there would shrink the panel
+        label, place = (f"detection only ({detection.mean:.3f})", x_low) if outside else ("detection only", detection.mean)
+        align = "left" if outside else "center"
+        axis.annotate(label, (place, y_high), (0, 2), ha=align, va="bottom", color=DETECTION, **words)
     if classification:
         low, high = classification.mean - (classification.sd or 0), classification.mean + (classification.sd or 0)
         axis.axhspan(low, high, color=CLASSIFICATION, alpha=0.12, linewidth=0, zorder=0.5)
         axis.axhline(classification.mean, color=CLASSIFICATION, **_DASHED)
-        axis.annotate(
-            "classification only", (x_high, classification.mean), (3, 0), rotation=90, va="center", color=_DARK, **words
-        )
+        outside = classification.mean < y_low
+        label = f"classification only ({classification.mean:.3f})" if outside else "classification only"
+        place, align = (y_low, "bottom") if outside else (classification.mean, "center")
+        axis.annotate(label, (x_high, place), (3, 0), rotation=90, va=align, color=_DARK, **words)
 
 
 def _draw_point(axis: Axes, look: Look, place: tuple[float, float], found: Sequence[Spread], outside: Sequence[bool]) -> None:
