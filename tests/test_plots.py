@@ -214,3 +214,9 @@ def test_a_picture_that_cannot_be_written_is_one_error_and_nothing_is_half_writt
     with pytest.raises(WriteError, match=r"joint_results\.png cannot be written: .*No space left"):
         plot_epochs(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["joint_results.csv"]
+
+
+@pytest.mark.parametrize(("balancer", "place"), [("gradnorm", "W"), ("fixed", "W"), ("pcgrad", "z"), ("cagrad", "z")])
+def test_norms_are_named_by_where_they_are_measured(balancer, place):
+    titles = [axis.get_title("left") for axis in updates_figure(updates(4), {"balancer": balancer}).axes[2:4]]
+    assert all(rf"\nabla_{place} L_i" in title for title in titles)

@@ -38,8 +38,10 @@ def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     window = _window(len(rows))
     _weights(axes[0, 0], rows, settings)
     head(axes[0, 1], "b", "Losses of a batch, unweighted")
-    head(axes[1, 0], "c", r"Gradient norms, unweighted:  $\|\nabla_W L_i\|$")
-    head(axes[1, 1], "d", r"Gradient norms, weighted:  $w_i\,\|\nabla_W L_i\|$")
+    # PCGrad and CAGrad compare the gradients at the shared layer's output z, the others at its last weights W.
+    place = "z" if settings.get("balancer") in {"pcgrad", "cagrad"} else "W"
+    head(axes[1, 0], "c", rf"Gradient norms, unweighted:  $\|\nabla_{place} L_i\|$")
+    head(axes[1, 1], "d", rf"Gradient norms, weighted:  $w_i\,\|\nabla_{place} L_i\|$")
     for task, colour in _TASKS:
         norm = rows[f"{task}_norm"]
         _line(axes[0, 1], rows["step"], rows[f"{task}_loss"], colour, window, log=True)
