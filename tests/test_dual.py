@@ -118,9 +118,10 @@ def test_augmented_and_exported_outputs(model, images):
     assert torch.equal(exported, predictions) and torch.allclose(probabilities, logits.softmax(1))
 
 
+@pytest.mark.parametrize("head", ["pooled", "combined"])
 @pytest.mark.parametrize("task", ["detection", "classification"])
-def test_a_step_of_one_task_leaves_the_other_as_it_is(model, images, task):
-    trained = deepcopy(model).train()
+def test_a_step_of_one_task_leaves_the_other_as_it_is(images, task, head):
+    trained = build(head=head).train()
     moving, still = parts(trained) if task == "detection" else parts(trained)[::-1]
     before = values(moving), values(still)
     optimizer = torch.optim.SGD(trained.parameters(), lr=0.1, momentum=0.9)
