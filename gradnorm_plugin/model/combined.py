@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradnorm_plugin.model.guided import GuidedHead
-from gradnorm_plugin.model.pooled_linear import PooledLinear
+from gradnorm_plugin.model.pooled_linear import PooledLinear, average_and_maximum, projection
 
 
 class CombinedHead(GuidedHead):
@@ -40,7 +39,8 @@ class CombinedHead(GuidedHead):
         dropout: share of the pooled features that is left out in training.
         """
         super().__init__(detail_channels, num_classes, num_boxes, cell, dropout=dropout)
-        self.project_image = nn.Sequential(nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.SiLU())
+        # In place of the guided head's own view of the image, which is the fine layer's.
+        self.project_image = projection(in_channels, hidden)
         self.linear = PooledLinear(2 * hidden, num_classes, dropout)
 
     def forward(self, features: Tensor, details: Tensor, predictions: Tensor) -> Tensor:
@@ -51,6 +51,6 @@ class CombinedHead(GuidedHead):
             details: (B, detail_channels, h, w), fine.
             predictions: (B, n, 5 + nc) of the detector for the same images, in pixels and probabilities.
         """
-        x = self.project_image(features)
-        image = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
-        return self.linear(image) + self.linear_of_regions(self._regions(self.project(details.detach()), predictions.detach()))
+        image = average_and_maximum(self.project_image(features))
+        regions = self._regions(self.project(details.detach()), predictions.detach())
+        return self.linear(image) + self.linear_of_regions(regions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.pooled_linear import PooledLinear, PooledNorm
+from gradnorm_plugin.model.pooled_linear import PooledLinear, PooledNorm, average_and_maximum, projection
 from gradnorm_plugin.model.regions import find_regions, region_weights
 
 
@@ -49,7 +49,7 @@ class GuidedHead(nn.Module):
         """
         super().__init__()
         self.cell, self.num_boxes, self.top = cell, num_boxes, top
-        self.project = nn.Sequential(nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.SiLU())
+        self.project = projection(in_channels, hidden)
         self.attention = nn.Sequential(nn.Linear(hidden + num_boxes, 32), nn.Tanh(), nn.Linear(32, 1))
         self.normalise_regions = PooledNorm(hidden)
         self.linear = PooledLinear(2 * hidden, num_classes, dropout)
@@ -63,8 +63,7 @@ class GuidedHead(nn.Module):
             predictions: (B, n, 5 + nc) of the detector for the same images, in pixels and probabilities.
         """
         x = self.project(features)
-        image = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
-        return self.linear(image) + self.linear_of_regions(self._regions(x, predictions.detach()))
+        return self.linear(average_and_maximum(x)) + self.linear_of_regions(self._regions(x, predictions.detach()))
 
     def _regions(self, x: Tensor, predictions: Tensor) -> Tensor:
         """(B, hidden), the attended mean over the regions of (B, hidden, H, W) features."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from gradnorm_plugin.model.pooled_linear import average_and_maximum, projection
 
 
 class ClassificationHead(nn.Module):
@@ -20,7 +21,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, hidden: int = 256, dropout: float = 0.2) -> None:
         super().__init__()
-        self.project = nn.Sequential(nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.SiLU())
+        self.project = projection(in_channels, hidden)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(2 * hidden, num_classes)
         # The scale that the division takes away; the logits start as those of an ordinary linear layer would.
@@ -29,6 +30,5 @@ class ClassificationHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
-        x = self.project(features)
-        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+        pooled = average_and_maximum(self.project(features))
         return self.linear(self.dropout(pooled) / self.linear.in_features**0.5)

@@ -1,9 +1,20 @@
-"""From pooled features to logits: what a linear layer needs to learn from means over an image within a few epochs."""
+"""From a feature map to logits: projection, pooling, and what a linear layer needs to learn from means within a few epochs."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def projection(in_channels: int, hidden: int) -> nn.Sequential:
+    """A 1 x 1 convolution with normalisation and activation: (B, in_channels, H, W) to (B, hidden, H, W)."""
+    return nn.Sequential(nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.SiLU())
+
+
+def average_and_maximum(x: Tensor) -> Tensor:
+    """Both over the whole map, side by side: (B, C, H, W) to (B, 2 C)."""
+    return torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
 
 
 class PooledNorm(nn.Module):
