@@ -54,7 +54,7 @@ def test_dwa_moves_from_the_third_epoch_on(data, tmp_path):
     assert sum(found[-1]) == pytest.approx(2, abs=1e-4)
 
 
-@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "combined"), ("cagrad", "pooled")])
+@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled")])
 def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balancer, head):
     rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, "--initial-weights", "1", "0.1")
     assert weights(rows) == [(1.0, 0.1)] * 5
@@ -62,7 +62,7 @@ def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balanc
         assert float(row["detection_norm"]) > 0 and float(row["classification_norm"]) > 0 and -1 <= float(row["cosine"]) <= 1
     model = torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["model"]
     assert model.fork is None and all(torch.isfinite(p).all() for p in model.parameters())
-    assert type(model.classification_head).__name__ == ("CombinedHead" if head == "combined" else "ClassificationHead")
+    assert type(model.classification_head).__name__ == ("GuidedHead" if head == "guided" else "ClassificationHead")
 
 
 def test_fixed_weights_are_looked_at_too(data, tmp_path):

@@ -118,7 +118,7 @@ def test_augmented_and_exported_outputs(model, images):
     assert torch.equal(exported, predictions) and torch.allclose(probabilities, logits.softmax(1))
 
 
-@pytest.mark.parametrize("head", ["pooled", "combined"])
+@pytest.mark.parametrize("head", ["pooled", "guided"])
 @pytest.mark.parametrize("task", ["detection", "classification"])
 def test_a_step_of_one_task_leaves_the_other_as_it_is(images, task, head):
     trained = build(head=head).train()

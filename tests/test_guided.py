@@ -1,4 +1,4 @@
-"""The heads that are guided by the detector: what they look at, by value, and what they leave alone."""
+"""The head that is guided by the detector: what it looks at, by value, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from test_loss import make_batch, make_model
 
 from gradnorm_plugin import JointDetectionModel
 from gradnorm_plugin.model.backend import JointBackend
-from gradnorm_plugin.model.combined import CombinedHead
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.pooled_linear import PooledNorm
 from gradnorm_plugin.model.regions import decode, find_regions, region_weights
@@ -104,49 +103,17 @@ def test_predictions_get_no_gradient():
     assert predictions.grad is None
 
 
-@pytest.mark.parametrize(("name", "last"), [("guided", 4), ("combined", 9)])
-def test_classification_moves_nothing_behind_the_shared_layer(name, last):
-    model = make_model(name)
+def test_classification_moves_nothing_behind_the_shared_layer():
+    model = make_model("guided")
     images, _ = make_batch()
     model(images)[1].square().sum().backward()
     moved = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None and name.startswith("model.")}
-    assert moved == {str(layer) for layer in range(last + 1)}
+    assert moved == {"0", "1", "2", "3", "4"}
     assert all(p.grad is not None for p in model.classification_head.parameters())
 
 
-def test_a_combined_head_adds_the_deep_view_of_the_image_to_the_fine_one_of_the_boxes():
-    torch.manual_seed(0)
-    combined = CombinedHead(5, 6, 3, 2, CELL).eval()
-    deep, fine = torch.rand(1, 5, 3, 4), torch.rand(1, 6, 8, 8)
-    found = predictions_of((20, 20, 24, 24, 1.0, 1.0, 0.0), (50, 50, 16, 16, 1.0, 0.0, 1.0), *[(0.0,) * 7] * 2)
-    outside = fine.clone()
-    outside[..., 4, 4] += 1  # between the boxes
-    with torch.no_grad():
-        logits = combined(deep, fine, found)
-        assert torch.equal(combined(deep, outside, found), logits)
-        assert not torch.allclose(combined(deep + 1, fine, found), logits, atol=1e-3)
-        assert not torch.allclose(combined(deep, fine + 1, found), logits, atol=1e-3)
-        of_regions = combined.linear_of_regions(combined._regions(combined.project(fine), found))
-        x = combined.project_image(deep)
-        assert torch.allclose(logits - of_regions, combined.linear(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)), atol=1e-5)
-
-
-def test_the_details_of_a_combined_head_get_no_gradient():
-    deep, fine = torch.rand(2, 5, 3, 4, requires_grad=True), torch.rand(2, 6, 8, 8, requires_grad=True)
-    CombinedHead(5, 6, 3, 2, CELL)(deep, fine, torch.rand(2, 10, 7)).square().sum().backward()
-    assert fine.grad is None and deep.grad.any()
-
-
-@pytest.mark.parametrize(("layer", "details"), [(None, 4), (8, 4), (17, 4), (2, 2)])
-def test_details_are_never_deeper_than_the_shared_layer(layer, details):
-    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"], shared_layer=layer, head="combined")
-    assert (model.shared_layer, model.detail_layer) == (9 if layer is None else layer, details)
-    assert model.eval()(torch.rand(1, 3, 64, 64))[1][1].shape == (1, 2)
-
-
-@pytest.mark.parametrize("name", ["guided", "combined"])
-def test_training_and_inference_look_at_the_same_regions(name):
-    model = make_model(name)
+def test_training_and_inference_look_at_the_same_regions():
+    model = make_model("guided")
     for module in model.modules():  # batch statistics would differ, not the regions
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             module.eval()
@@ -189,12 +156,11 @@ def test_a_layer_may_be_named_in_the_neck():
     assert model.shared_parameter is model.model[17].cv3.conv.weight
 
 
-@pytest.mark.parametrize("head", ["guided", "combined"])
-def test_exported_and_stripped(tmp_path, head):
+def test_exported_and_stripped(tmp_path):
     """ONNX Runtime picks the same boxes; the detection half is what it is without a head."""
     data = write_joint_dataset(tmp_path / "data", images=12)
     pictures = read_images(data.parent / "images/val", 64)
-    guided = write_checkpoint(tmp_path / "guided.pt", pictures, head=head)
+    guided = write_checkpoint(tmp_path / "guided.pt", pictures, head="guided")
     step = {"name": "export", "script": str(find_checkout() / "export.py")}
     step["arguments"] = ["--weights", str(guided), "--imgsz", "64", "--include", "onnx"]
     (tmp_path / "commands.json").write_text(json.dumps([step]))

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradnorm_plugin.model.combined import CombinedHead
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.head import ClassificationHead
@@ -27,7 +26,7 @@ _yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
-HEADS = ("pooled", "guided", "combined")
+HEADS = ("pooled", "guided")
 
 # The logits of each model's last training pass as the head made them. Not in the model: that is copied and pickled.
 _last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -63,9 +62,6 @@ class JointDetectionModel(_yolo.DetectionModel):
     """In training: the shared layer's output as detection's layers get it, and as the head does. The loss sets it where a
     balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
 
-    detail_layer: int | None = None
-    """Layer that a combined head takes the details from; None for the other heads."""
-
     channels_last = False
     """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
     images. The weights keep theirs, since upstream's code takes it for granted."""
@@ -92,8 +88,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF), for a guided head the
                 last of the backbone with the finest cells that the detector uses.
             backbone: "shared", the head reads that layer of the detector; "dual", that layer of a second backbone.
-            head: "pooled" looks at the whole image, "guided" also where the detector has found something, both on the shared
-                layer; "combined" takes the details of what was found from the layer that a guided head would read.
+            head: "pooled" looks at the whole image, "guided" also where the detector has found something.
 
         Raises:
             ValueError: if there are no class names, no such layer, backbone or head.
@@ -113,40 +108,31 @@ class JointDetectionModel(_yolo.DetectionModel):
         if not 0 <= self.shared_layer <= last:
             raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {last}")
         self.last_shared_weights = layers[self.shared_layer].last_weights
-        finest = min(self._finest_layer(layers), self.shared_layer)
-        if head == "combined":
-            self.detail_layer = finest
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
-            self.classification_head = self._make_head(head, layers[self.shared_layer], layers[finest])
+            self.classification_head = self._make_head(head, layers[self.shared_layer])
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
         head_parameters = sum(p.numel() for p in self.classification_head.parameters())
         _general.LOGGER.info(
-            f"Classification head ({head}) on layer {self.shared_layer}"
-            f"{'' if self.detail_layer is None else f', details of layer {self.detail_layer},'}"
-            f"{' of its own backbone' if backbone == 'dual' else ''} "
+            f"Classification head ({head}) on layer {self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
             f"({layers[self.shared_layer].channels} channels): {', '.join(self.classification_names.values())}; "
             f"{head_parameters:,} parameters\n"
         )
 
     def _default_layer(self, head: str, layers: list[LayerOutput]) -> int:
-        return self._finest_layer(layers) if head == "guided" else len(self.yaml["backbone"]) - 1
-
-    def _finest_layer(self, layers: list[LayerOutput]) -> int:
-        """The last layer of the backbone with the finest cells that the detector uses."""
         backbone = range(len(self.yaml["backbone"]))
+        if head == "pooled":
+            return backbone[-1]
         finest = float(self.stride.min())
         return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
 
-    def _make_head(self, head: str, layer: LayerOutput, details: LayerOutput) -> nn.Module:
+    def _make_head(self, head: str, layer: LayerOutput) -> nn.Module:
         num_classes = len(self.classification_names)
         if head == "pooled":
             return ClassificationHead(layer.channels, num_classes)
-        if head == "guided":
-            return GuidedHead(layer.channels, num_classes, self.model[-1].nc, layer.cell)
-        return CombinedHead(layer.channels, details.channels, num_classes, self.model[-1].nc, details.cell)
+        return GuidedHead(layer.channels, num_classes, self.model[-1].nc, layer.cell)
 
     @property
     def backbone(self) -> str:
@@ -207,17 +193,12 @@ class JointDetectionModel(_yolo.DetectionModel):
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
             return super()._forward_once(x, profile, visualize)
         features: list[Tensor] = []
-        # The finer layer first: it runs first, and the head takes it last.
-        handles = [] if self.detail_layer is None else [_collect(self._trunk[self.detail_layer], features)]
-        handles.append(_collect(self._trunk[self.shared_layer], features, self.fork if self.training else None))
+        handle = _collect(self.model[self.shared_layer], features, self.fork if self.training else None)
         try:
             detection = super()._forward_once(x, profile, visualize)
-            if self.backbone == "dual":
-                self.classification_backbone(x)
         finally:
-            for handle in handles:
-                handle.remove()
-        logits = self._classify(features, detection)
+            handle.remove()
+        logits = self._classify(self.classification_backbone(x) if self.backbone == "dual" else features[0], detection)
         if self.training:
             _last_logits[self] = logits
             return detection, logits
@@ -225,14 +206,8 @@ class JointDetectionModel(_yolo.DetectionModel):
             return detection[0], logits.softmax(1)
         return detection[0], (detection[1], logits)
 
-    @property
-    def _trunk(self) -> nn.Sequential:
-        """The layers that the head reads."""
-        return self.classification_backbone.model if self.backbone == "dual" else self.model
-
-    def _classify(self, features: list[Tensor], detection: Any) -> Tensor:
-        """Logits (B, C) of the head's feature maps, the finest first; `detection` is what upstream gave for the same images."""
-        if isinstance(self.classification_head, ClassificationHead):
-            return self.classification_head(features[0])
-        predictions = decode(self.model[-1], detection) if self.training else detection[0]
-        return self.classification_head(*reversed(features), predictions)
+    def _classify(self, features: Tensor, detection: Any) -> Tensor:
+        """Logits (B, C) of the head's features; `detection` is what upstream's network gave for the same images."""
+        if not isinstance(self.classification_head, GuidedHead):
+            return self.classification_head(features)
+        return self.classification_head(features, decode(self.model[-1], detection) if self.training else detection[0])

@@ -67,7 +67,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         choices=HEADS,
         default="pooled",
         help="where the image's class is looked for. pooled: in the whole image; guided: there, and where the detector has found "
-        "something, on one fine layer; combined: the whole image on a deep layer, the details on a fine one",
+        "something",
     )
     group.add_argument(
         "--shared-layer",
