@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import shown
 
 _SETTLED = {"methods": "--methods", "method": "--method", "seeds": "--seeds", "name": "--name", "exist_ok": "--exist-ok"}
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a run (default: cores / jobs)")
-    project = shown(REPOSITORY / "runs" / "compare")
+    project = shown(WORKSPACE / "runs" / "compare")
     parser.add_argument("--project", default=project, metavar="FOLDER", help=f"where comparisons are (default: {project})")
     parser.add_argument("--name", metavar="NAME", help="folder of this one in --project (default: exp, exp2, ...)")
     parser.add_argument("--exist-ok", action="store_true", help="add methods or seeds to the comparison of that --name")

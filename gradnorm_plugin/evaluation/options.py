@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its val.py)"
     parser.set_defaults(
-        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=shown(REPOSITORY / "runs" / "val")
+        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=shown(WORKSPACE / "runs" / "val")
     )
     parser.add_argument_group("data").add_argument(
         "--allow-download",

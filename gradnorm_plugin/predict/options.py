@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from gradnorm_plugin.predict.predictor import DEFAULT_SIZE
-from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         "label has no sixth column, and --save-json and --save-csv hold the confidences."
     )
     parser._optionals.title = "YOLOv5's own options (as in its detect.py)"
-    project = shown(REPOSITORY / "runs" / "predict")
+    project = shown(WORKSPACE / "runs" / "predict")
     parser.set_defaults(weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=project)
     group = parser.add_argument_group("outputs")
     group.add_argument("--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities")

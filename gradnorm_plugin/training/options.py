@@ -12,7 +12,7 @@ import torch
 from gradnorm_plugin.model.dual import BACKBONES
 from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.training.balancers import add_balancing, make_balancer, resolve_balancer
-from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         imgsz=320,
         epochs=5,
         batch_size=8,
-        project=shown(REPOSITORY / "runs" / "train"),
+        project=shown(WORKSPACE / "runs" / "train"),
     )
     _add_network(parser.add_argument_group("network"))
     add_balancing(parser.add_argument_group("balancing of the two tasks"))

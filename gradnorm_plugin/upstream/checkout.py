@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
 
 from gradnorm_plugin.upstream.errors import CheckoutError
 from gradnorm_plugin.upstream.patching import patch_files, patches_digest, patches_in_content
 from gradnorm_plugin.upstream.record import Record, file_id
 
-__all__ = ["CheckoutError", "REPOSITORY", "checkout_folder", "find_checkout", "is_yolov5"]
+__all__ = ["CheckoutError", "REPOSITORY", "WORKSPACE", "checkout_folder", "find_checkout", "is_yolov5"]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-"""The folder that holds `gradnorm_plugin/`, `patches/` and `yolov5/`."""
+_CLONE = Path(__file__).resolve().parents[2]
+_IN_CLONE = (_CLONE / "patches").is_dir()
 
-_REMEDY = "run `python -m gradnorm_plugin setup` (or `make setup`)"
+
+def _installed() -> Path:
+    """Where pip has put what the wheel brings beside its modules: into the environment, or the user's folder (`--user`)."""
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    places = [Path(sysconfig.get_path("data", scheme)) / "share" / "yolov5-gradnorm" for scheme in schemes]
+    return next((place for place in places if (place / "patches").is_dir()), places[0])
+
+
+REPOSITORY = _CLONE if _IN_CLONE else _installed()
+"""The folder that holds `patches/`, `data/` and `yolov5/`: the clone, or what an installed wheel brings with its environment."""
+
+WORKSPACE = REPOSITORY if _IN_CLONE else Path.cwd()
+"""Where `runs/` goes: into the clone, or into the working folder if there is no clone."""
+
+_REMEDY = f"run `python -m gradnorm_plugin setup`{' (or `make setup`)' if _IN_CLONE else ''}"
 
 
 def checkout_folder() -> tuple[Path, bool]:

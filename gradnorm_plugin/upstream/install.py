@@ -28,7 +28,9 @@ def setup() -> Path:
     """
     patches = patch_files(REPOSITORY)
     if not patches:
-        raise CheckoutError(f"{REPOSITORY / 'patches'} holds no patches: install from a clone, with `pip install -e .`")
+        raise CheckoutError(
+            f"{REPOSITORY / 'patches'} holds no patches: install the wheel, or from a clone with `pip install -e .`"
+        )
     folder, named = checkout_folder()
     if named and not is_yolov5(folder):
         raise CheckoutError(f"YOLOV5_DIR={folder} is no YOLOv5 checkout: set it to one, or unset it")
