@@ -1,11 +1,11 @@
-"""What all tests share: few threads that wait without spinning, so that a busy machine slows a run down no more than it must."""
+"""What all tests share: one thread a process that waits without spinning; the processes of pytest-xdist use the cores."""
 
 from __future__ import annotations
 
 import os
 
 # Before torch is imported, here and in what tests start
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest  # noqa: E402 - the variables have to come first
