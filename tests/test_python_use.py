@@ -18,7 +18,7 @@ from gradnorm_plugin import Predictor
 from gradnorm_plugin.upstream.gateway import upstream
 
 REPOSITORY = Path(__file__).parents[1]
-SIZE = 320  # as in the samples
+SIZE = 320  # the samples name none, and the weights do not say
 
 
 def sample(name: str) -> str:
