@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-from gradnorm_plugin.compare.folders import PLAN_FILE, CompareError, Plan, read_plan, write_plan
+from gradnorm_plugin.compare.folders import ALLOW_DOWNLOAD, PLAN_FILE, CompareError, Plan, read_plan, write_plan
 from gradnorm_plugin.compare.live import shown
 from gradnorm_plugin.compare.lock import alone_in
 from gradnorm_plugin.compare.options import parse_options
-from gradnorm_plugin.compare.planning import check_plan, extend_plan, make_plan
+from gradnorm_plugin.compare.planning import check_origin, check_plan, extend_plan, make_plan
 from gradnorm_plugin.compare.runner import train_all
 from gradnorm_plugin.compare.runs import FAILED, FINISHED, Run, make_runs
 from gradnorm_plugin.data.description import DescriptionError
@@ -58,6 +58,8 @@ def planned(options: argparse.Namespace) -> tuple[Path, Plan]:
     if options.resume is not None:
         root = Path(options.resume).resolve() if options.resume else newest(project)
         plan = read_plan(root)
+        if not options.allow_download:
+            check_origin(plan, root)
         if Path(plan.directory).is_dir():
             os.chdir(plan.directory)
         return root, plan
@@ -88,11 +90,12 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
         CompareError, OptionError, DescriptionError, LabelErrors: what is wrong with flags, files or data, before anything starts.
         SystemExit: with status 130 if Ctrl-C or a signal stopped it; it can be gone on with then.
     """
-    epochs = check_plan(plan)
+    epochs = check_plan(plan, options.allow_download)
     root.mkdir(parents=True, exist_ok=True)
     with alone_in(root) as inherited:
         write_plan(root, plan)
         runs = make_runs(root, plan, epochs)
+        flags = (*plan.flags, *((ALLOW_DOWNLOAD,) * options.allow_download))
         try:
             with stop_signals() as stopped, shown(runs, root, options.jobs) as screen:
 
@@ -101,7 +104,7 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
                     if run.state == FINISHED:
                         _write_early(write, root)
 
-                train_all(runs, plan.flags, options.jobs, options.threads, changed, stopped, inherited)
+                train_all(runs, flags, options.jobs, options.threads, changed, stopped, inherited)
         except KeyboardInterrupt:
             print(f"Stopped; go on with: {_resume(root)}", flush=True)
             sys.exit(130)
