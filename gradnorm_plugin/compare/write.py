@@ -10,9 +10,9 @@ from gradnorm_plugin.compare.latency import LatencyError, measure_latency
 from gradnorm_plugin.compare.outcome import read_outcome
 from gradnorm_plugin.compare.page import compose_comparison
 from gradnorm_plugin.compare.spreadsheets import write_methods, write_runs
+from gradnorm_plugin.files import write_text
 from gradnorm_plugin.report.render import render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, Wording
-from gradnorm_plugin.training.whole_files import whole_file
 
 
 def write_comparison(root: Path, lang: str = "en") -> list[Path]:
@@ -41,7 +41,6 @@ def write_comparison(root: Path, lang: str = "en") -> list[Path]:
     report = compose_comparison(outcome, latency, reason, say)
     pages = {"comparison.md": render_markdown(report, say, root), "comparison.html": render_html(report, say)}
     for name, text in pages.items():
-        with whole_file(root / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(root / name, text)
         written.append(root / name)
     return written
