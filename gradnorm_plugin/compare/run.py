@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -38,7 +39,10 @@ def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None
     options = parse_options(argv)
     try:
         root, plan = planned(options)
-        runs = compare(root, plan, options, write or import_module("gradnorm_plugin.compare.write").write_comparison)
+        if write is None:
+            module = import_module("gradnorm_plugin.compare.write")
+            write = partial(module.write_comparison, predictions=options.original_predictions)
+        runs = compare(root, plan, options, write)
     except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError, OSError) as error:
         fail(str(error))
     failed = sum(run.state == FAILED for run in runs)
