@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
-from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.upstream.errors import CheckoutError
 
 # command -> (module, function of the rest of the line, help); imported when called: `setup` needs no other library.
@@ -32,6 +32,7 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage."""
     line = list(sys.argv[1:] if argv is None else argv)
+    guard_log()
     try:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
             module, function, _ = _COMMANDS[line[0]]

@@ -11,11 +11,12 @@ whole can always be written `1.0`, as `write_label_file` does.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from gradnorm_plugin.files import write_text
 
 LISTED_ERRORS = 20
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -152,12 +153,7 @@ def write_label_file(path: str | Path, record: LabelRecord, num_box_classes: int
         lines.append(" ".join("1" if index == record.image_class else "0" for index in range(num_image_classes)))
     text = "".join(f"{line}\n" for line in lines)
     parse_label_text(text, num_box_classes, num_image_classes, str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="ascii", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, text, encoding="ascii")
 
 
 def _is_one_hot(fields: list[str], length: int | None) -> bool:

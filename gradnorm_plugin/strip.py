@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradnorm_plugin.files import WriteError, whole_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.upstream.gateway import upstream
@@ -116,11 +116,8 @@ def _count(model: nn.Module) -> int:
 
 def _save(checkpoint: dict[str, Any], output: Path) -> None:
     contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.gradnorm-tmp")
     try:
-        torch.save(contents, temporary)
-        os.replace(temporary, output)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-        raise StripError(f"{output} cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with whole_file(output) as partial:
+            torch.save(contents, partial)
+    except WriteError as error:
+        raise StripError(str(error)) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gradnorm_plugin.files import UnfinishedFile
 from gradnorm_plugin.upstream import checkout, fetch, install
 from gradnorm_plugin.upstream.checkout import CheckoutError, find_checkout
 from gradnorm_plugin.upstream.patching import patch_files, touched_files
@@ -180,10 +181,10 @@ def test_a_run_that_was_killed_while_patching_is_finished(ready: Path) -> None:
     record = yolov5 / ".git" / "gradnorm-patches.json"
     digest = record.read_text()
     record.unlink()
-    (yolov5 / (PATCHED[0] + ".gradnorm-tmp")).write_text("half a fi")
+    UnfinishedFile(yolov5 / PATCHED[0]).path.write_text("half a fi")
     assert "1 files changed" in run(ready)
     assert record.read_text() == digest
-    assert not list(yolov5.rglob("*.gradnorm-tmp"))
+    assert not list(yolov5.rglob(".gradnorm-*.partial*"))
     assert_sound(ready)
 
 

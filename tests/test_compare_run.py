@@ -215,11 +215,70 @@ def test_seeds_are_the_outer_loop_and_finished_runs_are_known(tmp_path):
 def test_a_run_is_a_training_with_its_own_seed_and_folder(tmp_path):
     (run,) = runs_of(tmp_path, plan("fixed-1-0.01", seeds=(7,)))
     line = runner.command(run, ("--epochs", "3"))
-    assert line[1:] == [
-        *"-m gradnorm_plugin train --epochs 3 --balancer fixed --initial-weights 1 0.01 --project".split(),
+    assert line[3:] == [
+        *"train --epochs 3 --balancer fixed --initial-weights 1 0.01 --project".split(),
         str(tmp_path / "fixed-1-0.01"),
         *"--name seed7 --exist-ok --seed 7".split(),
     ]
+
+
+def test_a_run_takes_no_module_from_the_folder_that_the_plan_names(tmp_path):
+    """The working folder of a resumed comparison is what compare.yaml says; `python -m` would import from there first."""
+    for name in ("argparse", "yaml", "torch", "gradnorm_plugin"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (run,) = runs_of(tmp_path, plan("gradnorm"))
+    python = runner.command(run, ())[:3]
+    done = subprocess.run([*python, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout and not (tmp_path / "ran").exists()
+
+
+CODE = "path: {0}/gone\ntrain: a\nval: b\nnames: [a]\nclassification_names: [b, c]\ndownload: open({1!r}, 'w')\n"
+
+
+def strangers_plan(folder: Path, *flags: str, own: tuple[str, ...] | None = None) -> Path:
+    """A comparison's folder whose data yaml has code under `download`."""
+    (folder / "data.yaml").write_text(CODE.format(folder, str(folder / "ran")))
+    line = ["--data", str(folder / "data.yaml"), "--weights", "", "--cfg", "yolov5n.yaml", "--epochs", "1", *flags]
+    methods = {} if own is None else {"own": {"flags": list(own), "detects": True, "classifies": True}}
+    contents = {"methods": list(methods) or ["gradnorm"], "seeds": [0], "flags": line, "own_methods": methods}
+    (folder / "compare.yaml").write_text(yaml.safe_dump({**contents, "directory": str(folder), "started": "x"}))
+    return folder
+
+
+@pytest.mark.parametrize("own", [None, ("--allow-download",)])
+def test_a_plan_permits_no_code_only_the_command_line_does(own, tmp_path, capsys, monkeypatch):
+    folder = strangers_plan(tmp_path, "--allow-download", own=own)
+    monkeypatch.chdir(tmp_path)
+    status, line = error_of(capsys, "--resume", str(folder))
+    assert status == 1 and "--allow-download" in line and not (tmp_path / "ran").exists()
+    error_of(capsys, "--resume", str(folder), "--allow-download")
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "own", "message"),
+    [
+        (("--allow-down",), None, "--allow-download cannot be set here: give it to compare"),
+        ((), ("--allow-d",), "--allow-download cannot be set here: give it to compare"),
+        (("--project", "/etc"), None, "--project cannot be set here"),
+        ((), ("--resume", "x/weights/last.pt"), "--resume cannot be set here"),
+        (("--evolve", "3", "--bucket", "b"), None, "--evolve cannot be set here"),
+        (("--weights", "https://example.org/x.pt"), None, "--weights https://example.org/x.pt is an address"),
+        ((), ("--data", "http:/example.org/x.yaml"), "--data http:/example.org/x.yaml is an address"),
+        (("--hyp", "ftp://example.org/x.yaml"), None, "--hyp ftp://example.org/x.yaml is an address"),
+    ],
+)
+def test_the_flags_of_a_plan_are_held_to_what_a_new_one_may_have(flags, own, message, tmp_path, capsys):
+    status, line = error_of(capsys, "--resume", str(strangers_plan(tmp_path, *flags, own=own)))
+    assert status == 1 and message in line and "compare.yaml" in line
+
+
+def test_a_method_s_folder_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "mine" / "seed0" / "weights").mkdir(parents=True)
+    (tmp_path / "gradnorm").symlink_to(tmp_path / "mine")
+    with pytest.raises(CompareError, match=r"gradnorm is a link"):
+        runner.clear(tmp_path / "gradnorm" / "seed0")
+    assert (tmp_path / "mine" / "seed0" / "weights").is_dir()
 
 
 def test_only_what_a_training_run_left_is_removed(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Formatter
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from run_folder import PICTURES, batches, epochs, facts, metrics, options, updates, write_csv, write_run
@@ -19,6 +20,7 @@ from gradnorm_plugin.report import pictures, wording
 from gradnorm_plugin.report.records import ReportError
 from gradnorm_plugin.report.run import main, write_report
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
+from gradnorm_plugin.training.epoch_plot import best_row
 
 FILES = ("opt.yaml", "hyp.yaml", "run.json", "joint_metrics.json", "joint_results.csv", "gradnorm.csv", "batches.csv")
 HOSTILE = "<script>alert(1)</script>|\"'&amp; `x` *y* __z__ [a](b) $q$\n# {0}"
@@ -121,6 +123,40 @@ def test_sentences_are_computed_from_the_files(tmp_path):
         "3 of 3",
         "0.0123",
     )
+
+
+def test_the_confusion_table_is_turned_as_the_picture_of_it(tmp_path):
+    """PLAX was taken for A4C three times, never the other way round: the figure stands below PLAX, in the row of A4C."""
+    (md, html) = write_report(write_run(tmp_path / "run"))
+    lines = md.read_text().splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| Predicted"))
+    assert lines[head].split(" | ")[1:] == ["PSAX", "PLAX", "A4C |"]
+    assert lines[head + 2 : head + 5] == ["| PSAX | 65 | 0 | 0 |", "| PLAX | 1 | 95 | 0 |", "| A4C | 0 | 3 | 19 |"]
+    assert "--share:0.985" in html.read_text()
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", "2.0"), ("c", "0.4"), ("alpha", "1.5")])
+def test_settings_of_every_balancer_are_told(tmp_path, name, value):
+    run = write_run(tmp_path / "run", run=facts(balancing={"balancer": "x", name: float(value)}))
+    assert f"| Balancing: `{name}` | {value} |" in write_report(run)[0].read_text()
+
+
+def test_the_time_of_a_run_that_ended_in_its_first_epoch_is_not_known(tmp_path):
+    run = write_run(tmp_path / "run", run=facts(seconds=0.0, finished=None))
+    text = write_report(run)[0].read_text()
+    assert "0 min" not in text and re.search(r"\| [^|]*[Tt]ime[^|]* \| – \|", text)
+
+
+def test_of_equally_good_epochs_the_last_one_is_best_as_in_the_picture(tmp_path):
+    columns = epochs(4, fitness=[0.3, 0.5, 0.5, 0.4])
+    run = write_run(tmp_path / "run", joint_results=columns, joint_metrics=None)
+    assert "2 (highest fitness)" in write_report(run)[0].read_text().replace("\\", "")
+    assert best_row(pd.DataFrame(columns))["epoch"] == 2
+
+
+def test_an_interval_without_width_is_none(tmp_path):
+    run = write_run(tmp_path / "run", joint_metrics=edit(metrics(), "classification.intervals.accuracy", [1.0, 1.0]))
+    assert "1.000 to 1.000" not in write_report(run)[0].read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradnorm_plugin.evaluation.summary import FILE as METRICS_FILE
+from gradnorm_plugin.files import read_text
 from gradnorm_plugin.training.run_file import read_facts
 
 
@@ -24,8 +25,7 @@ class Figures:
 def figures_so_far(folder: Path) -> Figures:
     """From the last row of `joint_results.csv`."""
     try:
-        with (folder / "joint_results.csv").open(newline="", encoding="utf-8") as file:
-            *_, last = csv.DictReader(file)
+        *_, last = csv.DictReader(read_text(folder / "joint_results.csv").splitlines())
         return Figures(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last["balanced_accuracy"]))
     except (OSError, ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
         return Figures()
@@ -35,9 +35,9 @@ def final_figures(folder: Path) -> Figures:
     """From `joint_metrics.json`, and the epochs from `joint_results.csv`."""
     epochs = figures_so_far(folder).epochs
     try:
-        found = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        found = json.loads(read_text(folder / METRICS_FILE))
         return Figures(epochs, found["detection"]["mAP50-95"], found["classification"]["balanced_accuracy"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Figures(epochs)
 
 

@@ -15,10 +15,11 @@ import yaml
 
 from gradnorm_plugin.compare.methods import METHODS, Method
 from gradnorm_plugin.evaluation.summary import FILE as METRICS_FILE
+from gradnorm_plugin.files import read_text, write_text
 from gradnorm_plugin.training.run_file import read_facts
-from gradnorm_plugin.training.whole_files import whole_file
 
 PLAN_FILE = "compare.yaml"
+ALLOW_DOWNLOAD = "--allow-download"
 
 
 class CompareError(ValueError):
@@ -32,7 +33,7 @@ class Plan:
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     flags: tuple[str, ...]
-    """Training flags of all runs; a method's own follow them."""
+    """Training flags of all runs; a method's own follow them. None of them permits anything."""
     directory: str
     """The working folder it was started in, from which relative paths among the flags count."""
     started: str
@@ -58,8 +59,7 @@ def write_plan(root: Path, plan: Plan) -> None:
         "directory": plan.directory,
         "started": plan.started,
     }
-    with whole_file(root / PLAN_FILE) as partial:
-        partial.write_text(yaml.safe_dump(contents, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(root / PLAN_FILE, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
 
 
 def read_plan(root: Path) -> Plan:
@@ -72,16 +72,25 @@ def read_plan(root: Path) -> Plan:
     if not file.is_file():
         raise CompareError(f"{root} has no {PLAN_FILE}: name the folder of a comparison, such as runs/compare/exp")
     try:
-        contents = yaml.safe_load(file.read_text(encoding="utf-8"))
+        contents = yaml.safe_load(read_text(file))
         own = contents.get("own_methods") or {}
         return Plan(
             methods=tuple(_method(name, own) for name in contents["methods"]),
             seeds=tuple(int(seed) for seed in contents["seeds"]),
-            flags=tuple(str(flag) for flag in contents["flags"]),
+            flags=_without_permission(contents["flags"]),
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
         )
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        yaml.YAMLError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
 
 
@@ -100,9 +109,14 @@ def is_finished(folder: Path) -> bool:
     return read_facts(folder).get("finished") is not None and (folder / METRICS_FILE).is_file()
 
 
+def _without_permission(flags: list[Any]) -> tuple[str, ...]:
+    """The flags that a file holds, less the one that only a command line may give."""
+    return tuple(str(flag) for flag in flags if flag != ALLOW_DOWNLOAD)
+
+
 def _method(name: str, own: dict[str, Any]) -> Method:
     if name in METHODS:
         return METHODS[name]
     if name not in own:
         raise ValueError(f"no method is called {name}")
-    return Method(name, name, tuple(map(str, own[name]["flags"])), own[name]["detects"], own[name]["classifies"])
+    return Method(name, name, _without_permission(own[name]["flags"]), own[name]["detects"], own[name]["classifies"])

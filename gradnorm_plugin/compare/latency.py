@@ -14,10 +14,10 @@ from typing import Any
 from gradnorm_plugin.compare.collect import RunResult
 from gradnorm_plugin.compare.outcome import BASELINES, Outcome
 from gradnorm_plugin.compare.timing import load_network, time_networks
+from gradnorm_plugin.files import read_text, write_text
 from gradnorm_plugin.report.files import read_run
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.run_file import read_facts
-from gradnorm_plugin.training.whole_files import whole_file
 
 FILE = "latency.json"
 WEIGHTS = Path("weights") / "best.pt"
@@ -125,15 +125,14 @@ def _measure(networks: list[_Network], imgsz: int) -> Latency:
 def _read(file: Path) -> tuple[list[Any], Latency] | None:
     """What was measured before, and of which checkpoints; None if there is nothing that can be read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(read_text(file))
         times = tuple(Time(tuple(t["methods"]), float(t["milliseconds"]), float(t["ratio"])) for t in found["networks"])
         return found["checkpoints"], Latency(str(found["device"]), int(found["imgsz"]), times)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _write(file: Path, key: list[Any], latency: Latency) -> None:
     networks = [{"methods": list(t.methods), "milliseconds": t.milliseconds, "ratio": t.ratio} for t in latency.times]
     contents = {"device": latency.device, "imgsz": latency.imgsz, "networks": networks, "checkpoints": key}
-    with whole_file(file) as partial:
-        partial.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")

@@ -1,11 +1,11 @@
-"""The marker and colour of each method, the same in every panel: apart for the colour-blind, and by shape in grey."""
+"""The marker and colour of each method, the same in every comparison: apart for the colour-blind, and by shape in grey."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradnorm_plugin.compare.methods import Method
+from gradnorm_plugin.compare.methods import METHODS, Method
 from gradnorm_plugin.compare.outcome import BASELINES
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION
 
@@ -23,8 +23,9 @@ class Look:
 
 
 def looks(methods: Sequence[Method]) -> dict[str, Look]:
-    """By name. The baselines have the colours of their tasks; the rest is as the plan's order has it."""
+    """By name, the same in every comparison: the baselines have the colours of their tasks, the others theirs by their place
+    in the registry; the user's own follow in the plan's order."""
     colours = dict(zip(BASELINES.values(), (DETECTION, CLASSIFICATION), strict=True))
-    others = [method.name for method in methods if method.name not in colours]
+    others = [name for name in dict.fromkeys([*METHODS, *(method.name for method in methods)]) if name not in colours]
     found = {name: Look(_SHAPES[i % len(_SHAPES)], _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(others)}
     return {**{name: Look("d", colour) for name, colour in colours.items()}, **found}

@@ -58,6 +58,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="go on with a comparison as it was planned: train what is not finished (default: the newest in --project)",
     )
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="let the runs execute the code that the data yaml has under `download`, whoever wrote it, and fetch what the flags "
+        "of a resumed comparison name by an address; said anew for --resume, for compare.yaml may come from somebody else",
+    )
+    parser.add_argument(
+        "--original-predictions",
+        action="store_true",
+        help="also say whether the six predictions of the report that this project started from hold on this data",
+    )
     parser.add_argument("--list", nargs=0, action=_List, help="show the methods and end")
     return parser
 

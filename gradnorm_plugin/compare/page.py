@@ -12,26 +12,29 @@ from gradnorm_plugin.report.compose import LABELS
 from gradnorm_plugin.report.wording import Wording
 
 
-def compose_comparison(outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording) -> Report:
+def compose_comparison(
+    outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording, predictions: bool = False
+) -> Report:
     """All sections; without a finished run only those that need none.
 
-    `reason` says why `latency` could not be measured; None if it was, or is for later.
+    `reason` says why `latency` could not be measured; None if it was, or is for later. `predictions`: whether those of the report
+    that this project started from are judged.
     """
-    sections: list[Section] = [summary_section(outcome, say)]
+    sections: list[Section] = [summary_section(outcome, say, predictions)]
     if outcome.methods:
         sections += [
             figures_section(outcome, say),
             differences_section(outcome, say),
             cost_section(outcome, latency, reason, say),
             gradients_section(outcome, say),
-            predictions_section(outcome, say),
+            *([predictions_section(outcome, say)] if predictions else []),
             curves_section(outcome, say),
         ]
     return Report(
         language=say.language,
         title=say("compare.title", name=outcome.root.resolve().name),
         subtitle=say("compare.subtitle"),
-        tiles=tiles(outcome, say),
+        tiles=tiles(outcome, say, predictions),
         limits_title=say("compare_limits.title"),
         limits=limits(outcome, say),
         sections=[*sections, run_section(outcome, say)],

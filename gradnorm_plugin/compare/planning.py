@@ -12,9 +12,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from gradnorm_plugin.compare.folders import PLAN_FILE, CompareError, Plan, read_plan
+from gradnorm_plugin.compare.folders import ALLOW_DOWNLOAD, PLAN_FILE, CompareError, Plan, read_plan
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.training.files import check_files
+from gradnorm_plugin.training.files import FETCHED, check_files, is_address
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import build_parser, make_balancer, parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import upstream
@@ -26,6 +26,7 @@ _IN_A_METHOD = {
     "name": "each run has its own folder in the comparison's: name that with compare's --project and --name",
     "exist_ok": "each run has its own folder in the comparison's",
     "resume": "a run that broke is trained anew",
+    "allow_download": "give it to compare, in full: --allow-download",
 }
 _FOR_ALL = {
     **_IN_A_METHOD,
@@ -78,7 +79,26 @@ def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
     return replace(plan, methods=plan.methods + more, seeds=tuple(dict.fromkeys(plan.seeds + options.seeds)))
 
 
-def check_plan(plan: Plan) -> dict[str, int]:
+def check_origin(plan: Plan, root: Path) -> None:
+    """Look at the flags of a plan that may come from somebody else: nothing is fetched because a file says so.
+
+    Raises:
+        CompareError: naming the flag that no plan of ours has, or that names an address.
+    """
+    where = f"{root / PLAN_FILE}"
+    given_flags(plan.flags, where, _FOR_ALL)
+    for method in plan.methods:
+        given_flags(method.flags, where, _IN_A_METHOD)
+        options = vars(_parse((*plan.flags, *method.flags), where))
+        for name in FETCHED:
+            if is_address(options.get(name)):
+                raise CompareError(
+                    f"{where}: --{name} {options[name]} is an address, and nothing is fetched because a file says so: add "
+                    f"{ALLOW_DOWNLOAD} if you trust it"
+                )
+
+
+def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
     """Look at the flags and files of every method and at the data set, as each run will.
 
     Returns:
@@ -88,7 +108,8 @@ def check_plan(plan: Plan) -> dict[str, int]:
         CompareError: if a method's flags cannot be used.
         OptionError, DescriptionError, LabelErrors: what training says of files and data.
     """
-    runs = {method.name: JointRun(_parse((*plan.flags, *method.flags), method.name)) for method in plan.methods}
+    allowed = (ALLOW_DOWNLOAD,) * allow_download
+    runs = {method.name: JointRun(_parse((*plan.flags, *method.flags, *allowed), method.name)) for method in plan.methods}
     for run in runs.values():
         check_files(run.options)
     looked_at = set()

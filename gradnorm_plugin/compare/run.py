@@ -9,14 +9,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from gradnorm_plugin.compare.folders import PLAN_FILE, CompareError, Plan, read_plan, write_plan
+from gradnorm_plugin.compare.folders import ALLOW_DOWNLOAD, PLAN_FILE, CompareError, Plan, read_plan, write_plan
 from gradnorm_plugin.compare.live import shown
 from gradnorm_plugin.compare.lock import alone_in
 from gradnorm_plugin.compare.options import parse_options
-from gradnorm_plugin.compare.planning import check_plan, extend_plan, make_plan
+from gradnorm_plugin.compare.planning import check_origin, check_plan, extend_plan, make_plan
 from gradnorm_plugin.compare.runner import train_all
 from gradnorm_plugin.compare.runs import FAILED, FINISHED, Run, make_runs
 from gradnorm_plugin.data.description import DescriptionError
@@ -38,7 +39,10 @@ def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None
     options = parse_options(argv)
     try:
         root, plan = planned(options)
-        runs = compare(root, plan, options, write or import_module("gradnorm_plugin.compare.write").write_comparison)
+        if write is None:
+            module = import_module("gradnorm_plugin.compare.write")
+            write = partial(module.write_comparison, predictions=options.original_predictions)
+        runs = compare(root, plan, options, write)
     except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError, OSError) as error:
         fail(str(error))
     failed = sum(run.state == FAILED for run in runs)
@@ -58,6 +62,8 @@ def planned(options: argparse.Namespace) -> tuple[Path, Plan]:
     if options.resume is not None:
         root = Path(options.resume).resolve() if options.resume else newest(project)
         plan = read_plan(root)
+        if not options.allow_download:
+            check_origin(plan, root)
         if Path(plan.directory).is_dir():
             os.chdir(plan.directory)
         return root, plan
@@ -88,11 +94,12 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
         CompareError, OptionError, DescriptionError, LabelErrors: what is wrong with flags, files or data, before anything starts.
         SystemExit: with status 130 if Ctrl-C or a signal stopped it; it can be gone on with then.
     """
-    epochs = check_plan(plan)
+    epochs = check_plan(plan, options.allow_download)
     root.mkdir(parents=True, exist_ok=True)
     with alone_in(root) as inherited:
         write_plan(root, plan)
         runs = make_runs(root, plan, epochs)
+        flags = (*plan.flags, *((ALLOW_DOWNLOAD,) * options.allow_download))
         try:
             with stop_signals() as stopped, shown(runs, root, options.jobs) as screen:
 
@@ -101,7 +108,7 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
                     if run.state == FINISHED:
                         _write_early(write, root)
 
-                train_all(runs, plan.flags, options.jobs, options.threads, changed, stopped, inherited)
+                train_all(runs, flags, options.jobs, options.threads, changed, stopped, inherited)
         except KeyboardInterrupt:
             print(f"Stopped; go on with: {_resume(root)}", flush=True)
             sys.exit(130)

@@ -17,6 +17,11 @@ from gradnorm_plugin.compare.runs import FAILED, FINISHED, RUNNING, WAITING, Run
 
 PATIENCE = 10.0
 """Seconds that a run has to end by itself when it is told to."""
+_PROGRAM = (
+    f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
+    "from gradnorm_plugin.cli import main; main()"
+)
+"""`python -m gradnorm_plugin`, which would first look for modules in the working folder: that is where a stranger's plan says."""
 _MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json")
 """What a training run writes into its folder first."""
 
@@ -68,7 +73,7 @@ def train_all(
 def command(run: Run, flags: Sequence[str]) -> list[str]:
     """The command line of a run; what the comparison sets comes last, so nothing before it can change it."""
     own = ["--project", str(run.folder.parent), "--name", run.folder.name, "--exist-ok", "--seed", str(run.seed)]
-    return [sys.executable, "-m", "gradnorm_plugin", "train", *flags, *run.method.flags, *own]
+    return [sys.executable, "-c", _PROGRAM, "train", *flags, *run.method.flags, *own]
 
 
 def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int]) -> None:
@@ -80,7 +85,8 @@ def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int
         "MKL_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",  # the log keeps up with the run
     }
-    with run.log.open("wb") as log:
+    run.log.unlink(missing_ok=True)  # what lies there may be a link
+    with run.log.open("xb") as log:
         run.process = subprocess.Popen(
             command(run, flags),
             stdin=subprocess.DEVNULL,
@@ -100,6 +106,8 @@ def clear(folder: Path) -> None:
         CompareError: if there is something that no training run wrote.
         OSError: if it cannot be removed.
     """
+    if folder.parent.is_symlink():
+        raise CompareError(f"{folder.parent} is a link, and runs are written and removed there: put the folder itself there")
     if not os.path.lexists(folder):
         return
     is_run = folder.is_dir() and not folder.is_symlink()

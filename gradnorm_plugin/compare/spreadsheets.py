@@ -12,7 +12,8 @@ from gradnorm_plugin.compare.folders import run_folder
 from gradnorm_plugin.compare.latency import Latency
 from gradnorm_plugin.compare.methods import Method
 from gradnorm_plugin.compare.outcome import Outcome
-from gradnorm_plugin.training.whole_files import whole_file
+from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.names import csv_row
 
 _NAMES = [name for names in FIGURES.values() for name in names]
 
@@ -61,7 +62,7 @@ def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> di
 
 def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+        writer = csv.writer(lines)
+        writer.writerow(rows[0])
+        writer.writerows(csv_row(f"{v:.6g}" if isinstance(v, float) else v for v in row.values()) for row in rows)
     return file

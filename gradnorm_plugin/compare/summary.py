@@ -17,12 +17,13 @@ from gradnorm_plugin.report.wording import Wording, count, score
 _NUMBERS = {"parameters": count, "seconds_per_epoch": short}
 
 
-def summary_section(outcome: Outcome, say: Wording) -> Section:
+def summary_section(outcome: Outcome, say: Wording, predictions: bool) -> Section:
     """The sentences, and the picture."""
     title = say("compare_summary.title")
     if not outcome.methods:
         return Section("summary", title, [Missing(say("compare_summary.none"))])
-    blocks: list[Block] = [Points([*_keeping_up(outcome, say), *_best(outcome, say), predictions_count(outcome, say)])]
+    points = [*_keeping_up(outcome, say), *_best(outcome, say)]
+    blocks: list[Block] = [Points([*points, predictions_count(outcome, say)] if predictions else points)]
     blocks.append(Small(say("compare_summary.rule")))
     if (outcome.root / PICTURE).is_file():
         blocks.append(Picture(outcome.root / PICTURE, say("compare_summary.picture")))
@@ -65,8 +66,8 @@ def predictions_count(outcome: Outcome, say: Wording) -> Text:
     return say("compare_predictions.count", all=words.total(), **numbers)
 
 
-def tiles(outcome: Outcome, say: Wording) -> list[Tile]:
-    """Both figures of the best joint method beside the tasks alone, the predictions, and how far the comparison is."""
+def tiles(outcome: Outcome, say: Wording, predictions: bool) -> list[Tile]:
+    """Both figures of the best joint method beside the tasks alone, the predictions if wanted, and how far it has come."""
     found, best = [], best_joint(outcome)
     if best is not None:
         for (task, name), spread in zip(CURVES.items(), outcome.headline(best.name), strict=True):
@@ -77,11 +78,12 @@ def tiles(outcome: Outcome, say: Wording) -> list[Tile]:
             bar = (spread.mean, max(spread.mean - half, 0.0), min(spread.mean + half, 1.0))
             label = say("compare_tile.figure", figure=say.plain(f"score.{name}"), method=best.label)
             found.append(Tile(label, score(spread.mean), note, bar))
-    verdicts = judge(outcome)
-    words = Counter(verdict.word for verdict in verdicts)
-    part = say.plain("compare_tile.of", part=words["holds"], all=len(verdicts))
-    note = say("compare_tile.predictions_note", unmeasured=words["unmeasured"])
-    found.append(Tile(say("compare_tile.predictions"), part, note))
+    if predictions:
+        verdicts = judge(outcome)
+        words = Counter(verdict.word for verdict in verdicts)
+        part = say.plain("compare_tile.of", part=words["holds"], all=len(verdicts))
+        note = say("compare_tile.predictions_note", unmeasured=words["unmeasured"])
+        found.append(Tile(say("compare_tile.predictions"), part, note))
     done = say.plain("compare_tile.of", part=len(outcome.runs), all=outcome.planned)
     plan = say("compare_tile.runs_note", methods=len(outcome.plan.methods), seeds=len(outcome.plan.seeds))
     return [*found, Tile(say("compare_tile.runs"), done, plan)]

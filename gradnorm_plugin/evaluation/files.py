@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.evaluation.summary import write_json
+from gradnorm_plugin.files import write_text
 from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -52,7 +52,7 @@ class LabelFiles:
             text = file.read_text(encoding="ascii") if file in self._started else ""
             if save_conf:
                 one_hot = " ".join(str(int(other == index)) for other in recording.classification_names)
-                _replace(file, f"{text}{one_hot}\n")
+                write_text(file, f"{text}{one_hot}\n", encoding="ascii")
                 continue
             rows = [[float(value) for value in line.split()] for line in text.splitlines()]
             boxes = [Box(int(row[0]), *np.clip(row[1:], 0, 1).tolist()) for row in rows]
@@ -94,9 +94,3 @@ def write_predictions(recording: Recording, folder: Path) -> Path:
         )
     write_json(rows, folder / PREDICTIONS)
     return folder / PREDICTIONS
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="ascii")
-    os.replace(partial, file)

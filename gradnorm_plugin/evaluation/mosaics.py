@@ -19,12 +19,16 @@ from typing import Any
 from torch import Tensor
 
 from gradnorm_plugin.data.targets import NO_CLASS
+from gradnorm_plugin.names import shortened
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _plots = upstream("utils.plots")
 
 # Apart for the colour-blind, and dark enough for white text. The words say the same: a wrong one names the true class.
 LABEL, RIGHT, WRONG, NONE = (40, 40, 40), (0, 84, 147), (176, 58, 0), (75, 75, 75)
+
+LONGEST = 60
+"""Characters of a class's name on a tile."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Badge:
 
 def class_badges(classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
     """A badge for each of (B,) classes, -1 for an image without one."""
-    return [Badge(names[index], LABEL) if index != NO_CLASS else Badge("no class", NONE) for index in classes.tolist()]
+    return [
+        Badge(shortened(names[index], LONGEST), LABEL) if index != NO_CLASS else Badge("no class", NONE)
+        for index in classes.tolist()
+    ]
 
 
 def prediction_badges(probabilities: Tensor, classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
@@ -45,13 +52,13 @@ def prediction_badges(probabilities: Tensor, classes: Tensor, names: Mapping[int
     badges = []
     values, indices = probabilities.max(1)
     for probability, index, true in zip(values.tolist(), indices.tolist(), classes.tolist(), strict=True):
-        text = f"{names[index]} {probability:.2f}"
+        text = f"{shortened(names[index], LONGEST)} {probability:.2f}"
         if true == NO_CLASS:
             badges.append(Badge(text, NONE))
         elif true == index:
             badges.append(Badge(text, RIGHT))
         else:
-            badges.append(Badge(f"{text}\ntrue: {names[true]}", WRONG))
+            badges.append(Badge(f"{text}\ntrue: {shortened(names[true], LONGEST)}", WRONG))
     return badges
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
+from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.names import shortened
 
 CONFUSION, RELIABILITY = "classification_confusion_matrix.png", "classification_reliability.png"
 _ANNOTATED_CLASSES = 30
 """Upstream writes numbers into the cells of smaller matrices only."""
+_LONGEST_NAME = 40
+"""Characters of a class's name beside the cells."""
 
 
 def plot_classification(metrics: ClassificationMetrics, names: list[str], folder: Path) -> None:
@@ -35,8 +39,10 @@ def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path
     """
     counts = confusion.T
     shares = counts / np.maximum(counts.sum(0, keepdims=True), 1)
+    names = [shortened(name, _LONGEST_NAME) for name in names]
     side = min(max(0.75 * len(names) + 2.2, 4.5), 18)
-    with seaborn.axes_style("white"), seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5):
+    font, literal = seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5), {"text.parse_math": False}
+    with seaborn.axes_style("white"), font, matplotlib.rc_context(literal):  # a name with two dollars in it is no formula
         figure = Figure(figsize=(2 * side, 0.86 * side), layout="constrained")
         left, right = figure.subplots(1, 2)
         _heatmap(left, counts, names, "d", "Images", None)
@@ -78,6 +84,5 @@ def _heatmap(axis: Axes, cells: np.ndarray, names: list[str], digits: str, title
 
 
 def _save(figure: Figure, picture: Path) -> None:
-    partial = picture.with_name(f"{picture.stem}.partial{picture.suffix}")
-    figure.savefig(partial, dpi=200)
-    os.replace(partial, picture)
+    with whole_file(picture) as partial:
+        figure.savefig(partial, dpi=200)

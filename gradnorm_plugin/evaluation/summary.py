@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.detection import Resampler
 from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
 from gradnorm_plugin.evaluation.recording import Recording
+from gradnorm_plugin.files import write_text
 
 FILE = "joint_metrics.json"
 CLASSIFICATION_HEADLINES = ("accuracy", "balanced_accuracy", "macro_F1")
@@ -52,10 +52,8 @@ def write_summary(figures: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_json(contents: Any, file: Path) -> None:
-    """Write plain JSON under a temporary name, then rename it; `contents` must hold no NaN."""
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    """Write plain JSON, whole or not at all; `contents` must hold no NaN."""
+    write_text(file, json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def table(figures: Mapping[str, Any], by_class: bool) -> Iterator[str]:

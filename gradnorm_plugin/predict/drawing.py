@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gradnorm_plugin.names import one_line
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -42,7 +43,8 @@ def draw(image: np.ndarray, boxes: Sequence[DetectedBox], image_class: ImageClas
     names = "".join(box.name for box in boxes)
     annotator = _plots.Annotator(np.array(image, order="C"), line_width=style.line_width, example=names)
     for box in reversed(boxes):  # the surest on top
-        label = (f"{box.name} {box.confidence:.2f}" if style.confidences else box.name) if style.labels else None
+        name = one_line(box.name)
+        label = (f"{name} {box.confidence:.2f}" if style.confidences else name) if style.labels else None
         corners = [round(value) for value in box[3:]]
         annotator.box_label(corners, label, color=_plots.colors(box.class_index, True))
     picture = np.array(annotator.im)
@@ -59,7 +61,7 @@ def _paste(picture: np.ndarray, tag: np.ndarray) -> None:
 def _tag(image_class: ImageClass, shape: tuple[int, ...], style: Style) -> np.ndarray:
     """The class's name and probability, white on dark; never wider than the image."""
     number = f" {image_class.probability:.2f}" if style.confidences else ""
-    name, size = image_class.name, max(round(sum(shape[:2]) / 2 * 0.035), 12)  # the size of upstream's own labels
+    name, size = one_line(image_class.name), max(round(sum(shape[:2]) / 2 * 0.035), 12)  # the size of upstream's own labels
     ascii_only = _general.is_ascii(name)
     room = shape[1]
     while _width(name + number, size, ascii_only) > room and size > SMALLEST_TEXT:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gradnorm_plugin.files import WriteError, write_bytes
 from gradnorm_plugin.predict.errors import ImageError, PredictError
 
 _WHOLE = (b"\xff\xd9", b"IEND\xaeB`\x82")  # the last bytes of a JPEG and of a PNG file
@@ -65,20 +65,13 @@ def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
     """
     # 4:4:4: thin coloured lines and letters stay sharp
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    temporary = partial(path)
     try:
         done, content = cv2.imencode(path.suffix, image, jpeg if path.suffix in {".jpg", ".jpeg"} else [])
         if not done:
             raise PredictError(f"{path} cannot be written as {path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.tobytes())
-        os.replace(temporary, path)
+        write_bytes(path, content.tobytes())
+    except WriteError as error:
+        raise PredictError(str(error)) from None
     except (cv2.error, OSError) as error:
         raise PredictError(f"{path} cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def partial(path: Path) -> Path:
-    """Where a file is written before it gets its name."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")

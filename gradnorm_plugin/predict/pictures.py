@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 
+from gradnorm_plugin.files import UnfinishedFile
+from gradnorm_plugin.names import folder_name
 from gradnorm_plugin.predict.errors import PredictError
-from gradnorm_plugin.predict.images import partial, picture_suffix, write_image
+from gradnorm_plugin.predict.images import picture_suffix, write_image
 from gradnorm_plugin.predict.writer import Result, Stopped, Writer
 from gradnorm_plugin.upstream.gateway import upstream
 
 _plots = upstream("utils.plots")
 
-_NOT_IN_FOLDER_NAMES = re.compile(r'[\x00-\x1f<>:"/\\|?*]|^\.+$|[. ]+$')
 _TRY_WINDOW = "import cv2, numpy; cv2.imshow('test', numpy.zeros((1, 1, 3), numpy.uint8)); cv2.waitKey(1)"
 
 
@@ -27,7 +27,7 @@ class Pictures(Writer):
         """`side_by_side`: several videos grow at the same time (streams), else one is done when the next begins."""
         self.folder = folder
         self.side_by_side = side_by_side
-        self._open: dict[Path, cv2.VideoWriter] = {}
+        self._open: dict[Path, tuple[UnfinishedFile, cv2.VideoWriter]] = {}
 
     def write(self, result: Result) -> None:
         """Write a picture, or the next frame of a video."""
@@ -39,30 +39,32 @@ class Pictures(Writer):
             if not self.side_by_side:
                 self.finish()
             self._open[path] = _new_video(path, result)
-        self._open[path].write(result.drawn)
+        self._open[path][1].write(result.drawn)
 
     def finish(self) -> None:
         """Close the videos."""
         while self._open:
-            path, video = self._open.popitem()
+            _, (file, video) = self._open.popitem()
             video.release()
-            partial(path).replace(path)
+            file.finish()
 
     def discard(self) -> None:
         """Remove the videos that are not whole."""
         while self._open:
-            path, video = self._open.popitem()
+            _, (file, video) = self._open.popitem()
             video.release()
-            partial(path).unlink(missing_ok=True)
+            file.discard()
 
 
-def _new_video(path: Path, result: Result) -> cv2.VideoWriter:
+def _new_video(path: Path, result: Result) -> tuple[UnfinishedFile, cv2.VideoWriter]:
     height, width = result.drawn.shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    video = cv2.VideoWriter(str(partial(path)), cv2.VideoWriter_fourcc(*"mp4v"), result.frame.fps, (width, height))
+    file = UnfinishedFile(path)
+    video = cv2.VideoWriter(str(file.path), cv2.VideoWriter_fourcc(*"mp4v"), result.frame.fps, (width, height))
     if not video.isOpened():
+        file.discard()
         raise PredictError(f"{path} cannot be written: OpenCV opens no mp4 video there")
-    return video
+    return file, video
 
 
 class Crops(Writer):
@@ -77,7 +79,7 @@ class Crops(Writer):
         for number, box in enumerate(result.prediction.boxes, start=1):
             crop = _plots.save_one_box([round(value) for value in box[3:]], image, BGR=True, save=False)
             if crop.size:
-                of_class = self.folder / _NOT_IN_FOLDER_NAMES.sub("_", box.name)
+                of_class = self.folder / folder_name(box.name)
                 write_image(of_class / f"{result.name}_{number}.jpg", crop)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from gradnorm_plugin.files import UnfinishedFile
 from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
-from gradnorm_plugin.predict.images import partial
+from gradnorm_plugin.names import csv_row
 from gradnorm_plugin.predict.prediction import Prediction
 from gradnorm_plugin.predict.writer import Result, Writer
 
@@ -55,13 +55,15 @@ class _Table(Writer):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._unfinished: UnfinishedFile | None = None
         self._file: IO[str] | None = None
 
     @property
     def file(self) -> IO[str]:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = partial(self.path).open("w", encoding="utf-8", newline="")
+            self._unfinished = UnfinishedFile(self.path)
+            self._file = self._unfinished.path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
             self.begin(self._file)
         return self._file
 
@@ -75,13 +77,13 @@ class _Table(Writer):
         """Give the file its name."""
         with self.file as file:
             self.end(file)
-        os.replace(partial(self.path), self.path)
+        self._unfinished.finish()
 
     def discard(self) -> None:
         """Remove the file."""
         if self._file is not None:
             self._file.close()
-            partial(self.path).unlink(missing_ok=True)
+            self._unfinished.discard()
 
 
 class JsonFile(_Table):
@@ -118,8 +120,8 @@ class _CsvFile(_Table):
         self.add(self.columns, file)
 
     def add(self, row: Sequence[Any], file: IO[str] | None = None) -> None:
-        """Write a row."""
-        csv.writer(file or self.file, lineterminator="\n").writerow(row)
+        """Write a row; no cell is a formula to a spreadsheet."""
+        csv.writer(file or self.file, lineterminator="\n").writerow(csv_row(row))
 
 
 class CsvFiles(Writer):

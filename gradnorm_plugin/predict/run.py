@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.labels import LabelError
 from gradnorm_plugin.predict.drawing import Style
 from gradnorm_plugin.predict.errors import PredictError
@@ -162,9 +162,5 @@ def _report(predictor: Predictor, progress: Progress, names: OutputNames, writer
 def _strip(weights: Sequence[str]) -> None:
     """Upstream's `--update`: rewrite the checkpoints without what only training needs."""
     for name in weights:
-        temporary = Path(f"{name}.partial")
-        try:
-            _general.strip_optimizer(name, str(temporary))
-            os.replace(temporary, name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(Path(name)) as partial:
+            _general.strip_optimizer(name, str(partial))

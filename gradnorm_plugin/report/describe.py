@@ -16,7 +16,7 @@ OPTIONS = (
     "class_weights", "fitness_share",
 )  # fmt: skip
 """The options that are shown up front; all stand at the end."""
-BALANCING = ("alpha", "weight_sum", "weight_ranges", "interval", "warmup", "lr", "weights")
+BALANCING = ("alpha", "weight_sum", "weight_ranges", "interval", "warmup", "lr", "temperature", "c", "weights")
 """What `run.json` tells of the balancer's settings."""
 
 
@@ -55,7 +55,8 @@ def _run_facts(run: RunFiles, say: Wording) -> Iterator[tuple[Text, str]]:
                 yield say(f"run.{name}"), found if name == "device" else found.replace("T", " ")
         seconds = run.facts.number("seconds")
         if seconds is not None:
-            yield say("run.seconds"), say.duration(seconds)
+            # Written at the start and after every epoch: a run that was broken off in its first one has none.
+            yield say("run.seconds"), say.duration(seconds) if seconds else NONE
         versions = run.facts.record("versions")
         if versions.values:
             known = [f"{name} {versions.text(name)}" for name in versions.values if versions.text(name)]

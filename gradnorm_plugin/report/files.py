@@ -11,9 +11,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from gradnorm_plugin.files import read_text
 from gradnorm_plugin.report.records import Record, ReportError, Rows
 
 T = TypeVar("T")
+
+MOST_VALUES = 100_000
+"""In a YAML file: no network or list of options has more."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,25 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T | None:
         return None
     try:
         return reader(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, json.JSONDecodeError, csv.Error) as error:
+    except ReportError:
+        raise
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, csv.Error) as error:  # a 13th month is a ValueError to PyYAML
         raise ReportError(f"{file} cannot be read: {error}") from None
 
 
 def _read_yaml(file: Path) -> Record:
-    return _record(file, yaml.safe_load(file.read_text(encoding="utf-8")))
+    contents = yaml.safe_load(read_text(file))
+    waiting, count = [contents], 0
+    while waiting:  # a few lines of aliases of aliases stand for more values than any memory holds
+        value, count = waiting.pop(), count + 1
+        if count > MOST_VALUES:
+            raise ReportError(f"{file} holds more than {MOST_VALUES:,} values: it is not the file that training wrote")
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return _record(file, contents)
 
 
 def _read_json(file: Path) -> Record:
-    return _record(file, json.loads(file.read_text(encoding="utf-8")))
+    return _record(file, json.loads(read_text(file)))
 
 
 def _record(file: Path, contents: Any) -> Record:
@@ -81,8 +94,7 @@ def _record(file: Path, contents: Any) -> Record:
 
 
 def _read_csv(file: Path) -> Rows | None:
-    with file.open(encoding="utf-8", newline="") as lines:
-        header, *rows = [[cell.strip() for cell in row] for row in csv.reader(lines)] or [[]]
+    header, *rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(file).splitlines(keepends=True))] or [[]]
     for line, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise ReportError(f"{file}:{line} has {len(row)} values, the header {len(header)}: mend or remove the line")

@@ -97,8 +97,12 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
         yield Table(say("final.classification_classes"), head, rows)
     if 0 < len(confusion) <= MOST_CLASSES:
         head = [say("final.confusion_head"), *names]
-        rows = [[name, *(count(value) for value in row)] for name, row in zip(names, confusion, strict=True)]
-        shades = [[value / max(sum(row), 1) for value in row] for row in confusion]
+        predicted = list(
+            zip(*confusion, strict=True)
+        )  # turned as YOLOv5 turns its matrices, and the picture of this one: true across
+        rows = [[name, *(count(value) for value in row)] for name, row in zip(names, predicted, strict=True)]
+        images = [max(sum(row), 1) for row in confusion]
+        shades = [[value / of for value, of in zip(row, images, strict=True)] for row in predicted]
         yield Table(say("final.confusion"), head, rows, shades=shades)
 
 
@@ -121,8 +125,9 @@ def interval_name(metrics: Record, say: Wording) -> Text:
 
 
 def read_interval(part: Record, name: str) -> tuple[float, float] | None:
-    """The interval of a figure, if there is one."""
-    return part.record("intervals").pair(name)
+    """The interval of a figure, if there is one. One without width says nothing: of a few images every draw is alike."""
+    bounds = part.record("intervals").pair(name)
+    return None if bounds is None or bounds[0] == bounds[1] else bounds
 
 
 def _baselines(part: Record, classes: list[Record], say: Wording) -> list[Text]:

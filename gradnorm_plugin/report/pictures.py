@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.report.blocks import Block, Gallery, Missing, Picture, Report
 from gradnorm_plugin.report.wording import Wording
 
@@ -57,7 +58,7 @@ def _pictures(blocks: Iterable[Block]) -> Iterator[Picture]:
 
 def _encode(file: Path, width: int, say: Wording) -> tuple[bytes, str, tuple[int, int]] | Missing:
     try:
-        contents = file.read_bytes()
+        contents = read_bytes(file)
         with Image.open(BytesIO(contents)) as image:
             image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

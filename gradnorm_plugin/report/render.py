@@ -11,13 +11,18 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from gradnorm_plugin.names import one_line
 from gradnorm_plugin.report.blocks import Cell, Report
 from gradnorm_plugin.report.pictures import embed_all
-from gradnorm_plugin.report.wording import Wording, one_line
+from gradnorm_plugin.report.wording import Wording
 
 LANGUAGE_TAGS = {"en": "en", "zh-TW": "zh-Hant-TW"}
 # Punctuation that Markdown may read as markup, wherever it stands in a line or a table's cell.
 _MARKDOWN = re.compile(r"([\\`*\[\]|~$])")
+_AUTOLINK = re.compile(r"(?i)(?:(?<=http)|(?<=https)|(?<=ftp)):(?=//)|(?<=\bwww)\.|@")
+"""What GitHub makes a link of by itself: an address, also of mail."""
+_BLOCK = re.compile(r"^(\d*)([#+-](?=[# ]|$)|[.)](?= |$))")
+"""What begins a heading or a list where it begins a line."""
 _UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -57,13 +62,14 @@ def _html(cell: Cell) -> Markup:
 
 def _markdown(cell: Cell) -> str:
     if isinstance(cell, str):
-        return _escaped(one_line(cell))
-    return "".join(_code(span.text) if span.code else _escaped(span.text) for span in cell)
+        return _BLOCK.sub(r"\1\\\2", _escaped(one_line(cell)))
+    return _BLOCK.sub(r"\1\\\2", "".join(_code(span.text) if span.code else _escaped(span.text) for span in cell))
 
 
 def _escaped(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return _UNDERSCORE.sub(r"\\_", _MARKDOWN.sub(r"\\\1", text))
+    text = _UNDERSCORE.sub(r"\\_", _MARKDOWN.sub(r"\\\1", text))
+    return _AUTOLINK.sub(lambda found: f"&#{ord(found[0])};", text)
 
 
 def _code(text: str) -> str:

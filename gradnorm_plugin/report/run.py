@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradnorm_plugin.files import write_text
 from gradnorm_plugin.report.compose import compose
 from gradnorm_plugin.report.files import read_run
 from gradnorm_plugin.report.records import ReportError
@@ -48,7 +48,5 @@ def write_report(run: Path, lang: str = "en", out: Path | None = None) -> list[P
     pages = {"report.md": render_markdown(report, say, folder), "report.html": render_html(report, say)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, folder / name)
+        write_text(folder / name, text)
     return [folder / name for name in pages]

@@ -9,6 +9,7 @@ from statistics import median
 
 from gradnorm_plugin.report.files import RunFiles
 from gradnorm_plugin.report.records import Rows
+from gradnorm_plugin.run_folder import best_epoch
 
 SAME = 0.01
 """A change of no more than this share of the first value counts as none."""
@@ -76,10 +77,8 @@ class Epochs:
         return self.rows.texts("epoch")[index]
 
     def best(self) -> int | None:
-        """Index of the first row with the highest fitness, which `best.pt` was saved from; None if the file has none."""
-        fitness = self.numbers("fitness")
-        known = finite(fitness)
-        return fitness.index(max(known)) if known else None
+        """Index of the row that `best.pt` was saved from; None if the file has no fitness."""
+        return best_epoch(self.numbers("fitness"))
 
 
 def run_epochs(run: RunFiles) -> Epochs | None:

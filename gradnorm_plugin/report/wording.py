@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
@@ -11,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from gradnorm_plugin.names import one_line
 from gradnorm_plugin.report.blocks import Span, Text
 
 LANGUAGES = ("en", "zh-TW")
@@ -65,11 +65,6 @@ class Wording:
         if whole >= 3600:
             return self.plain("number.hours", hours=whole // 3600, minutes=whole % 3600 // 60)
         return self.plain("number.minutes", minutes=whole // 60, seconds=whole % 60)
-
-
-def one_line(value: Any) -> str:
-    """A value's text without line breaks or other control characters."""
-    return "".join(" " if unicodedata.category(c) in {"Cc", "Zl", "Zp"} else c for c in str(value)).strip()
 
 
 def count(value: float | None) -> str:

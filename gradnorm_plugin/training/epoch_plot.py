@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from gradnorm_plugin.run_folder import best_epoch
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head, log_scale, read_rows
 from gradnorm_plugin.training.run_file import read_facts
 
@@ -50,9 +51,9 @@ def majority_share(facts: Mapping[str, Any]) -> float | None:
 
 
 def best_row(rows: pd.DataFrame) -> pd.Series | None:
-    """The epoch that `best.pt` holds: upstream saves it whenever no epoch before was better. None without a fitness."""
-    fitness = rows["fitness"]
-    return None if fitness.isna().all() else rows[fitness == fitness.max()].iloc[-1]
+    """The row of the epoch that `best.pt` holds; None without a fitness."""
+    best = best_epoch(rows["fitness"].tolist())
+    return None if best is None else rows.iloc[best]
 
 
 def epochs_figure(rows: pd.DataFrame, majority: float | None = None) -> Figure:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gradnorm_plugin.training.whole_files import whole_file
+from gradnorm_plugin.files import whole_file
 
 DETECTION, CLASSIFICATION, OTHER = "#004488", "#D55E00", "#333333"
 """Colours of the tasks: apart for the colour-blind and in grey."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
+
+
+FETCHED = ("cfg", "data", "hyp", "weights")
+"""Options that name a file, or an address that YOLOv5 fetches it from."""
+_ADDRESS = re.compile(r"\s*\w{2,}:/")  # a path that has been through `Path` has one slash left
 
 
 class OptionError(ValueError):
@@ -42,6 +49,11 @@ def check_files(options: argparse.Namespace) -> None:
         _require_keys(options, "cfg", network, MODEL_KEYS)
     if options.shared_layer is not None:
         _check_layer(options, network)
+
+
+def is_address(value: Any) -> bool:
+    """Whether the value of an option is an address rather than a path."""
+    return isinstance(value, str) and _ADDRESS.match(value) is not None and not os.path.isfile(value)
 
 
 def read_checkpoint(flag: str, path: str | Path) -> dict[str, Any]:

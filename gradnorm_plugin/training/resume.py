@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gradnorm_plugin.training.files import OptionError, read_checkpoint
-from gradnorm_plugin.training.whole_files import SUFFIX, whole_file
+from gradnorm_plugin.files import read_text, remove_leftovers, replace_links, whole_file, write_text
+from gradnorm_plugin.training.files import FETCHED, OptionError, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
+
+_PERMISSIONS = {"allow_download", "bucket", "evolve", "upload_dataset"}
+"""Options that only a command line gives: they run code, reach other machines, or make another run of it."""
 
 
 def resume_options(options: argparse.Namespace) -> bool:
@@ -33,11 +36,9 @@ def resume_options(options: argparse.Namespace) -> bool:
     checkpoint = read_checkpoint("resume", last)
     if not isinstance(checkpoint.get("epoch"), int) or checkpoint["epoch"] < 0:
         raise OptionError(f"--resume: the run of {last} is finished; start a new one with --weights {last}")
-    allow_download = options.allow_download
-    for name, value in yaml.safe_load(saved.read_text(errors="ignore")).items():
+    for name, value in _saved_options(saved, options.allow_download).items():
         setattr(options, name, value)
     options.resume = str(last)
-    options.allow_download = allow_download  # the user says so, not a file that may have come with the checkpoint
     options.save_dir = str(folder)  # it may have been moved, or named from another folder
     if upstream("train").RANK in {-1, 0}:
         _clean(folder, checkpoint, options)
@@ -48,11 +49,32 @@ def resume_options(options: argparse.Namespace) -> bool:
     return False
 
 
+def _saved_options(file: Path, allow_download: bool) -> dict[str, Any]:
+    """The options that a run was started with. It may be somebody else's: what they permit is left out.
+
+    Raises:
+        OptionError: if they cannot be read, or name an address and `allow_download` is not set.
+    """
+    try:
+        found = yaml.safe_load(read_text(file))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise OptionError(f"--resume: {file} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise OptionError(f"--resume: {file} holds no options: it is not the file that training wrote")
+    for name in FETCHED:
+        if is_address(found.get(name)) and not allow_download:
+            raise OptionError(
+                f"--resume: {file}: `{name}` is the address {found[name]}, and nothing is fetched because a file says so: add "
+                "--allow-download if you trust it"
+            )
+    return {name: value for name, value in found.items() if name not in _PERMISSIONS}
+
+
 def _clean(folder: Path, checkpoint: dict[str, Any], options: argparse.Namespace) -> None:
-    for leftover in (*folder.glob(f"*{SUFFIX}*"), *(folder / "weights").glob(f"*{SUFFIX}")):
-        leftover.unlink()
-    with whole_file(folder / "opt.yaml") as partial:
-        partial.write_text(yaml.safe_dump({**vars(options), "resume": False}, sort_keys=False))
+    for place in (folder, folder / "weights"):
+        remove_leftovers(place)
+        replace_links(place)  # YOLOv5 appends to results.csv, and draws its pictures, by name
+    write_text(folder / "opt.yaml", yaml.safe_dump({**vars(options), "resume": False}, sort_keys=False))
     _cut_results(folder / "results.csv", checkpoint["epoch"])
     _complete_best(folder / "weights", checkpoint)
 
@@ -64,8 +86,7 @@ def _cut_results(table: Path, epoch: int) -> None:
     header, *rows = table.read_text().splitlines(keepends=True)
     kept = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",") and int(row.split(",")[0]) <= epoch]
     if kept != rows:
-        with whole_file(table) as partial:
-            partial.write_text(header + "".join(kept))
+        write_text(table, header + "".join(kept))
 
 
 def _complete_best(weights: Path, checkpoint: dict[str, Any]) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.files import WriteError
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.report.files import ReportError
 from gradnorm_plugin.report.run import write_report
-from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.training.files import OptionError, check_files, read_checkpoint
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun, finite_weights
 from gradnorm_plugin.training.options import build_parser, parse_options, resolve_weights
 from gradnorm_plugin.training.resume import resume_options
-from gradnorm_plugin.training.whole_files import WriteError, whole_files
+from gradnorm_plugin.training.whole_files import whole_files
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _TrustError = upstream("utils.trust").TrustError
@@ -29,6 +30,7 @@ LAUNCHER = "train_joint_gradnorm_fixed.py"
 def main(argv: Sequence[str] | None = None) -> None:
     """Train with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
     line = list(sys.argv[1:] if argv is None else argv)
+    guard_log()
     options = parse_options(line)
     try:
         train(options, command=[LAUNCHER, *line])

@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gradnorm_plugin.files import read_text, write_text
 from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory, version_facts
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.whole_files import whole_file
 
 FILE = "run.json"
 
@@ -19,8 +19,8 @@ FILE = "run.json"
 def read_facts(folder: Path) -> dict[str, Any]:
     """The facts of the run in `folder`; empty if it has none that can be read."""
     try:
-        facts = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = json.loads(read_text(folder / FILE))
+    except (OSError, ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -85,5 +85,4 @@ class RunFile(Hook):
         self.facts["seconds"] = round(self.seconds_before + time.monotonic() - self.clock, 1)
         peak = peak_memory(next(self.run.model.parameters()).device)
         self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
-        with whole_file(Path(self.run.loggers.save_dir) / FILE) as partial:
-            partial.write_text(json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(Path(self.run.loggers.save_dir) / FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradnorm_plugin.training.whole_files import whole_file
+from gradnorm_plugin.files import whole_file
 
 
 class RunTable:

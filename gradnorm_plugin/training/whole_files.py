@@ -1,4 +1,4 @@
-"""Checkpoints and yamls that upstream's training writes appear whole or not at all: a temporary name first, then a rename."""
+"""Checkpoints and yamls that upstream's training writes appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,29 +10,8 @@ from typing import Any
 
 import torch
 
+from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.upstream.gateway import swapped, upstream
-
-SUFFIX = ".partial"
-
-
-class WriteError(OSError):
-    """A file of the run could not be written; what was there before is untouched."""
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it takes the place of `path` at the end of the block.
-
-    Raises:
-        WriteError: if the file system refuses (full, read-only); the temporary file is gone then.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}{SUFFIX}")  # every process of a distributed run writes the yamls
-    try:
-        yield partial
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where the disk is full
-        partial.unlink(missing_ok=True)
-        raise WriteError(f"{path} cannot be written: {error}; free some space or name another --project") from error
 
 
 @contextmanager

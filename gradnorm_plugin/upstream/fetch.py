@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from gradnorm_plugin.files import write_text
 from gradnorm_plugin.upstream.git import CommandError, git, quiet_environment, run_command
 from gradnorm_plugin.upstream.pinned import COMMIT, TREE, WHEEL
 
 # What upstream's .gitignore would keep out of `git status`: it is not there when the wheel was the source.
-_EXCLUDED = ("__pycache__/", "*.py[cod]", "runs/", "*.pt", "*.onnx", "*.torchscript", "*.cache", "*.gradnorm-tmp")
+_EXCLUDED = ("__pycache__/", "*.py[cod]", "runs/", "*.pt", "*.onnx", "*.torchscript", "*.cache", ".gradnorm-*")
 
 _PROBE_SECONDS, _FETCH_SECONDS, _PIP_SECONDS = 20, 180, 600
 
@@ -50,7 +51,7 @@ def exclude(checkout: Path) -> None:
     missing = [line for line in _EXCLUDED if line not in lines]
     if missing:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("\n".join([*lines, *missing]) + "\n", encoding="utf-8")
+        write_text(file, "\n".join([*lines, *missing]) + "\n")
 
 
 def fetch_commit(folder: Path, repository: Path) -> None:

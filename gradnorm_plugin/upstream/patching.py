@@ -12,9 +12,10 @@ import re
 import tempfile
 from pathlib import Path
 
+from gradnorm_plugin.files import remove_leftovers
 from gradnorm_plugin.upstream.errors import CheckoutError
 from gradnorm_plugin.upstream.git import CommandError, git
-from gradnorm_plugin.upstream.record import TEMPORARY_SUFFIX, Record, blob_id, file_id, git_folder, replace_file
+from gradnorm_plugin.upstream.record import Record, blob_id, file_id, git_folder, replace_file
 
 
 def patch_files(repository: Path) -> list[Path]:
@@ -86,8 +87,8 @@ def apply_patches(checkout: Path, patches: list[Path], pinned: bool) -> int:
         for path in changed:
             _put(checkout / path, after[path])
         Record(digest, files, record.written).write(checkout)
-    for path in ids:
-        (checkout / (path + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+    for folder in {(checkout / path).parent for path in ids}:
+        remove_leftovers(folder)
     return len(changed)
 
 

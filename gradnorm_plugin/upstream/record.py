@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TEMPORARY_SUFFIX = ".gradnorm-tmp"
+from gradnorm_plugin.files import write_bytes
 
 
 def blob_id(content: bytes) -> str:
@@ -31,13 +30,9 @@ def git_folder(checkout: Path) -> Path | None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it into place; the mode of the file that it replaces is kept."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    """Write a whole file, and the folders above it; the mode of the file that it replaces is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_bytes(content)
-    if path.exists():
-        temporary.chmod(path.stat().st_mode & 0o7777)
-    os.replace(temporary, path)
+    write_bytes(path, content)
 
 
 @dataclass
