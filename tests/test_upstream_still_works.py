@@ -1,4 +1,4 @@
-"""Promise 6 of the design: upstream's own scripts run on plain detection data, with this package and without it."""
+"""Promise 6 of the design: upstream's own scripts run as they did, each task of them, with this package and without it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from upstream_data import CLASS_NAMES, write_plain_dataset
+from upstream_data import CLASS_NAMES, write_classification_dataset, write_plain_dataset, write_segmentation_dataset
 
 from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.gateway import upstream
 
 SIZE = 64
 TASK_SCRIPTS = [f"{task}/{name}.py" for task in ("classify", "segment") for name in ("train", "val", "predict")]
-DRIVER = Path(__file__).with_name("upstream_driver.py")
+DRIVER, HUB = (Path(__file__).with_name(name) for name in ("upstream_driver.py", "upstream_hub.py"))
+EXPORTED = {"torchscript": ".torchscript", "onnx": ".onnx", "openvino": "_openvino_model"}
 
 
 @dataclass(frozen=True)
@@ -172,3 +174,132 @@ def test_weights_that_cannot_be_fetched_are_one_clear_error(session: Session) ->
 @pytest.mark.parametrize("script", TASK_SCRIPTS)
 def test_other_tasks_import(session: Session, script: str) -> None:
     session.check(script)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """What every task is taken through: train, resume, train on from its weights, validate, predict, export, use its files."""
+    folder = tmp_path_factory.mktemp("tasks")
+    commands: dict[str, tuple[str, list[str] | None]] = {}
+    weights = {task: folder / "runs" / f"{task}-train" / "weights" / "best" for task in ("detect", "segment", "classify")}
+    data = {
+        "detect": write_plain_dataset(folder / "detect", images=4, size=SIZE),
+        "segment": write_segmentation_dataset(folder / "segment", images=4, size=SIZE),
+        "classify": write_classification_dataset(folder / "classify"),
+    }
+
+    def add(task: str, name: str, script: str, *arguments: object) -> None:
+        size = "32" if task == "classify" else str(SIZE)
+        run = ["--imgsz", size, "--project", str(folder / "runs"), "--name", f"{task}-{name.replace(' ', '-')}"]
+        commands[f"{task} {name}"] = (script, [*map(str, arguments), *run])
+
+    for task, scripts in (("detect", ""), ("segment", "segment/"), ("classify", "classify/")):
+        best = weights[task]
+        train = [f"{scripts}train.py", "--data", data[task], "--workers", 0, "--batch-size", 4]
+        if task == "classify":  # a detector becomes a classifier
+            add(task, "train", *train, "--epochs", 1, "--model", f"{weights['detect']}.pt")
+            add(task, "train again", *train, "--epochs", 1, "--model", f"{best}.pt", "--cache")
+            add(task, "train torchvision", *train, "--epochs", 1, "--model", "mobilenet_v3_small", "--pretrained", "False")
+            torchvision = folder / "runs" / "classify-train-torchvision" / "weights" / "best.pt"
+            add(task, "train torchvision again", *train, "--epochs", 1, "--model", torchvision)
+            add(task, "train unsaveable", *train, "--model", "vit_b_16", "--pretrained", "False")
+        else:
+            options = ["--noplots", "--optimizer", "AdamW", "--image-weights", "--cache", "ram", "--cos-lr"]
+            cfg = "yolov5n.yaml" if task == "detect" else "yolov5n-seg.yaml"
+            train.append("--noplots")
+            add(task, "train", *train, "--weights", "", "--cfg", cfg, "--epochs", 2, "--save-period", 1, *options)
+            commands[f"{task} resume"] = (train[0], ["--resume", str(best.with_name("epoch0.pt"))])
+            add(task, "train again", *train, "--weights", f"{best}.pt", "--epochs", 1, "--rect", "--freeze", 2)
+        validate = [f"{scripts}val.py", "--data", data[task], "--workers", 0]
+        flags = {"detect": ["--single-cls"], "segment": ["--save-txt", "--augment"], "classify": []}[task]
+        add(task, "val", *validate, "--weights", f"{best}.pt", *flags)
+        size = 32 if task == "classify" else SIZE
+        commands[f"{task} export"] = ("export.py", ["--weights", f"{best}.pt", "--imgsz", str(size), "--include", *EXPORTED])
+        for name, ending in EXPORTED.items():
+            add(task, f"val {name}", *validate, "--batch-size", 1, "--weights", f"{best}{ending}")
+        add(task, "val opencv", *validate, "--batch-size", 1, "--weights", f"{best}.onnx", "--dnn")
+        source = data[task] / "val" / "red" if task == "classify" else data[task].parent / "images" / "val"
+        predict = "detect.py" if task == "detect" else f"{scripts}predict.py"
+        for name, ending in ("predict", ".pt"), ("predict openvino", EXPORTED["openvino"]):
+            limit = [] if task == "classify" else ["--conf-thres", 1e-6, "--max-det", 3]
+            add(task, name, predict, "--weights", f"{best}{ending}", "--source", source, "--save-txt", *limit)
+    picture = folder / "detect" / "images" / "val" / "0.jpg"
+    commands["hub"] = (str(HUB), [str(find_checkout()), f"{weights['detect']}.pt", str(picture), str(SIZE)])
+    commands["export failure"] = ("export.py", ["--weights", f"{weights['detect']}.pt", "--include", "onnx", "--opset", "999"])
+    return _run(folder, commands, with_package=False)
+
+
+WORKFLOWS = [
+    f"{task} {name}"
+    for task in ("detect", "segment", "classify")
+    for name in (
+        *("train", "train again", "export", "val", *(f"val {name}" for name in EXPORTED), "val opencv"),
+        *(
+            "predict",
+            "predict openvino",
+            *(("train torchvision", "train torchvision again") if task == "classify" else ("resume",)),
+        ),
+    )
+]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_ends_well_and_in_silence(tasks: Session, name: str) -> None:
+    noise = re.findall(r"Traceback|\w+Warning\b|requirements:|export failure", tasks.check(name))
+    assert not noise, tasks.output[name]
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_training_resumes_where_it_was(tasks: Session, task: str) -> None:
+    assert re.search(r"Resuming training from \S+epoch0.pt from epoch 1 to 2 total epochs", tasks.check(f"{task} resume"))
+    with open(tasks.folder / "runs" / f"{task}-train" / "results.csv", encoding="utf-8") as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file, skipinitialspace=True)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "classify"])
+def test_every_exported_file_is_as_good(tasks: Session, task: str) -> None:
+    """`val` of the formats agrees; that of the .pt has other borders around its pictures, but for classification."""
+    names = [f"val {name}" for name in (*EXPORTED, "opencv")] + (["val"] if task == "classify" else [])
+    found = {name: re.findall(r"^ +(?:all|red|blue) .*$", tasks.check(f"{task} {name}"), re.MULTILINE) for name in names}
+    for rows in found.values():
+        assert len(rows) == 3 and rows == found["val torchscript"]
+
+
+def test_predictions_of_classes_and_masks(tasks: Session) -> None:
+    for task, lines in ("segment", 3), ("classify", 2):
+        for name in "predict", "predict openvino":
+            tasks.check(f"{task} {name}")
+            files = list((tasks.folder / "runs" / f"{task}-{name.replace(' ', '-')}" / "labels").glob("*.txt"))
+            assert len(files) == 2 and all(len(file.read_text().splitlines()) == lines for file in files)
+
+
+def test_validated_boxes_of_masks_are_written_as_boxes(tasks: Session) -> None:
+    assert tasks.check("segment val").count("--augment merges no masks") == 1
+    files = list((tasks.folder / "runs" / "segment-val" / "labels").glob("*.txt"))
+    assert files and all(np.loadtxt(file, ndmin=2).shape[1] == 5 for file in files)
+
+
+def test_a_classifier_carries_its_transforms_and_classes(tasks: Session) -> None:
+    trust = upstream("utils.trust")
+    for name in "train-again", "train-torchvision-again":
+        model = trust.load_checkpoint(tasks.folder / "runs" / f"classify-{name}" / "weights" / "best.pt")["model"].float().eval()
+        assert [type(each).__name__ for each in model.transforms.transforms] == ["CenterCrop", "ToTensor", "Normalize"]
+        assert model.transforms(np.zeros((40, 50, 3), np.uint8)).shape == (3, 32, 32)
+        assert model.names == ["blue", "red"] and model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_a_model_whose_checkpoints_would_be_refused_is_refused_before_training(tasks: Session) -> None:
+    assert not tasks.ended_well["classify train unsaveable"]
+    assert "TrustError: the model holds functools.partial" in tasks.output["classify train unsaveable"]
+    assert not list((tasks.folder / "runs" / "classify-train-unsaveable" / "weights").iterdir())
+
+
+def test_torch_hub_takes_every_kind_of_picture(tasks: Session) -> None:
+    lines = re.findall(r"^([\w -]+): pandas tolist print .*crop show save render$", tasks.check("hub"), re.MULTILINE)
+    assert lines == ["path", "Path", "PIL image", "array", "read-only array", "OpenCV", "list"], tasks.output["hub"]
+
+
+def test_an_export_that_fails_is_no_success(tasks: Session) -> None:
+    assert not tasks.ended_well["export failure"] and "ONNX: export failure" in re.sub(
+        r"\x1b\S*?m", "", tasks.output["export failure"]
+    )
