@@ -98,6 +98,13 @@ def test_a_network_that_cannot_be_trained_jointly_is_one_error(line, message, da
         check_files(options(data, *line.format(broken=tmp_path / "broken.yaml").split()))
 
 
+def test_the_data_of_a_resumed_run_may_have_moved(tmp_path):
+    found = parse_options(["--data", str(tmp_path / "gone.yaml"), "--resume", "last.pt"])
+    found.save_dir = str(tmp_path / "run")
+    with pytest.raises(OptionError, match=r"--data .*gone\.yaml.*; .*run/opt\.yaml names it: put it back"):
+        check_files(found)
+
+
 @pytest.mark.parametrize(
     "line", ["--project {file}", "--project {file}/below", "--project {new} --name " + "x" * 300, "--project /proc/runs"]
 )

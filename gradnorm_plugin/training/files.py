@@ -37,7 +37,13 @@ def check_files(options: argparse.Namespace) -> None:
         OptionError: naming the flag, the file and what is wrong with it.
         DescriptionError: if the data yaml has no usable `classification_names`.
     """
-    data = _read_yaml(options, "data")
+    try:
+        data = _read_yaml(options, "data")
+    except OptionError as error:
+        if not options.resume:
+            raise
+        saved = Path(options.save_dir) / "opt.yaml"
+        raise OptionError(f"{error}; {saved} names it: put it back, or write there where it is now") from None
     names = classification_names(data)  # before upstream downloads data that could not be used
     if options.resume:
         return
@@ -111,7 +117,8 @@ def check_place(options: argparse.Namespace) -> None:
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:  # a ValueError for characters that no name can have
         shown = ascii(str(folder)) if isinstance(error, ValueError) else str(folder)
-        reason = getattr(error, "strerror", None) or error
+        in_the_way = isinstance(error, FileExistsError)
+        reason = f"{error.filename} is no folder" if in_the_way else getattr(error, "strerror", None) or error
         raise OptionError(f"--project, --name: {shown} cannot be written: {reason}; name another place") from None
     finally:
         for part in reversed(made):
@@ -174,7 +181,7 @@ def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
 def _check_detector(flag: str, network: dict[str, Any]) -> None:
     """A joint model ends with `Detect`."""
     try:
-        last = network["head"][-1][2]
+        last = network["head"][-1][2] if len(network["backbone"]) else None
     except (TypeError, LookupError):
         last = None
     if last != "Detect":

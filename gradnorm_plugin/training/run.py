@@ -101,9 +101,9 @@ def _plain(message: str) -> str:
 
 
 def _how_to_go_on(run: JointRun) -> str:
-    last = Path(run.options.save_dir) / "weights" / "last.pt"
+    last = Path(getattr(run.options, "save_dir", "")) / "weights" / "last.pt"  # unset until upstream has chosen the folder
     if not last.is_file():
-        return f"Interrupted before the first epoch was saved: there is nothing in {run.options.save_dir} to go on from"
+        return "Interrupted before the first epoch was saved: there is nothing to go on from"
     return f"Interrupted. Go on with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
 
 
