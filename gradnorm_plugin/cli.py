@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
@@ -30,14 +31,22 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage."""
+    """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage.
+
+    Without a command the help is shown.
+    """
     line = list(sys.argv[1:] if argv is None else argv)
     guard_log()
     try:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
             module, function, _ = _COMMANDS[line[0]]
             getattr(import_module(module), function)(line[1:])
+        elif not line:
+            _parser().print_help()
         else:
+            close = get_close_matches(line[0], [*_COMMANDS, "setup"], 1)
+            if close and close != line[:1]:
+                _parser().error(f"there is no command {line[0]}; did you mean {close[0]}?")
             _parser().parse_args(line)
             _setup()
     except CheckoutError as error:

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from gradnorm_plugin.files import WriteError, whole_file
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("weights", type=Path, help="joint checkpoint, e.g. runs/train/exp/weights/best.pt")
     parser.add_argument("-o", "--output", type=Path, help="file to write, .pt; default <stem>_detection.pt beside it")
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     try:
         done = strip(options.weights, options.output)
     except StripError as error:
@@ -64,15 +65,20 @@ def strip(weights: Path, output: Path | None = None) -> Stripped:
     of the training, ours among them: plain values.
 
     Raises:
-        StripError: if `weights` is missing or no joint checkpoint, or `output` cannot be written; nothing is left behind then.
+        StripError: if `weights` is missing, damaged or no joint checkpoint, or `output` cannot be written; nothing is left behind
+            then.
     """
     output = weights.with_name(f"{weights.stem}_detection.pt") if output is None else output
     _check_paths(weights, output)
     checkpoint = _load(weights)
-    model = checkpoint.get("ema") or checkpoint.get("model")
+    model = next((part for part in (checkpoint.get("ema"), checkpoint.get("model")) if part is not None), None)
     if not isinstance(model, JointDetectionModel):
         found = f"its model is {type(model).__name__}" if model is not None else "it holds no `model`"
         raise StripError(f"{weights} is no joint checkpoint: {found}; name a .pt that yolov5-gradnorm trained")
+    try:
+        check_network(model)
+    except CheckpointError as error:
+        raise StripError(f"{weights}: {error}") from None
     parameters_before = _count(model)
     _save({**checkpoint, "model": _detection_half(model)}, output)
     return Stripped(output, output.stat().st_size, weights.stat().st_size, _count(model), parameters_before)
@@ -92,8 +98,8 @@ def _check_paths(weights: Path, output: Path) -> None:
 
 def _load(weights: Path) -> dict[str, Any]:
     try:
-        contents = upstream("utils.trust").load_checkpoint(weights)
-    except (OSError, ValueError) as error:  # TrustError is a ValueError; the message names the file
+        contents = read_contents(weights)
+    except CheckpointError as error:
         raise StripError(str(error)) from None
     if not isinstance(contents, dict):
         raise StripError(f"{weights} is no YOLOv5 checkpoint: it holds a {type(contents).__name__}, not a dict with a `model`")

@@ -1,12 +1,18 @@
-"""What the program says on the terminal."""
+"""How the program reads its command line, what it says on the terminal, and how it ends on an error that the user can mend."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 from gradnorm_plugin.names import on_screen
+
+_LONG_USAGE = 500
+"""Characters; a longer one would hide the error that comes after it."""
 
 
 def fail(message: str) -> NoReturn:
@@ -14,6 +20,22 @@ def fail(message: str) -> NoReturn:
     prefix = "\033[31m\033[1mERROR:\033[0m" if sys.stderr.isatty() else "ERROR:"
     print(f"{prefix} {on_screen(message)}", file=sys.stderr)
     sys.exit(1)
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: argparse.Namespace | None = None
+) -> argparse.Namespace:
+    """`parser.parse_args`, which also names the flag that a mistyped one is closest to, and keeps a long usage to one line."""
+    if len(parser.format_usage()) > _LONG_USAGE:
+        arguments = [str(action.metavar or action.dest) for action in parser._actions if not action.option_strings]
+        parser.usage = " ".join(["%(prog)s", *arguments, "[flags]   (--help lists them)"])
+    options, unknown = parser.parse_known_args(argv, namespace)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        meant = [get_close_matches(word.partition("=")[0], flags, 1) for word in unknown if word.startswith("-")]
+        hint = ", ".join(match[0] for match in meant if match)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {hint}?" if hint else ""))
+    return options
 
 
 def guard_log() -> None:

@@ -223,3 +223,13 @@ def test_only_the_gateway_knows_where_upstream_is():
         wrong += [f"{file}:{line} imports {m} by itself" for m, line in imports(file) if m.partition(".")[0] in UPSTREAMS]
     assert in_gateway > 0
     assert not wrong, "\n".join(wrong)
+
+
+def test_without_a_command_the_help_is_shown():
+    done = python("-m", "gradnorm_plugin")
+    assert done.returncode == 0 and "usage: yolov5-gradnorm" in done.stdout and "predict" in done.stdout and not done.stderr
+
+
+def test_a_mistyped_command_is_told_the_closest_one():
+    done = python("-m", "gradnorm_plugin", "predcit")
+    assert done.returncode == 2 and "there is no command predcit; did you mean predict?" in done.stderr

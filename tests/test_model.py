@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from test_loss import HYP
 
-from gradnorm_plugin import JointDetectionModel
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin import GradNorm, GradNormLoss, JointDetectionModel, JointTargets
+from gradnorm_plugin.model.joint import HEADS
+from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 NAMES = {0: "PSAX", 1: "PLAX", 2: "A4C"}
 DetectionModel = upstream("models.yolo").DetectionModel
@@ -123,3 +128,40 @@ def test_channels_last_is_the_same_network():
     handle.remove()
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert all(parameter.is_contiguous() for parameter in other.parameters())
+
+
+def _networks() -> dict[str, dict[str, Any]]:
+    """Upstream's model yamls by name, narrow and shallow; of those that differ in size only, the first."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted((find_checkout() / "models").rglob("*.yaml")):
+        network = yaml.safe_load(file.read_text(errors="ignore"))
+        if "Detect" in str(network.get("head")):
+            network |= {"width_multiple": 0.125, "depth_multiple": 0.1}
+            found |= {} if network in found.values() else {file.stem: network}
+    return found
+
+
+NETWORKS = _networks()
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_upstream_trains_both_tasks(name, head):
+    convolution = upstream("models.common").Conv
+    with swapped(convolution, default_act=convolution.default_act):  # a yaml with an activation sets it for all that follow
+        model = JointDetectionModel(NETWORKS[name], nc=2, classification_names=["a", "b"], head=head)
+    model.hyp = dict(HYP)
+    criterion = GradNormLoss(model, GradNorm(interval=1))
+    side = int(model.stride.max())
+    boxes = torch.tensor([[0, 1, 0.5, 0.5, 0.4, 0.3], [1, 0, 0.4, 0.6, 0.3, 0.5]])
+    loss, _ = criterion(model.train()(torch.rand(2, 3, 2 * side, 2 * side)), JointTargets(boxes, torch.tensor([0, 1])))
+    loss.backward()
+    norms = torch.stack(tuple(criterion.settle().norms))
+    assert len(NETWORKS) > 10 and torch.isfinite(norms).all() and (norms > 0).all()
+
+
+@pytest.mark.parametrize(("layer", "weights"), [(12, "10.conv.weight"), (11, "10.conv.weight"), (18, "16.conv.weight")])
+def test_a_layer_without_weights_is_measured_at_the_last_ones_before_it(layer, weights):
+    """YOLOv3-tiny's 11 and 12 are pooling and padding; its 18 joins an upsampled 16 and 8."""
+    model = JointDetectionModel(NETWORKS["yolov3-tiny"], nc=2, classification_names=["a", "b"], shared_layer=layer)
+    assert model.shared_parameter is model.model.get_parameter(weights)

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from gradnorm_plugin import FixedWeights, GradNorm
-from gradnorm_plugin.training.options import build_parser, make_balancer, parse_options, resolve_weights, upstream_parser
+from gradnorm_plugin.training.options import (
+    build_parser,
+    given_flags,
+    make_balancer,
+    parse_options,
+    resolve_weights,
+    upstream_parser,
+)
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -137,6 +144,12 @@ def test_the_command_line_is_read_where_none_is_given(monkeypatch):
     assert (found.batch_size, found.device, found.epochs) == (8, "", 50)
 
 
+def test_given_flags_are_those_of_the_line_whatever_their_value():
+    line = "--epochs 5 --gradnorm-alpha 1 --resume last.pt --head pooled".split()
+    assert given_flags(line) == {"epochs", "gradnorm_alpha", "resume", "head"}
+    assert given_flags([]) == set()
+
+
 def test_presets():
     assert settings() == REPORT | {"weights": [1.0, 0.01]}
     assert settings("--gradnorm-preset", "report") == settings()
@@ -200,13 +213,16 @@ def test_two_backbones_mean_fixed_weights(line, weights):
         ("--fitness-share nan", "--fitness-share must be from 0 to 1"),
         ("--balancer none", "--balancer"),
         ("--no-such-flag", "--no-such-flag"),
+        ("--batch_size 4", "unrecognized arguments: --batch_size 4; did you mean --batch-size?"),
+        ("--gradnrom-alpha=1 --epcohs 3", "did you mean --gradnorm-alpha, --epochs?"),
     ],
 )
 def test_a_wrong_value_is_one_line(line, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse_options(line.split())
     assert stopped.value.code == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
+    usage, last = capsys.readouterr().err.strip().splitlines()
+    assert usage == "usage: train_joint_gradnorm_fixed.py [flags]   (--help lists them)"
     assert last.startswith("train_joint_gradnorm_fixed.py: error:") and message in last
 
 

@@ -16,7 +16,9 @@ import yaml
 from joint_data import write_joint_dataset
 
 from gradnorm_plugin.files import WriteError, whole_file
-from gradnorm_plugin.training.options import parse_options
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.training.files import OptionError
+from gradnorm_plugin.training.options import given_flags, parse_options
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.training.state import read_state
@@ -136,3 +138,85 @@ def test_a_damaged_checkpoint_is_one_error(data, tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["--resume", str(weights / "last.pt")])
     assert "last.pt is no checkpoint" in capsys.readouterr().err
+
+
+def unfinished(folder: Path, **changes: Any) -> Path:
+    """A run of 3 epochs, killed in its second: what `--resume` reads of it, with parts of the checkpoint changed."""
+    weights = folder / "run/weights"
+    weights.mkdir(parents=True)
+    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"])
+    sound = {"epoch": 0, "best_fitness": 0.1, "model": model, "ema": model, "updates": 3, "optimizer": {"state": {}}}
+    torch.save({**sound, **changes}, weights / "last.pt")
+    saved = {**vars(parse_options(["--epochs", "3", "--batch-size", "4", "--imgsz", "64"])), "data": str(folder / "joint.yaml")}
+    (folder / "run/opt.yaml").write_text(yaml.safe_dump(saved))
+    return weights / "last.pt"
+
+
+def test_flags_beside_resume_are_named_if_they_are_ignored(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--epochs", "9", "--batch-size", "4", "--head", "guided", "--data", "joint.yaml", "--device", "auto", "--cache"]
+    line = ["--resume", str(unfinished(tmp_path)), *flags, "--allow-download"]
+    found = parse_options(line)
+    assert resume_options(found, given_flags(line)) and found.epochs == 3 and found.head == "pooled" and found.allow_download
+    told = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
+    assert len(told) == 1
+    for part in ("--epochs 9 (the run has 3)", "--head guided (the run has pooled)", "--cache ram (the run has None)"):
+        assert part in told[0]
+    assert not any(flag in told[0] for flag in ("--batch-size", "--data", "--device", "--allow-download", "--resume X"))
+    caplog.clear()
+    assert resume_options(parse_options(line[:2]), given_flags(line[:2])) and "ignored" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epoch": -1}, "is finished; start a new run with --weights"),
+        ({"epoch": None}, "is finished"),
+        ({"optimizer": None}, r"does not hold what a run goes on from \(optimizer\)"),
+        ({"ema": None, "updates": "x"}, r"does not hold what a run goes on from \(ema, updates\)"),
+        ({"model": torch.nn.Linear(2, 2)}, "is not of a joint run; start a new run with --weights .* YOLOv5's own train.py"),
+    ],
+)
+def test_a_checkpoint_that_no_run_goes_on_from(changes, message, tmp_path):
+    last = unfinished(tmp_path, **changes)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OptionError, match=message):
+        resume_options(parse_options(["--resume", str(last)]))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("run", "run is a folder: name the last.pt of a run, here .*run/weights/last.pt"),
+        ("run/weights", "weights is a folder: name the last.pt of a run, here .*run/weights/last.pt"),
+        (".", "is a folder: name the last.pt of a run$"),
+        ("run/weights/best.onnx", "best.onnx with its .*opt.yaml is not there"),
+    ],
+)
+def test_what_is_no_checkpoint_of_a_run(name, message, tmp_path):
+    unfinished(tmp_path)
+    with pytest.raises(OptionError, match=message):
+        resume_options(parse_options(["--resume", str(tmp_path / name)]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("just words", "opt.yaml is not that of a run: it has no epochs, batch_size, imgsz"),
+        ("epochs: [", "opt.yaml cannot be read"),
+        ("{epochs: many, batch_size: 4, imgsz: 64}", "it has no epochs in whole numbers"),
+        ("{epochs: 3, batch_size: 4, imgsz: 64, weight_sum: 99}", "opt.yaml is not that of a joint run: weight_sum"),
+    ],
+)
+def test_options_of_a_run_that_cannot_be_used(text, message, tmp_path):
+    last = unfinished(tmp_path)
+    (tmp_path / "run/opt.yaml").write_text(text)
+    with pytest.raises(OptionError, match=message):
+        resume_options(parse_options(["--resume", str(last)]))
+
+
+def test_without_any_run_there_is_nothing_to_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match=rf"there is no last.pt of a run in or below {tmp_path}"):
+        resume_options(parse_options(["--resume"]))

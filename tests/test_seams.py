@@ -106,7 +106,7 @@ def test_every_name_that_the_package_uses_exists():
     in_train = {name for module, name, _ in found if module == "train"}
     assert in_train == {
         "Model", "ComputeLoss", "create_dataloader", "validate", "fitness", "Loggers", "Callbacks", "check_dataset",
-        "check_train_batch_size",
+        "check_train_batch_size", "intersect_dicts",
         "parse_opt", "main", "RANK", "LOCAL_RANK", "yaml_save",
     }  # fmt: skip
 
@@ -157,6 +157,7 @@ def test_parameters(module, name, parameters):
         ("ComputeLoss", JointRun.make_loss, 1),
         ("Loggers", JointRun.make_loggers, 1),
         ("fitness", JointRun.fitness, 1),
+        ("intersect_dicts", JointRun.take_over, 1),
         ("check_dataset", JointRun.check_dataset, 1),
         ("torch.nn.utils.clip_grad_norm_", JointRun.clip_gradients, 1),
         ("torch.nn.utils.clip_grad_norm_", SeparateClip.__call__, 1),
@@ -181,6 +182,7 @@ def test_what_stands_in_is_looked_up_where_it_is_put():
         "Loggers",
         "check_dataset",
         "check_train_batch_size",
+        "intersect_dicts",
     ):
         assert name in code.co_names and name not in code.co_varnames, f"train.train does not look up {name} in its module"
     assert "Callbacks" in upstream("train").main.__code__.co_names

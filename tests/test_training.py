@@ -105,6 +105,7 @@ def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     lines = [line.split() for line in caplog.text.splitlines() if "screen.py" in line]
     assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
     assert [line[-7] for line in lines[1:]] == ["3/6", "6/6"]
+    assert "this run has 6 batches, and GradNorm looks at the gradients from batch 11 on, every 10" in caplog.text
     total, detection, classification, first, second = map(float, lines[1][-6:-1])
     assert total == pytest.approx(first * detection + second * classification, rel=1e-3)
 
@@ -145,26 +146,27 @@ def test_upstreams_scripts_take_the_checkpoint(trained, data, tmp_path):
     assert probabilities.shape == (1, len(IMAGE_CLASSES))
 
 
-class Interrupted(Exception):
-    pass
-
-
 def interrupt_at_epoch_1(self: object, epoch: int, fitness: object) -> bool:
     """In the place of upstream's early stopping, which is asked between an epoch's validation and its checkpoint."""
     if epoch == 1:
-        raise Interrupted
+        raise KeyboardInterrupt
     return False
 
 
-def test_a_run_that_was_interrupted_resumes_with_its_balancer(data, tmp_path):
+def test_a_run_that_was_interrupted_says_how_to_go_on_and_resumes_with_its_balancer(data, tmp_path, caplog):
     arguments = flags(data, tmp_path, "run", "--epochs", "3", "--gradnorm-interval", "2", "--gradnorm-warmup", "2")
-    with pytest.raises(Interrupted), swapped(upstream("utils.torch_utils").EarlyStopping, __call__=interrupt_at_epoch_1):
+    with (
+        pytest.raises(SystemExit, match="130"),
+        swapped(upstream("utils.torch_utils").EarlyStopping, __call__=interrupt_at_epoch_1),
+    ):
         main(arguments)
     run = tmp_path / "run"
+    assert f"Go on with: python train_joint_gradnorm_fixed.py --resume {run}/weights/last.pt" in caplog.text
     state = read_state(run / "weights/last.pt")
     assert state["batches"] == 6 and state["weights"].dtype == torch.float64
     before = (run / "gradnorm.csv").read_text()
-    main(["--resume", str(run / "weights/last.pt")])
+    main(["--resume", str(run / "weights/last.pt"), "--epochs", "9", "--imgsz", str(SIZE)])
+    assert "ignored: --epochs 9 (the run has 3). To train" in caplog.text
     assert (run / "gradnorm.csv").read_text().startswith(before)
     assert [int(row["step"]) for row in rows(run / "gradnorm.csv")] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [row["epoch"] for row in rows(run / "joint_results.csv")] == ["0", "1", "2"]
@@ -187,7 +189,12 @@ def test_upstreams_flags_work(data, tmp_path, more):
 
 
 def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
-    main(flags(data, tmp_path, "run", "--epochs", "1", "--weights", str(trained / "weights/last.pt"), "--freeze", "10"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/results.csv").write_text("of an earlier run\n")
+    more = ["--weights", str(trained / "weights/last.pt"), "--freeze", "10", "--exist-ok"]
+    main(flags(data, tmp_path, "run", "--epochs", "1", *more))
+    assert len(rows(tmp_path / "run/results.csv")) == 1 and "earlier" not in (tmp_path / "run/results.csv").read_text()
+    assert "last.pt: classification head (pooled, layer 9) taken over with its 3 image classes" in caplog.text
     assert "freezing model.9.cv2.conv.weight" in caplog.text
     assert "there is nothing to balance" in caplog.text
     start, end = (
@@ -287,6 +294,7 @@ def test_help_lists_upstreams_flags_and_ours(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])
     text = capsys.readouterr().out
+    assert "auto (a GPU if there is one)" in text and "not with image classes: refused" in text
     for flag in ("--sync-bn", "--image-weights", "--freeze", "--evolve", "--gradnorm-alpha", "--weight-scope", "--log-interval"):
         assert flag in text
     assert text.index("YOLOv5's own options") < text.index("balancing of the two tasks") < text.index("image classification")

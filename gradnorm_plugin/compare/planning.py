@@ -11,12 +11,14 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from gradnorm_plugin.compare.folders import ALLOW_DOWNLOAD, PLAN_FILE, CompareError, Plan, read_plan
 from gradnorm_plugin.compare.methods import METHODS, Method
 from gradnorm_plugin.training.files import FETCHED, check_files, is_address
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.options import build_parser, make_balancer, parse_options, resolve_weights
+from gradnorm_plugin.training.options import given_flags as training_flags
+from gradnorm_plugin.training.options import make_balancer, parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import upstream
 
 _IN_A_METHOD = {
@@ -126,10 +128,7 @@ def given_flags(flags: Sequence[str], where: str, refused: dict[str, str]) -> se
     Raises:
         CompareError: if one is unknown, has a bad value, or is among the `refused`, which say why.
     """
-    parser, unset = build_parser(), object()
-    namespace = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), unset))
-    found = vars(_said(lambda: parser.parse_args(flags, namespace), where))
-    given = {name for name, value in found.items() if value is not unset}
+    given = _said(lambda: training_flags(flags), where)
     for name in sorted(given & refused.keys()):
         raise CompareError(f"{where}: --{name.replace('_', '-')} cannot be set here: {refused[name]}")
     return given
@@ -152,8 +151,8 @@ def _parse(flags: Sequence[str], where: str) -> argparse.Namespace:
     return _said(lambda: parse_options(list(flags)), where)
 
 
-def _said(parse: Callable[[], argparse.Namespace], where: str) -> argparse.Namespace:
-    """What `parse` returns; training's parsers end the program, after a usage of 60 lines: here only what is wrong is told."""
+def _said(parse: Callable[[], Any], where: str) -> Any:
+    """What `parse` returns; training's parsers end the program, after a line of usage: here only what is wrong is told."""
     stderr = io.StringIO()
     try:
         with redirect_stderr(stderr):

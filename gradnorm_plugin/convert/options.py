@@ -9,6 +9,7 @@ from pathlib import Path
 from gradnorm_plugin.convert.coco import CLASS_KEYS
 from gradnorm_plugin.convert.places import FORMATS
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE
+from gradnorm_plugin.terminal import parse
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +68,7 @@ def _add_split(group: argparse._ArgumentGroup) -> None:
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line. Errors end the program as argparse does: one line, status 2."""
     parser = build_parser()
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     for flag, names in (("--names", options.names), ("--image-class", options.image_class)):
         if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
             parser.error(f"{flag} must be different names, found {' '.join(names)!r}")

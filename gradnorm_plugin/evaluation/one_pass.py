@@ -17,6 +17,7 @@ from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
 from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -51,6 +52,7 @@ def run_one_pass(
         EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
     """
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
+    made = [part for part in (folder / "labels", folder, *folder.parents) if not part.exists()]
     recording, labels = Recording(classification_names(joint_data)), LabelFiles()
     names = SINGLE_CLASS if options["single_cls"] else joint_data["names"]
     ours = swapped(
@@ -66,7 +68,7 @@ def run_one_pass(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
             )
     except BaseException:
-        _remove_if_empty(folder)
+        _remove_if_empty(made)
         raise
     figures = summarise(recording, names, weights, task, bootstrap if plots else None)
     by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
@@ -90,7 +92,8 @@ def _load(recording: Recording, num_box_classes: int | None, weights: list[str] 
     try:
         model = JointBackend(weights, **options)
     except Exception as error:  # whatever a broken file makes the many formats' readers raise
-        raise EvaluationError(f"--weights {shown} cannot be loaded: {type(error).__name__}: {error}") from error
+        files = weights if isinstance(weights, list) else [weights]
+        raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
     if not model.classification_names:
         raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
     if model.classification_names != recording.classification_names:
@@ -118,8 +121,8 @@ def _listed(names: Mapping[int, str]) -> str:
     return ", ".join(names.values())
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Upstream makes its folder before it looks at the model."""
-    for empty in (folder / "labels", folder):
+def _remove_if_empty(folders: list[Path]) -> None:
+    """Upstream makes its folder, and those above, before it looks at the model."""
+    for empty in folders:
         with suppress(OSError):
             empty.rmdir()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
+from gradnorm_plugin.terminal import parse
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -59,7 +60,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         EvaluationError: if a file that is named is not there.
     """
     parser = build_parser()
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     if options.device.strip().lower() == "auto":
         options.device = ""
     if not options.weights:

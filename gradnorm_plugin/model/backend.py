@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradnorm_plugin.model.checkpoint import check_detector
 from gradnorm_plugin.upstream.gateway import upstream
 
 _common = upstream("models.common")
@@ -30,10 +31,17 @@ class JointBackend(_common.DetectMultiBackend):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As upstream's.
+
+        Raises:
+            CheckpointError: if a .pt holds no detector, or a damaged one; the other errors are upstream's.
+        """
         super().__init__(*args, **kwargs)
         self.probabilities: Tensor | None = None
         self._logits: list[Tensor] = []
         if self.pt:
+            for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
+                check_detector(member)
             heads = [head for module in self.model.modules() if (head := getattr(module, "classification_head", None))]
             for head in heads:
                 head.register_forward_hook(lambda _, __, logits: self._logits.append(logits.float()))

@@ -55,6 +55,10 @@ class GuidedHead(nn.Module):
         self.linear = PooledLinear(2 * hidden, num_classes, dropout)
         self.linear_of_regions = PooledLinear(hidden, num_classes, dropout)
 
+    def class_layers(self) -> list[nn.Linear]:
+        """The layers whose rows are the classes of the image."""
+        return [self.linear.linear, self.linear_of_regions.linear]
+
     def forward(self, features: Tensor, predictions: Tensor) -> Tensor:
         """Logits, (B, num_classes).
 

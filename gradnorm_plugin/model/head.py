@@ -28,6 +28,10 @@ class ClassificationHead(nn.Module):
         nn.init.normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    def class_layers(self) -> list[nn.Linear]:
+        """The layers whose rows are the classes of the image."""
+        return [self.linear]
+
     def forward(self, features: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
         pooled = average_and_maximum(self.project(features))

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.head import ClassificationHead
-from gradnorm_plugin.model.layers import LayerOutput, inspect_layers
+from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.model.regions import decode
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -91,7 +91,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             head: "pooled" looks at the whole image, "guided" also where the detector has found something.
 
         Raises:
-            ValueError: if there are no class names, no such layer, backbone or head.
+            ValueError: if there are no class names, no such layer, backbone or head, or if both tasks share no weights.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
         if not classification_names:
@@ -107,7 +107,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         last = len(self.yaml["backbone"]) - 1 if backbone == "dual" else len(self.model) - 2
         if not 0 <= self.shared_layer <= last:
             raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {last}")
-        self.last_shared_weights = layers[self.shared_layer].last_weights
+        self.last_shared_weights = None if backbone == "dual" else last_weights(self, layers, self.shared_layer)
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
             self.classification_head = self._make_head(head, layers[self.shared_layer])
@@ -144,7 +144,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
         if self.backbone == "dual":
             return None
-        return self.model[self.shared_layer].get_parameter(self.last_shared_weights)
+        return self.model.get_parameter(self.last_shared_weights)
 
     def classification_parameters(self) -> list[nn.Parameter]:
         """The parameters that serve classification alone: the head's, and those of a backbone of its own."""

@@ -48,6 +48,25 @@ def inspect_layers(network: nn.Module, run: Callable[[Tensor], object], channels
     return found
 
 
+def last_weights(network: nn.Module, layers: list[LayerOutput], index: int) -> str:
+    """Name, within `network.model`, of the last weights that make what layer `index` hands on.
+
+    A layer without any (pooling, upsampling, concatenation) hands on what the latest of those that it reads from made.
+
+    Raises:
+        ValueError: if there are no weights up to there.
+    """
+    layer = index
+    while layer >= 0:
+        name = layers[layer].last_weights
+        if name is not None:
+            return f"{layer}.{name}"
+        sources = network.model[layer].f
+        sources = sources if isinstance(sources, list) else [sources]
+        layer = max(source if source >= 0 else layer + source for source in sources)
+    raise ValueError(f"layer {index} comes before all weights of the network: there is nothing that both tasks share")
+
+
 def _remember_weights(output: LayerOutput, name: str) -> Callable[..., None]:
     def remember(*_: object) -> None:
         output.last_weights = name

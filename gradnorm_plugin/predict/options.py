@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from gradnorm_plugin.predict.predictor import DEFAULT_SIZE
+from gradnorm_plugin.terminal import parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -33,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line; errors end the program as argparse does: one line, status 2."""
     parser = build_parser()
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     if not options.weights:
         parser.error("--weights is missing: name a checkpoint, such as runs/train/exp/weights/best.pt, or an exported file")
     if not options.source:

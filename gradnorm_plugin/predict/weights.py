@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.predict.errors import PredictError
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -30,7 +31,7 @@ def load(weights: str | Path | Sequence[str | Path], device: str, half: bool, dn
         missing = [name for name in names if "://" not in name and not Path(name).exists()]
         if missing:
             raise PredictError(f"weights {', '.join(missing)}: no such file") from None
-        raise PredictError(f"weights {shown} cannot be loaded: {type(error).__name__}: {error}") from error
+        raise PredictError(f"weights {shown} cannot be loaded: {why_unreadable(names, error)}") from error
     return backend.eval()
 
 
@@ -39,9 +40,9 @@ def trained_size(weights: str | Path | Sequence[str | Path]) -> int | None:
     first = str(weights if isinstance(weights, (str, Path)) else weights[0])
     if not first.endswith(".pt"):
         return None
-    options = upstream("utils.trust").load_checkpoint(first).get("opt") or {}
-    size = (options if isinstance(options, dict) else vars(options)).get("imgsz")
-    return size if isinstance(size, int) else None
+    options = upstream("utils.trust").load_checkpoint(first).get("opt")
+    size = options.get("imgsz") if isinstance(options, dict) else getattr(options, "imgsz", None)
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def input_shape(backend: JointBackend) -> tuple[int | None, tuple[int, int] | None]:

@@ -12,7 +12,7 @@ from gradnorm_plugin.report.files import read_run
 from gradnorm_plugin.report.records import ReportError
 from gradnorm_plugin.report.render import render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, Wording
-from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.terminal import fail, parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a training run, such as runs/train/exp")
     parser.add_argument("--lang", choices=LANGUAGES, default="en", help="language of the report (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write (default: RUN)")
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     try:
         written = write_report(options.run, options.lang, options.output)
     except (ReportError, OSError) as error:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
 from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.model import checkpoint
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
@@ -29,26 +36,41 @@ class OptionError(ValueError):
 def check_files(options: argparse.Namespace) -> None:
     """Find and read the files that the options name, where upstream looks for them.
 
-    A resumed run has its hyperparameters in its options and its model in the checkpoint.
+    A resumed run has its hyperparameters in its options and its model in the checkpoint; that of a new one is built once, to see
+    that it can be.
 
     Raises:
         OptionError: naming the flag, the file and what is wrong with it.
         DescriptionError: if the data yaml has no usable `classification_names`.
     """
-    classification_names(_read_yaml(options, "data"))  # before upstream downloads data that could not be used
+    try:
+        data = _read_yaml(options, "data")
+    except OptionError as error:
+        if not options.resume:
+            raise
+        saved = Path(options.save_dir) / "opt.yaml"
+        raise OptionError(f"{error}; {saved} names it: put it back, or write there where it is now") from None
+    names = classification_names(data)  # before upstream downloads data that could not be used
     if options.resume:
         return
     reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
     needed = set(yaml.safe_load(Path(reference).read_text(encoding="utf-8", errors="ignore")))
-    _require_keys(options, "hyp", _read_yaml(options, "hyp"), needed)
-    network: dict[str, Any] = {}
-    if options.weights:
-        network = _find_weights(str(options.weights))
+    hyp = _read_yaml(options, "hyp")
+    _require_keys(options, "hyp", hyp, needed)
+    start = _find_weights(str(options.weights)) if options.weights else None
     if options.cfg:
         network = _read_yaml(options, "cfg")
         _require_keys(options, "cfg", network, MODEL_KEYS)
+    else:
+        network = _network_of(options.weights, start)
+    flag = f"--cfg {options.cfg}" if options.cfg else f"--weights {options.weights}"
+    _check_detector(flag, network)
     if options.shared_layer is not None:
         _check_layer(options, network)
+    num_boxes = len(data["names"]) if isinstance(data.get("names"), (dict, list)) else 1
+    model = _build(flag, network, num_boxes, hyp.get("anchors"), names, options)
+    if start is not None and not _common(start, model):
+        raise OptionError(f"--weights {options.weights}: none of its weights fit the network of {flag}; leave one of them out")
 
 
 def is_address(value: Any) -> bool:
@@ -63,12 +85,56 @@ def read_checkpoint(flag: str, path: str | Path) -> dict[str, Any]:
         OptionError: if it is no checkpoint, or asks for more than a checkpoint needs.
     """
     try:
-        contents = upstream("utils.trust").load_checkpoint(path)
-    except (OSError, ValueError) as error:  # TrustError is a ValueError
+        return checkpoint.read_checkpoint(path)
+    except checkpoint.CheckpointError as error:
         raise OptionError(f"--{flag} {error}") from None
-    if not isinstance(contents, dict) or not isinstance(contents.get("model"), nn.Module):
-        raise OptionError(f"--{flag} {path} is no YOLOv5 checkpoint: it holds no `model`")
-    return contents
+
+
+def check_network(flag: str, path: str | Path, model: nn.Module) -> None:
+    """Refuse a network that is damaged, which the checkpoint `path` of `--flag` holds.
+
+    Raises:
+        OptionError: saying what is wrong with it.
+    """
+    try:
+        checkpoint.check_network(model)
+    except checkpoint.CheckpointError as error:
+        raise OptionError(f"--{flag} {path}: {error}") from None
+
+
+def check_place(options: argparse.Namespace) -> None:
+    """See that the run's folder can be made and written to; what is made for that is removed again.
+
+    Raises:
+        OptionError: naming the folder and what keeps it from being made.
+    """
+    if options.resume and not options.evolve:
+        folder = Path(options.save_dir)
+    else:
+        folder = Path(options.project) / options.name
+    made: list[Path] = []
+    try:
+        str(folder).encode()
+        if not options.resume:
+            folder = upstream("utils.general").increment_path(folder, exist_ok=options.exist_ok)
+        weights = folder / "weights"
+        for part in (*reversed(weights.parents), weights):
+            if not part.is_dir():
+                part.mkdir()
+                made.append(part)
+        with TemporaryFile(dir=weights) as file:
+            file.write(bytes(1 << 16))
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, ValueError) as error:  # a ValueError for characters that no name can have
+        shown = ascii(str(folder)) if isinstance(error, ValueError) else str(folder)
+        in_the_way = isinstance(error, FileExistsError)
+        reason = f"{error.filename} is no folder" if in_the_way else getattr(error, "strerror", None) or error
+        raise OptionError(f"--project, --name: {shown} cannot be written: {reason}; name another place") from None
+    finally:
+        for part in reversed(made):
+            with suppress(OSError):  # another program may have put something there meanwhile
+                part.rmdir()
 
 
 def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
@@ -92,6 +158,72 @@ def _require_keys(options: argparse.Namespace, flag: str, contents: dict[str, An
         raise OptionError(f"--{flag} {getattr(options, flag)} lacks {', '.join(missing)}: add what YOLOv5's own files have")
 
 
+def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
+    """The model yaml in a checkpoint: that of a detector, and of one of the size of its weights."""
+    if not isinstance(start, upstream("models.yolo").DetectionModel):
+        kind = "classifier" if isinstance(start, upstream("models.yolo").ClassificationModel) else type(start).__name__
+        raise OptionError(
+            f"--weights {weights} holds no detector but a {kind}: start from a detector, or name a network whose layers fit, "
+            f"for instance --cfg yolov5s.yaml, to take those over"
+        )
+    missing = sorted(MODEL_KEYS - start.yaml.keys())
+    if missing:
+        raise OptionError(f"--weights {weights}: the description of its network lacks {', '.join(missing)}")
+    if isinstance(start.model[-1], upstream("models.yolo").Segment):
+        raise OptionError(
+            f"--weights {weights} is made for segmentation: start from the weights of a detector, or take over the layers that "
+            f"fit by naming its network, for instance --cfg yolov5s.yaml"
+        )
+    held = sum(parameter.numel() for parameter in start.parameters())
+    try:
+        with torch.device("meta"):  # a yaml can ask for more than any memory has
+            layers, _ = upstream("models.yolo").parse_model(deepcopy(start.yaml), ch=[start.yaml.get("ch", 3)])
+        described = sum(parameter.numel() for parameter in layers.parameters())
+    except Exception as error:  # a damaged yaml can fail in any way
+        raise OptionError(f"--weights {weights}: its network cannot be built: {type(error).__name__}: {error}") from None
+    if described > 2 * held:
+        raise OptionError(
+            f"--weights {weights} is damaged: it describes a network of {described:,} parameters and holds {held:,}; "
+            f"name its network with --cfg"
+        )
+    return start.yaml
+
+
+def _check_detector(flag: str, network: dict[str, Any]) -> None:
+    """A joint model ends with `Detect`."""
+    try:
+        last = network["head"][-1][2] if len(network["backbone"]) else None
+    except (TypeError, LookupError):
+        last = None
+    if last != "Detect":
+        raise OptionError(
+            f"{flag}: the last layer of its network is {last}, not Detect: with image classes a detector is trained, such as "
+            f"--cfg yolov5s.yaml"
+        )
+
+
+def _build(
+    flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, names: dict[int, str], options: argparse.Namespace
+) -> JointDetectionModel:
+    """The network as upstream's training will build it, without its words."""
+    log = upstream("utils.general").LOGGER
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        return JointDetectionModel(
+            deepcopy(network), 3, num_boxes, anchors, names, options.shared_layer, options.backbone, options.head
+        )
+    except Exception as error:  # a yaml can be wrong in any way
+        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+    finally:
+        log.setLevel(level)
+
+
+def _common(start: nn.Module, model: nn.Module) -> bool:
+    ours = model.state_dict()
+    return any(value.ndim > 1 and name in ours and value.shape == ours[name].shape for name, value in start.state_dict().items())
+
+
 def _check_layer(options: argparse.Namespace, network: dict[str, Any]) -> None:
     """The last layer of a network is `Detect`; a second backbone ends with the backbone."""
     last = len(network["backbone"]) - 1
@@ -101,16 +233,22 @@ def _check_layer(options: argparse.Namespace, network: dict[str, Any]) -> None:
         raise OptionError(f"--shared-layer {options.shared_layer}: this network has layers 0 to {last} to choose from")
 
 
-def _find_weights(name: str) -> dict[str, Any]:
-    """The model yaml in a checkpoint that is there or can be fetched."""
+def _find_weights(name: str) -> nn.Module:
+    """The network in a checkpoint that is there or can be fetched."""
     if not name.endswith(".pt"):
         raise OptionError(f"--weights {name}: training starts from a .pt checkpoint; for scratch use --weights '' and --cfg")
-    if Path(name).is_file():
-        return read_checkpoint("weights", name)["model"].yaml
+    if Path(name).exists():
+        return _sound_network(name)
     try:
         found = upstream("utils.downloads").attempt_download(name)
     except Exception as error:  # upstream's download fails in many ways; to the user they are one
         raise OptionError(f"--weights {name} is not there and cannot be fetched: {error}") from None
     if not Path(found).is_file():
         raise OptionError(f"--weights {name} is not there and cannot be fetched: name an existing file")
-    return read_checkpoint("weights", found)["model"].yaml
+    return _sound_network(found)
+
+
+def _sound_network(path: str | Path) -> nn.Module:
+    model = read_checkpoint("weights", path)["model"]
+    check_network("weights", path, model)
+    return model

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.balancing import TaskGradients
+from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
@@ -30,6 +30,7 @@ from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
 from gradnorm_plugin.training.loader import WatchedLoader
+from gradnorm_plugin.training.start import describe, fit, read_start
 from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -68,6 +69,7 @@ class JointRun:
                     Loggers=self.make_loggers,
                     validate=SimpleNamespace(run=self.validate),
                     fitness=self.fitness,
+                    intersect_dicts=self.take_over,
                 )
             )
             stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
@@ -94,6 +96,21 @@ class JointRun:
         self.model = JointDetectionModel(cfg, ch, nc, anchors, self.names, options.shared_layer, options.backbone, options.head)
         self.model.channels_last = options.channels_last
         return self.model
+
+    def take_over(self, weights: dict[str, Tensor], own: dict[str, Tensor], exclude: Sequence[str] = ()) -> dict[str, Tensor]:
+        """The weights of `--weights` that the model takes over, in `intersect_dicts`' place: classes are looked up by name."""
+        general = upstream("utils.general")
+        if self.options.resume:
+            return general.intersect_dicts(weights, own, exclude)
+        start, names = read_start(self.options.weights), self._box_names()
+        taken = general.intersect_dicts(fit(weights, self.model, start, names), own, exclude)
+        if upstream("train").RANK in {-1, 0}:
+            general.LOGGER.info(describe(taken, self.model, start, names))
+        return taken
+
+    def _box_names(self) -> list[str]:
+        names = SINGLE_CLASS if self.options.single_cls else self.data["names"]
+        return [str(names[index]) for index in range(len(names))]
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The joint loader in `create_dataloader`'s place."""
@@ -152,10 +169,22 @@ class JointRun:
         if state is not None:
             balancer.load_state_dict(state)
         weights = balanced_class_weights(self.datasets["train"].image_classes, len(self.names))
+        if isinstance(balancer, GradNorm) and upstream("train").RANK in {-1, 0}:
+            self._warn_of_a_short_run(balancer)
         self.criterion = GradNormLoss(
             model, balancer, self.options.weight_scope, weights if self.options.class_weights == "balanced" else None
         )
         return self.criterion
+
+    def _warn_of_a_short_run(self, balancer: GradNorm) -> None:
+        batches = self.options.epochs * self.batches_per_epoch
+        if batches > balancer.warmup + balancer.interval:
+            return
+        upstream("utils.general").LOGGER.warning(
+            f"WARNING ⚠️ this run has {batches} batches, and GradNorm looks at the gradients from batch {balancer.warmup + 1} on, "
+            f"every {balancer.interval}: the task weights hardly leave their initial values; train longer, or set "
+            f"--gradnorm-warmup and --gradnorm-interval lower"
+        )
 
     def estimate_batch_size(self, model: nn.Module, *args: Any, **kwargs: Any) -> int:
         """Upstream's `--batch-size -1`, which tells the memory of a backward pass from a list of outputs only."""
@@ -166,7 +195,9 @@ class JointRun:
         return self.clip(parameters, max_norm, *args, **kwargs)
 
     def make_loggers(self, *args: Any, **kwargs: Any) -> Any:
-        """Upstream's own loggers, kept so that our scalars reach them."""
+        """Upstream's own loggers, kept so that our scalars reach them; their table starts anew with the run, as ours do."""
+        if not self.options.resume and not self.options.evolve:
+            (Path(self.options.save_dir) / "results.csv").unlink(missing_ok=True)
         self.loggers = upstream("utils.loggers").Loggers(*args, **kwargs)
         return self.loggers
 

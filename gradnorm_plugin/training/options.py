@@ -11,7 +11,9 @@ import torch
 
 from gradnorm_plugin.model.dual import BACKBONES
 from gradnorm_plugin.model.joint import HEADS
+from gradnorm_plugin.terminal import parse
 from gradnorm_plugin.training.balancers import add_balancing, make_balancer, resolve_balancer
+from gradnorm_plugin.training.start import adopt_network
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -41,6 +43,14 @@ def build_parser() -> argparse.ArgumentParser:
         batch_size=8,
         project=shown(WORKSPACE / "runs" / "train"),
     )
+    told = {
+        "quad": "not with image classes: refused",
+        "device": "auto (a GPU if there is one), cpu, or numbers of GPUs: 0 or 0,1,2,3",
+        "resume": "go on with an interrupted run, the latest or that of the last.pt named, with the settings that it was started "
+        "with",
+    }
+    for action in parser._actions:
+        action.help = told.get(action.dest, action.help)
     _add_network(parser.add_argument_group("network"))
     add_balancing(parser.add_argument_group("balancing of the two tasks"))
     _add_classification(parser.add_argument_group("image classification"))
@@ -59,22 +69,21 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--backbone",
         choices=BACKBONES,
-        default="shared",
-        help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared",
+        help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared (left out: "
+        "that of the joint checkpoint that --weights names, else shared)",
     )
     group.add_argument(
         "--head",
         choices=HEADS,
-        default="pooled",
         help="where the image's class is looked for. pooled: in the whole image; guided: there, and where the detector has found "
-        "something",
+        "something (left out: that of the joint checkpoint that --weights names, else pooled)",
     )
     group.add_argument(
         "--shared-layer",
         type=int,
         metavar="N",
-        help="layer of the model's yaml that feeds the head (left out: the last of the backbone; for --head guided the last of "
-        "the backbone with the finest cells that the detector uses)",
+        help="layer of the model's yaml that feeds the head (left out: that of the joint checkpoint that --weights names, else "
+        "the last of the backbone; for --head guided the last of the backbone with the finest cells that the detector uses)",
     )
     group.add_argument(
         "--channels-last",
@@ -102,10 +111,11 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check the command line; `--device auto` becomes upstream's ''.
 
+    The head and backbone of a joint checkpoint are taken over where `--weights` names one and no flag says otherwise.
     Errors end the program as argparse does: one line, status 2.
     """
     parser = build_parser()
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     if options.device.strip().lower() == "auto":
         options.device = ""
     if options.quad:
@@ -122,12 +132,21 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--log-interval must be at least 1, found {options.log_interval}")
     if not 0 <= options.fitness_share <= 1:
         parser.error(f"--fitness-share must be from 0 to 1, found {options.fitness_share}")
+    adopt_network(options)
     try:
         resolve_balancer(options)
         make_balancer(options)
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def given_flags(argv: Sequence[str]) -> set[str]:
+    """The names of the options that a command line sets; ends the program where one is unknown or has a bad value."""
+    parser, unset = build_parser(), object()
+    namespace = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), unset))
+    found = vars(parse(parser, argv, namespace))
+    return {name for name, value in found.items() if value is not unset}
 
 
 def resolve_weights(options: argparse.Namespace) -> str | None:

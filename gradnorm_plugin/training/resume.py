@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,23 @@ import numpy as np
 import yaml
 
 from gradnorm_plugin.files import read_text, remove_leftovers, replace_links, whole_file, write_text
-from gradnorm_plugin.training.files import FETCHED, OptionError, is_address, read_checkpoint
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.training.balancers import make_balancer
+from gradnorm_plugin.training.files import FETCHED, OptionError, check_network, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
 
 _PERMISSIONS = {"allow_download", "bucket", "evolve", "upload_dataset"}
 """Options that only a command line gives: they run code, reach other machines, or make another run of it."""
+_OF_THIS_START = _PERMISSIONS | {"resume", "local_rank"}
+"""Flags that count beside `--resume`: those of the new start, not of the run."""
 
 
-def resume_options(options: argparse.Namespace) -> bool:
+def resume_options(options: argparse.Namespace, given: Collection[str] = ()) -> bool:
     """Give a resumed run the options that it was started with, and its folder the state of its last checkpoint.
+
+    Args:
+        options: filled in place.
+        given: the options that the command line sets; a warning names those that differ from what the run was started with.
 
     Returns:
         Whether there is anything left to train: a run killed after its last epoch is finished here.
@@ -28,15 +38,22 @@ def resume_options(options: argparse.Namespace) -> bool:
         OptionError: if there is no such run, or it is finished.
     """
     general = upstream("utils.general")
-    last = Path(options.resume if isinstance(options.resume, str) else general.get_latest_run() or "last.pt").resolve()
+    named = options.resume if isinstance(options.resume, str) else general.get_latest_run()
+    if not named:
+        raise OptionError(f"--resume: there is no last.pt of a run in or below {Path.cwd()}: name one")
+    last = Path(named).resolve()
+    if last.is_dir():
+        inside = next((path for path in (last / "weights" / "last.pt", last / "last.pt") if path.is_file()), None)
+        raise OptionError(f"--resume: {last} is a folder: name the last.pt of a run" + (f", here {inside}" if inside else ""))
     folder = last.parent.parent
     saved = folder / "opt.yaml"
     if not last.is_file() or not saved.is_file():
         raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
-    checkpoint = read_checkpoint("resume", last)
-    if not isinstance(checkpoint.get("epoch"), int) or checkpoint["epoch"] < 0:
-        raise OptionError(f"--resume: the run of {last} is finished; start a new one with --weights {last}")
-    for name, value in _saved_options(saved, options.allow_download).items():
+    checkpoint = _read_unfinished(last)
+    started_with = _read_options(saved, options)
+    if upstream("train").RANK in {-1, 0}:
+        _tell_ignored({name: getattr(options, name) for name in given}, started_with)
+    for name, value in started_with.items():
         setattr(options, name, value)
     options.resume = str(last)
     options.save_dir = str(folder)  # it may have been moved, or named from another folder
@@ -49,25 +66,72 @@ def resume_options(options: argparse.Namespace) -> bool:
     return False
 
 
-def _saved_options(file: Path, allow_download: bool) -> dict[str, Any]:
-    """The options that a run was started with. It may be somebody else's: what they permit is left out.
+def _read_unfinished(last: Path) -> dict[str, Any]:
+    """The checkpoint that a joint run goes on from: with its optimizer, and of an epoch."""
+    checkpoint = read_checkpoint("resume", last)
+    epoch, new_run = checkpoint.get("epoch"), f"start a new run with --weights {last}"
+    if not isinstance(checkpoint["model"], JointDetectionModel):
+        raise OptionError(f"--resume: {last} is not of a joint run; {new_run}, or go on with YOLOv5's own train.py")
+    check_network("resume", last, checkpoint["model"])
+    if type(epoch) is not int or epoch < 0:
+        raise OptionError(f"--resume: the run of {last} is finished; {new_run}")
+    kinds = {"optimizer": dict, "ema": JointDetectionModel, "updates": int, "best_fitness": (int, float, np.number, np.ndarray)}
+    wrong = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    if wrong:
+        raise OptionError(f"--resume: {last} does not hold what a run goes on from ({', '.join(wrong)}); {new_run}")
+    return checkpoint
 
-    Raises:
-        OptionError: if they cannot be read, or name an address and `allow_download` is not set.
+
+def _read_options(saved: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What a run's `opt.yaml` says, if it is that of a joint run whose options can still be used.
+
+    It may be somebody else's: what it permits is left out.
     """
     try:
-        found = yaml.safe_load(read_text(file))
+        found = yaml.safe_load(read_text(saved))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise OptionError(f"--resume: {file} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise OptionError(f"--resume: {file} holds no options: it is not the file that training wrote")
+        raise OptionError(f"--resume: {saved} cannot be read: {error}") from None
+    numbers = ("epochs", "batch_size", "imgsz")
+    wrong = [name for name in numbers if not isinstance(found, dict) or type(found.get(name)) is not int]
+    if wrong:
+        raise OptionError(f"--resume: {saved} is not that of a run: it has no {', '.join(wrong)} in whole numbers")
     for name in FETCHED:
-        if is_address(found.get(name)) and not allow_download:
+        if is_address(found.get(name)) and not options.allow_download:
             raise OptionError(
-                f"--resume: {file}: `{name}` is the address {found[name]}, and nothing is fetched because a file says so: add "
+                f"--resume: {saved}: `{name}` is the address {found[name]}, and nothing is fetched because a file says so: add "
                 "--allow-download if you trust it"
             )
-    return {name: value for name, value in found.items() if name not in _PERMISSIONS}
+    found = {name: value for name, value in found.items() if name not in _PERMISSIONS}
+    try:
+        make_balancer(argparse.Namespace(**{**vars(options), **found}))
+    except (ValueError, TypeError, LookupError) as error:
+        raise OptionError(f"--resume: {saved} is not that of a joint run: {error}") from None
+    return found
+
+
+def _tell_ignored(given: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
+    ignored = [
+        f"--{name.replace('_', '-')} {_shown(value)} (the run has {_shown(started_with.get(name))})"
+        for name, value in given.items()
+        if name not in _OF_THIS_START and not _same(value, started_with.get(name))
+    ]
+    if ignored:
+        upstream("utils.general").LOGGER.warning(
+            f"WARNING ⚠️ --resume goes on with the settings that the run was started with; ignored: {', '.join(ignored)}. "
+            f"To train with others start a new run from its weights, with --weights"
+        )
+
+
+def _same(value: Any, saved: Any) -> bool:
+    """Equal as text, or names of one file: the run keeps whole paths."""
+    names = isinstance(value, str) and isinstance(saved, str)
+    return _shown(value) == _shown(saved) or (names and os.path.abspath(value) == os.path.abspath(saved))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "its own"
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _clean(folder: Path, checkpoint: dict[str, Any], options: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.report.files import ReportError
 from gradnorm_plugin.report.run import write_report
 from gradnorm_plugin.terminal import fail, guard_log
-from gradnorm_plugin.training.files import OptionError, check_files, read_checkpoint
+from gradnorm_plugin.training.files import OptionError, check_files, check_place, read_checkpoint
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun, finite_weights
-from gradnorm_plugin.training.options import build_parser, parse_options, resolve_weights
+from gradnorm_plugin.training.options import build_parser, given_flags, parse_options, resolve_weights
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.whole_files import whole_files
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(line)
     try:
         train(options, command=[LAUNCHER, *line])
+    except KeyboardInterrupt:  # `train` has said how to go on
+        sys.exit(130)
     except (LabelErrors, DescriptionError, NonFiniteLossError, OptionError, WriteError, ReportError, _TrustError) as error:
         fail(str(error))
     except AssertionError as error:  # upstream's way to say what is wrong with its input
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun | None:
     """Run upstream's training with our parts in place of its own; they are taken out again at the end.
 
-    `command` is noted in the run's `run.json`.
+    `command`, the launcher and its flags, is noted in the run's `run.json`; a resumed run says which of them it ignores.
 
     Returns:
         The run; None for a resumed one that had nothing left to train.
@@ -59,11 +62,12 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         TrustError: upstream's, if the model's yaml asks for what is no layer.
     """
     module = upstream("train")
-    if options.resume and not options.evolve and not resume_options(options):
+    log = upstream("utils.general").LOGGER
+    if options.resume and not options.evolve and not resume_options(options, given_flags(command[1:])):
         return None
     note = resolve_weights(options)
     if note and module.RANK in {-1, 0}:
-        upstream("utils.general").LOGGER.info(note)
+        log.info(note)
     if options.evolve and options.project == build_parser().get_default("project"):
         options.project = str(Path(options.project).with_name("evolve"))
     run = JointRun(options)
@@ -72,15 +76,20 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
         check_files(options)
         run.check_dataset(options.data)
+        check_place(options)
     with run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
         try:
             module.main(options, make_callbacks(run))
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{error}{_where(run)}") from None
+        except KeyboardInterrupt:
+            if module.RANK in {-1, 0} and not options.evolve:
+                log.info(f"\n{_how_to_go_on(run)}")
+            raise
     if module.RANK in {-1, 0} and not options.evolve:
         # Now that upstream's loggers have drawn their pictures too.
         *_, page = write_report(Path(run.loggers.save_dir))
-        upstream("utils.general").LOGGER.info(f"Report: {page}")
+        log.info(f"Report: {page}")
     return run
 
 
@@ -91,6 +100,13 @@ def _plain(message: str) -> str:
     return (
         message if unreadable == message else f"{unreadable} cannot be read by OpenCV: save it anew, as PNG or JPEG, or remove it"
     )
+
+
+def _how_to_go_on(run: JointRun) -> str:
+    last = Path(getattr(run.options, "save_dir", "")) / "weights" / "last.pt"  # unset until upstream has chosen the folder
+    if not last.is_file():
+        return "Interrupted before the first epoch was saved: there is nothing to go on from"
+    return f"Interrupted. Go on with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
 
 
 def _where(run: JointRun) -> str:

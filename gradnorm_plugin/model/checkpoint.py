@@ -1,0 +1,127 @@
+"""A checkpoint, read and looked at before anything is done with it: what is damaged or of another kind is named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradnorm_plugin.upstream.gateway import upstream
+
+_FOREIGN = {
+    b"": "is empty",
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`",
+    b"<": "is a web page: download the file itself",
+}
+"""What files begin with that are often saved under a checkpoint's name, and what to say of them."""
+
+
+class CheckpointError(ValueError):
+    """A file is no checkpoint that can be used; the message names it and says why."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint, with a network as its `model`; nothing in the file can run (docs/trust.md).
+
+    Raises:
+        CheckpointError: if it cannot be read, is damaged or no checkpoint, or asks for more than a checkpoint needs.
+    """
+    contents = read_contents(path)
+    if not isinstance(contents, dict) or not isinstance(contents.get("model"), nn.Module):
+        raise CheckpointError(f"{path} is no YOLOv5 checkpoint: it holds no `model`")
+    return contents
+
+
+def read_contents(path: str | Path) -> Any:
+    """What PyTorch has saved in `path`, whatever it is.
+
+    Raises:
+        CheckpointError: if it cannot be read, is damaged, or asks for more than a checkpoint needs.
+    """
+    try:
+        _refuse_foreign(Path(path))
+        return upstream("utils.trust").load_checkpoint(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # TrustError is one; it names the file
+        raise CheckpointError(str(error)) from None
+
+
+def check_network(model: nn.Module) -> None:
+    """Refuse a network whose parts do not fit each other, or whose weights are not finite.
+
+    Raises:
+        CheckpointError: saying what is wrong, without a file's name.
+    """
+    try:
+        problem = _problem(model)
+    except Exception as error:  # a damaged object can fail in any way
+        raise CheckpointError(f"its model is damaged ({type(error).__name__}: {error})") from None
+    if problem:
+        raise CheckpointError(problem)
+
+
+def check_detector(model: nn.Module) -> None:
+    """Refuse a network that finds no boxes, such as YOLOv5's own for other tasks, and what `check_network` refuses.
+
+    Raises:
+        CheckpointError: saying what is wrong, without a file's name.
+    """
+    yolo = upstream("models.yolo")
+    segments = isinstance(model, yolo.DetectionModel) and isinstance(model.model[-1], yolo.Segment)
+    if segments or not isinstance(model, yolo.DetectionModel):
+        kind = "segmentation" if segments else "classification" if isinstance(model, yolo.ClassificationModel) else None
+        its_own = f": use YOLOv5's scripts for that ({'segment' if segments else 'classify'}/)" if kind else ""
+        raise CheckpointError(f"it holds no detector but a {kind or type(model).__name__} network{its_own}")
+    check_network(model)
+
+
+def why_unreadable(files: Sequence[str], error: Exception) -> str:
+    """Why one of `files` could not be loaded, where that failed with `error`: in words of `read_checkpoint` if it is a .pt."""
+    for file in files:
+        if file.endswith(".pt") and Path(file).exists():
+            try:
+                read_checkpoint(file)
+            except CheckpointError as reason:
+                return str(reason)
+    return str(error) if isinstance(error, CheckpointError) else f"{type(error).__name__}: {error}"
+
+
+def image_classes(model: nn.Module) -> list[str]:
+    """The names of the image's classes that `model` tells, in their order; none for a network without such a head."""
+    names = getattr(model, "classification_names", None) or {}
+    return [str(names[index]) for index in range(len(names))]
+
+
+def box_classes(model: nn.Module) -> list[str]:
+    """The names of the boxes' classes that the detector `model` finds, in their order."""
+    return [str(model.names[index]) for index in range(len(model.names))]
+
+
+def _refuse_foreign(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    for beginning, what in _FOREIGN.items():
+        if start == beginning or (beginning and start.startswith(beginning)):
+            raise CheckpointError(f"{path} {what}")
+
+
+def _problem(model: nn.Module) -> str | None:
+    # Running variances may overflow half precision, and are divided by: only a NaN among them is fatal.
+    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+        return "its weights are not finite"
+    if any(torch.isnan(buffer).any() for buffer in model.buffers() if buffer.is_floating_point()):
+        return "its batch statistics are not finite"
+    if not isinstance(model, upstream("models.yolo").DetectionModel):
+        return None
+    if not isinstance(model.yaml, Mapping):
+        return "its `yaml` is no description of a network"
+    if not isinstance(model.names, (Mapping, list)) or len(box_classes(model)) < model.model[-1].nc:
+        return f"its `names` do not name its {model.model[-1].nc} classes of boxes"
+    head = getattr(model, "classification_head", None)
+    if head is not None and any(layer.out_features != len(image_classes(model)) for layer in head.class_layers()):
+        return "its `classification_names` do not name the classes that its head tells"
+    return None
