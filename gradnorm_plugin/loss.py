@@ -94,6 +94,9 @@ class GradNormLoss:
         device = next(self.model.parameters()).device
         self.class_weights = None if class_weights is None else class_weights.float().to(device)
         self._probe = self._make_probe()
+        self._inner_logits: Tensor | None = None
+        if self.model is not model:
+            self.model.watch = self._keep_inner_logits
         self.losses: JointLosses | None = None
         self.gradients: TaskGradients | None = None
         if weight_scope == "shared":
@@ -111,6 +114,17 @@ class GradNormLoss:
         shared = self.model.shared_parameter
         return GradientProbe(shared) if shared is not None and shared.requires_grad else None
 
+    def _keep_inner_logits(self, logits: Tensor) -> None:
+        self._inner_logits = logits
+
+    def _before_wrapper(self, logits: Tensor) -> Tensor:
+        """The logits that a wrapper of the model handed out, as the head made them.
+
+        Where replicas made them, each for its part of the batch (DataParallel), there are none, and `logits` are returned.
+        """
+        inner, self._inner_logits = self._inner_logits, None
+        return logits if inner is None or inner.shape != logits.shape else inner
+
     def _weights(self) -> tuple[float, float]:
         detection, classification = self.balancer.weights.tolist()
         return detection, classification
@@ -122,6 +136,7 @@ class GradNormLoss:
             NonFiniteLossError: if a training loss is NaN or infinite.
         """
         detection, logits = pred
+        inner_logits = self._before_wrapper(logits)
         boxes = getattr(targets, "boxes", targets)
         detection_loss, items = self.detection_loss(detection, boxes)
         if not torch.is_grad_enabled():
@@ -136,7 +151,7 @@ class GradNormLoss:
         self._refuse_non_finite(items)
         if labelled and self.balancer.begin_step(self.losses.tasks):
             if self._probe is not None and min(weights) > 0 and logits.requires_grad:
-                self._probe.arm(detection_loss, classification_loss, weights, (logits, self.model.last_logits(logits)))
+                self._probe.arm(detection_loss, classification_loss, weights, (logits, inner_logits))
         return total, items
 
     def _share_of_labels(self, classes: Tensor) -> tuple[float | Tensor, int]:

@@ -314,8 +314,9 @@ def test_upstreams_scripts_take_the_checkpoint_and_export_both_outputs(data, tmp
     for picture in pictures:
         boxes, probabilities = session.run(["output0", "classification"], {"images": picture[None].numpy()})
         with torch.no_grad():
-            np.testing.assert_allclose(boxes, reference(picture[None])[0], rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(probabilities, reference.probabilities, rtol=0, atol=1e-4)
+            expected_boxes, expected_probabilities = reference(picture[None])
+        np.testing.assert_allclose(boxes, expected_boxes, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
         classified.append(probabilities)
     assert np.std(classified, axis=0).max() > 0.01  # the images differ in what is compared
 

@@ -22,6 +22,7 @@ from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
 from upstream_data import CLASS_NAMES
 
+from gradnorm_plugin.evaluation.run import main as val
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
@@ -35,15 +36,24 @@ EXPORTS = {  # name: its formats, more flags
     "joint": (["onnx", "torchscript", "openvino"], []),
     "dynamic": (["onnx", "openvino"], ["--dynamic"]),
     "simplified": (["onnx"], ["--dynamic", "--simplify"]),
+    "guided": (["onnx", "torchscript", "openvino"], []),
+    "guided_dynamic": (["onnx", "openvino"], ["--dynamic"]),
+    "four": (["onnx"], ["--batch-size", "4"]),
     "plain": (["onnx", "torchscript", "openvino"], []),
 }
 EVERY = [(name, form) for name, (forms, _) in EXPORTS.items() for form in forms]
-METADATA = {"stride": 32, "names": CLASS_NAMES, "classification_names": IMAGE_CLASSES}
+METADATA = {"stride": 32, "names": CLASS_NAMES, "classification_names": IMAGE_CLASSES, "imgsz": [SIZE, SIZE]}
+OF_JOINT_MODELS = ("classification_names", "imgsz")
+
+
+def exported_from(name: str) -> str:
+    """The export whose checkpoint all exports of the same network have."""
+    return "guided" if name.startswith("guided") else "joint"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints, exported by upstream's command: `joint`, also `dynamic` and `simplified`, and `plain`, which only detects."""
+    """Checkpoints, exported by upstream's command: of each head in several ways, and `plain`, which only detects."""
     pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("export")
     data = write_joint_dataset(folder / "data", images=16)
@@ -52,8 +62,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     write_checkpoint(folder / "plain" / "best.pt", images, joint=False)
     joint = write_checkpoint(folder / "joint" / "best.pt", images)
-    for name in ("dynamic", "simplified"):
+    guided = write_checkpoint(folder / "guided" / "best.pt", images, head="guided")
+    for name in ("dynamic", "simplified", "four"):
         shutil.copy(joint, folder / name)
+    shutil.copy(guided, folder / "guided_dynamic")
     common = ["--imgsz", str(SIZE), "--project", str(folder / "runs"), "--name"]
     commands = {
         name: ["export.py", "--imgsz", str(SIZE), "--weights", str(folder / name / "best.pt"), *more, "--include", *forms]
@@ -105,7 +117,7 @@ def backend(weights: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch
 
     def answer(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            boxes, probabilities = zip(*[(model(image[None])[0].clone(), model.probabilities) for image in images], strict=True)
+            boxes, probabilities = zip(*[model(image[None]) for image in images], strict=True)
         return torch.cat(boxes), torch.cat(probabilities)
 
     return answer
@@ -155,7 +167,7 @@ def test_openvino_names_its_outputs(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_class_names_of_both_tasks_are_in_the_metadata(folder: Path, name: str, form: str) -> None:
-    expected = {key: value for key, value in METADATA.items() if name != "plain" or key != "classification_names"}
+    expected = {key: value for key, value in METADATA.items() if name != "plain" or key not in OF_JOINT_MODELS}
     file = folder / name / FILES[form]
     if form == "onnx":
         found = {entry.key: entry.value for entry in onnx.load(file).metadata_props if not entry.key.startswith("onnxsim.")}
@@ -171,21 +183,47 @@ def test_class_names_of_both_tasks_are_in_the_metadata(folder: Path, name: str, 
 @pytest.mark.parametrize(("name", "form"), [pair for pair in EVERY if pair[0] != "plain"])
 def test_both_outputs_agree_with_pytorch(folder: Path, name: str, form: str) -> None:
     images = pictures(folder)
-    boxes, probabilities = backend(folder / "joint" / "best.pt")(images)
+    boxes, probabilities = backend(folder / exported_from(name) / "best.pt")(images)
     found_boxes, found_probabilities = backend(folder / name / FILES[form])(images)
     np.testing.assert_allclose(found_boxes, boxes, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found_probabilities, probabilities, rtol=0, atol=1e-4)
     assert probabilities.std(0).max() > 0.01  # the images differ in what is compared
 
 
-@pytest.mark.parametrize(("name", "form"), [("dynamic", "onnx"), ("dynamic", "openvino"), ("simplified", "onnx")])
+DYNAMIC = [pair for pair in EVERY if pair[0] in ("dynamic", "simplified", "guided_dynamic")]
+
+
+@pytest.mark.parametrize(("name", "form"), DYNAMIC)
 def test_a_dynamic_export_takes_any_batch_and_size(folder: Path, name: str, form: str) -> None:
-    model, reference = JointBackend(str(folder / name / FILES[form])), JointBackend(str(folder / "joint" / "best.pt"))
+    model = JointBackend(str(folder / name / FILES[form]))
+    reference = JointBackend(str(folder / exported_from(name) / "best.pt"))
     images = pictures(folder, 96)[:3, :, :64]
     with torch.no_grad():
-        np.testing.assert_allclose(model(images)[0], reference(images)[0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(model.probabilities, reference.probabilities, rtol=0, atol=1e-4)
-    assert model.probabilities.shape == (3, 3)
+        boxes, probabilities = model(images)
+        expected_boxes, expected_probabilities = reference(images)
+    np.testing.assert_allclose(boxes, expected_boxes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
+    assert probabilities.shape == (3, 3)
+    assert (model.fixed_batch, model.fixed_size, model.usual_size) == (None, None, (SIZE, SIZE))
+
+
+@pytest.mark.parametrize(("name", "form"), [pair for pair in EVERY if pair not in DYNAMIC])
+def test_any_number_of_images_is_taken_at_a_time_and_the_size_is_known(folder: Path, name: str, form: str) -> None:
+    model = JointBackend(str(folder / name / FILES[form]))
+    takes_any = form == "torchscript" and name != "plain"
+    assert model.fixed_size == model.usual_size == (SIZE, SIZE)
+    assert model.fixed_batch == (None if takes_any else 4 if name == "four" else 1)
+    images = pictures(folder)[:5]
+    alone, together = [model(image[None]) for image in images], model(images)
+    for index, found in enumerate(together if name != "plain" else [together]):
+        expected = torch.cat([one if name == "plain" else one[index] for one in alone])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_precision_is_that_of_the_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = JointBackend(str(folder / "joint" / "best.onnx"), fp16=True)
+    assert not model.fp16 and "--half has no effect" in caplog.text
+    assert model(pictures(folder)[:1])[1].shape == (1, 3)
 
 
 def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
@@ -201,8 +239,32 @@ def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
 def test_a_plain_model_has_no_class_of_the_image(folder: Path, form: str) -> None:
     model = JointBackend(str(folder / "plain" / FILES[form]))
     assert model.classification_names == {}
-    model(pictures(folder)[:1])
-    assert model.probabilities is None
+    assert isinstance(model(pictures(folder)[:1]), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "more", "batch"),
+    [
+        ("four", "onnx", [], 4),
+        ("dynamic", "onnx", ["--half"], 1),
+        ("guided", "torchscript", ["--batch-size", "3"], 3),
+        ("guided", "openvino", ["--half", "--imgsz", str(SIZE)], 1),
+    ],
+)
+def test_val_takes_size_batch_and_precision_from_the_file(folder, tmp_path, name, form, more, batch) -> None:
+    common = ["--data", str(folder / "data" / "joint.yaml"), "--workers", "0", "--bootstrap", "0", "--project", str(tmp_path)]
+    val([*common, "--name", "val", "--weights", str(folder / name / FILES[form]), *more])
+    found = json.loads((tmp_path / "val" / "joint_metrics.json").read_text())
+    assert (found["imgsz"], found["batch_size"], found["half"]) == (SIZE, batch, False)
+    assert found["images"] == 8 and found["detection"]["mAP50"] > 0
+
+
+def test_val_at_another_size_than_the_files_is_one_error(folder, tmp_path, capsys) -> None:
+    common = ["--data", str(folder / "data" / "joint.yaml"), "--workers", "0", "--project", str(tmp_path), "--name", "val"]
+    with pytest.raises(SystemExit, match="1"):
+        val([*common, "--weights", str(folder / "joint" / "best.onnx"), "--imgsz", "96"])
+    assert "--imgsz is 96, but the weights were exported for 64 x 64" in capsys.readouterr().err
+    assert not (tmp_path / "val").exists()
 
 
 def test_upstreams_val_gives_the_same_metrics_for_every_format(folder: Path) -> None:

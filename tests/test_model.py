@@ -88,23 +88,36 @@ def test_no_hook_stays_on_the_network(model):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_replicas_that_run_at_once_keep_to_their_own_images(model):
-    """DataParallel's replicas share the original's hooks, and run in threads."""
-    first, second = deepcopy(model).eval(), deepcopy(model).eval()
-    for module, twin in zip(first.modules(), second.modules(), strict=True):
-        twin._forward_hooks = module._forward_hooks
-    images = torch.rand(2, 1, 3, 64, 64)
+def test_threads_that_share_a_model_keep_to_their_own_images(model):
+    ready, images = deepcopy(model).train(), torch.rand(2, 1, 3, 64, 64) * torch.tensor([1, 0.1]).view(2, 1, 1, 1, 1)
+    for layer in ready.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
     with torch.no_grad():
-        expected = [first(image)[1][1] for image in images]
+        ready(images.flatten(0, 1))  # with the statistics of these images their logits differ
+        ready.eval()
+        expected = [ready(image)[1][1] for image in images]
 
-        def repeat(replica: JointDetectionModel, image: torch.Tensor) -> list[torch.Tensor]:
-            with torch.no_grad():
-                return [replica(image)[1][1] for _ in range(20)]
+    def repeat(image: torch.Tensor) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [ready(image)[1][1] for _ in range(20)]
 
-        with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(repeat, (first, second), images))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(repeat, images))
+    assert not torch.allclose(*expected, rtol=0, atol=1e-3)
     for logits, reference in zip(found, expected, strict=True):
-        assert all(torch.allclose(row, reference, atol=1e-5) for row in logits)
+        assert all(torch.equal(row, reference) for row in logits)
+
+
+@pytest.mark.parametrize("head", ["pooled", "guided"])
+def test_torch_export_gives_the_same_network(head):
+    torch.manual_seed(0)
+    ready = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=NAMES, head=head).eval()
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        predictions, (_, logits) = ready(images)
+        found, (_, found_logits) = torch.export.export(ready, (images,), strict=False).module()(images)
+    assert torch.equal(found, predictions) and torch.equal(found_logits, logits)
 
 
 def test_class_names_and_layer_are_checked():

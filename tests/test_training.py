@@ -16,6 +16,8 @@ import torch
 import yaml
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
+from gradnorm_plugin.evaluation.metrics import classification_metrics
+from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main, train
 from gradnorm_plugin.training.state import read_state
@@ -306,3 +308,14 @@ def test_missing_upstream_is_one_line_that_names_the_command(tmp_path):
     done = subprocess.run([sys.executable, launcher], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.startswith("ERROR: YOLOV5_DIR=") and "python -m gradnorm_plugin setup" in done.stderr
+
+
+def test_a_single_class_of_the_image_has_no_say_in_the_best_epoch():
+    run = JointRun(parse_options(["--fitness-share", "0.5"]))
+    results = np.array([[0.9, 0.8, 0.7, 0.6, 0.1, 0.1, 0.1]])
+    detection = upstream("utils.metrics").fitness(results)
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    run.metrics = classification_metrics(probabilities, np.array([0, 0, 0]))
+    assert run.metrics.balanced_accuracy == 1 and run.fitness(results) == detection
+    run.metrics = classification_metrics(probabilities, np.array([0, 0, 1]))
+    assert run.fitness(results) == pytest.approx((detection + 0.5) / 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -289,6 +291,66 @@ def test_a_split_without_boxes_has_classification_alone(data, weights, tmp_path)
     assert all(row["instances"] == 0 and row["mAP50"] is None for row in found["detection"]["classes"])
 
 
+def with_options(weights: Path, file: Path, **options: Any) -> Path:
+    """The same checkpoint as a training with these flags leaves it."""
+    torch.save({**torch.load(weights, weights_only=False), "opt": options}, file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "size", "why"),
+    [
+        ({"imgsz": 96}, [], 96, "Image size: 96 pixels; the weights were trained at 96"),
+        ({"imgsz": 96}, ["--imgsz", "64"], 64, "Image size: 64 pixels; the weights were trained at 96"),
+        ({"imgsz": "large"}, ["--imgsz", "64"], 64, "the weights do not say"),
+    ],
+)
+def test_the_size_is_that_of_training_and_what_figures_depend_on_is_noted(
+    data, weights, tmp_path, caplog, options, more, size, why
+):
+    trained = with_options(weights, tmp_path / "trained.pt", **options)
+    without_size = [flag for flag in flags(data, trained, tmp_path) if flag not in ("--imgsz", str(SIZE))]
+    main([*without_size, *more, "--iou-thres", "0.5"])
+    found = figures(tmp_path)
+    assert found["imgsz"] == size and why in caplog.text
+    assert (found["data"], found["batch_size"], found["iou_thres"], found["conf_thres"]) == (str(data), 5, 0.5, 0.001)
+    assert found["versions"]["torch"] == torch.__version__
+
+
+def test_box_classes_by_other_names_are_a_warning_and_by_other_numbers_an_error(data, weights, tmp_path, caplog, capsys):
+    renamed = broken_data(data.parent, {"names": ["rouge", "bleu"]})
+    main(flags(renamed, weights, tmp_path))
+    assert "finds red, blue, but `names` of the data yaml has rouge, bleu" in caplog.text
+    swapped_names = broken_data(data.parent, {"names": ["blue", "red"]})
+    with pytest.raises(SystemExit, match="1"):
+        main(flags(swapped_names, weights, tmp_path / "swapped"))
+    error = capsys.readouterr().err
+    assert "finds red, blue, but `names` of the data yaml has blue, red" in error and "has another number" in error
+    main(flags(swapped_names, weights, tmp_path / "one", "--single-cls"))  # then the classes do not matter
+
+
+@pytest.mark.parametrize(("initial", "task"), [([1.0, 0.0], "classification"), ([0.0, 1.0], "detection")])
+def test_a_task_that_was_never_trained_has_no_figures(data, weights, tmp_path, caplog, initial, task):
+    untrained = with_options(weights, tmp_path / "untrained.pt", balancer="fixed", initial_weights=initial)
+    main(flags(data, untrained, tmp_path))
+    found, (other,) = figures(tmp_path), {"detection", "classification"} - {task}
+    assert found[other]["trained"] and found[other]["intervals"]
+    part = found[task]
+    assert not part["trained"] and part["intervals"] == {} and "not trained: its weight was 0" in caplog.text
+    headlines = ("mAP50", "F1", "confidence") if task == "detection" else ("accuracy", "balanced_accuracy", "loss")
+    assert [part[name] for name in headlines] == [None] * 3
+    assert all(row["precision"] is None and row["name"] for row in part["classes"])
+    assert (tmp_path / "val/classification_reliability.png").exists() == (task == "detection")
+
+
+def test_no_prediction_is_lost_on_a_slow_machine(data, weights, tmp_path):
+    main(flags(data, weights, tmp_path))
+    ticks = iter(range(0, 10**9, 60))
+    with swapped(upstream("utils.general"), time=SimpleNamespace(time=lambda: next(ticks), strftime=time.strftime)):
+        main(flags(data, weights, tmp_path / "slow"))
+    assert figures(tmp_path / "slow")["detection"] == figures(tmp_path)["detection"]
+
+
 def test_speed_works_and_draws_nothing(data, weights, tmp_path, caplog):
     main(flags(data, weights, tmp_path, "--task", "speed"))
     assert figures(tmp_path)["bootstrap"] is None
@@ -344,6 +406,18 @@ def test_resampling_once_each_is_the_point_value_bit_for_bit():
 def share(hits: np.ndarray) -> Any:
     """A measure: the share of hits."""
     return lambda times: {"share": float((times * hits).sum() / times.sum()), "never": math.nan}
+
+
+def test_best_confidence_is_where_upstream_reads_precision_and_recall():
+    found = random_predictions(3, images=20, predictions=3000, boxes=200)
+    at = Resampler(found).best_confidence(20)
+    arguments = found.correct, found.confidence, found.classes, found.box_classes
+    _, _, precision, recall, *_ = upstream("utils.metrics").ap_per_class(*arguments, names={})
+    for label in range(3):
+        kept = (found.classes == label) & (found.confidence >= at)
+        hits = found.correct[kept, 0].sum()
+        assert recall[label] == pytest.approx(hits / (found.box_classes == label).sum(), abs=0.02)
+        assert precision[label] == pytest.approx(hits / kept.sum(), abs=0.02)
 
 
 def test_bootstrap_is_deterministic_and_as_wide_as_the_theory_says():
@@ -455,7 +529,7 @@ def test_flags_are_upstreams_and_ours(weights, data):
     options = vars(parse_options(["--weights", str(weights), "--data", str(data), "--device", "auto"]))
     upstreams = {action.dest for action in upstream_parser()._actions} - {"help"}
     assert set(options) == upstreams | {"allow_download", "bootstrap", "seed"} and len(upstreams) > 20
-    assert options["device"] == "" and options["imgsz"] == 320 and options["task"] == "val"
+    assert options["device"] == "" and options["imgsz"] is None and options["task"] == "val"
 
 
 def test_upstreams_names_are_put_back(done):

@@ -74,8 +74,23 @@ class Resampler:
                 )
             )
 
+    def best_confidence(self, images: int) -> float:
+        """The confidence with the best mean F1 over all images once: where upstream reads precision, recall and F1."""
+        curves, _ = self._curves(np.ones(images, dtype=np.int64))
+        return float(_CONFIDENCES[_best(*np.stack(curves, 1))])
+
     def __call__(self, times: np.ndarray) -> dict[str, float]:
         """Figures by name for (images,) whole numbers; NaN where the images have no box at all."""
+        curves, ap = self._curves(times)
+        if not ap:
+            return dict.fromkeys(HEADLINES, float("nan"))
+        precision, recall = np.stack(curves, 1)
+        best = _best(precision, recall)
+        ap = np.array(ap)
+        return _headlines(precision[:, best].mean(), recall[:, best].mean(), ap[:, 0].mean(), ap.mean(1).mean())
+
+    def _curves(self, times: np.ndarray) -> tuple[list[np.ndarray], list]:
+        """Of each class that has boxes: (2, 1000) precision and recall at `_CONFIDENCES`, and (T,) average precision."""
         curves, ap = [], []
         for box_images, images, falling, correct in self._classes:
             boxes = times[box_images].sum()
@@ -91,13 +106,13 @@ class Resampler:
             at = -_CONFIDENCES, falling[rows]
             curves.append(np.stack([np.interp(*at, precision, left=1), np.interp(*at, recall, left=0)]))
             ap.append([_average_precision(np.flatnonzero(found[rows]), len(rows), boxes) for found in correct])
-        if not ap:
-            return dict.fromkeys(HEADLINES, float("nan"))
-        precision, recall = np.stack(curves, 1)
-        f1 = 2 * precision * recall / (precision + recall + 1e-16)
-        best = _metrics.smooth(f1.mean(0), 0.1).argmax()
-        ap = np.array(ap)
-        return _headlines(precision[:, best].mean(), recall[:, best].mean(), ap[:, 0].mean(), ap.mean(1).mean())
+        return curves, ap
+
+
+def _best(precision: np.ndarray, recall: np.ndarray) -> int:
+    """Index of the best mean F1 of (K, 1000) curves."""
+    f1 = 2 * precision * recall / (precision + recall + 1e-16)
+    return int(_metrics.smooth(f1.mean(0), 0.1).argmax())
 
 
 def _headlines(precision: float, recall: float, map50: float, map5095: float) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.files import LabelFiles, write_predictions
-from gradnorm_plugin.evaluation.options import EvaluationError
+from gradnorm_plugin.evaluation.options import DEFAULT_SIZE, EvaluationError
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
-from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
+from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -54,12 +53,13 @@ def run_one_pass(
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     made = [part for part in (folder / "labels", folder, *folder.parents) if not part.exists()]
     recording, labels = Recording(classification_names(joint_data)), LabelFiles()
-    names = SINGLE_CLASS if options["single_cls"] else joint_data["names"]
+    parts = _Parts(recording, joint_data, options["single_cls"])
     ours = swapped(
         _val,
         check_dataset=lambda _: joint_data,
-        DetectMultiBackend=partial(_load, recording, None if options["single_cls"] else len(names)),
-        create_dataloader=partial(_make_loader, recording, len(joint_data["names"])),
+        DetectMultiBackend=parts.load,
+        check_img_size=parts.choose_size,
+        create_dataloader=parts.make_loader,
         save_one_txt=labels.save_boxes,
     )
     try:
@@ -70,12 +70,14 @@ def run_one_pass(
     except BaseException:
         _remove_if_empty(made)
         raise
-    figures = summarise(recording, names, weights, task, bootstrap if plots else None)
+    settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
+    untrained = parts.model.untrained
+    figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
     by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
     for line in (*table(figures, by_class), *notes(figures)):
         _general.LOGGER.info(line)
     write_summary(figures, folder)
-    if plots:
+    if plots and "classification" not in untrained:
         plot_classification(recording.classification(), list(recording.classification_names.values()), folder)
     if options["save_json"]:
         _general.LOGGER.info(f"Image classes saved to {write_predictions(recording, folder)}")
@@ -86,35 +88,96 @@ def run_one_pass(
     return results
 
 
-def _load(recording: Recording, num_box_classes: int | None, weights: list[str] | str, **options: Any) -> JointBackend:
-    """The joint model in `DetectMultiBackend`'s place, if it fits the data."""
-    shown = " ".join(weights) if isinstance(weights, list) else weights
-    try:
-        model = JointBackend(weights, **options)
-    except Exception as error:  # whatever a broken file makes the many formats' readers raise
-        files = weights if isinstance(weights, list) else [weights]
-        raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
-    if not model.classification_names:
-        raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
-    if model.classification_names != recording.classification_names:
-        raise EvaluationError(
-            f"--weights {shown} tells {_listed(model.classification_names)}, but `classification_names` of the data yaml has "
-            f"{_listed(recording.classification_names)}: use the data yaml that the model was trained with"
+class _Parts:
+    """The joint model, its image size and the joint loader in the place of upstream's, for one pass."""
+
+    def __init__(self, recording: Recording, joint_data: dict[str, Any], single_cls: bool) -> None:
+        self.recording, self.joint_data, self.single_cls = recording, joint_data, single_cls
+        self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
+        self.model: JointBackend | None = None
+        self.imgsz = 0
+        self.batch_size = 0
+        """Both as the pass has them."""
+
+    def load(self, weights: list[str] | str, **options: Any) -> JointBackend:
+        """In `DetectMultiBackend`'s place: the joint model, if it fits the data."""
+        shown = " ".join(weights) if isinstance(weights, list) else weights
+        try:
+            model = JointBackend(weights, **options)
+        except Exception as error:  # whatever a broken file makes the many formats' readers raise
+            files = weights if isinstance(weights, list) else [weights]
+            raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
+        if not model.classification_names:
+            raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
+        expected = self.recording.classification_names
+        if model.classification_names != expected:
+            raise EvaluationError(
+                f"--weights {shown} tells {_listed(model.classification_names)}, but `classification_names` of the data yaml has "
+                f"{_listed(expected)}: use the data yaml that the model was trained with"
+            )
+        if not self.single_cls:
+            names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
+            _check_box_names(shown, [str(name) for name in names.values()], [str(name) for name in self.names.values()])
+        self.recording.split_outputs = lambda outputs: outputs
+        self.model = model
+        return model
+
+    def choose_size(self, imgsz: int | None, s: int) -> int:
+        """In `check_img_size`'s place: the side of the square that images are scaled to, whole strides `s`, and why."""
+        fixed, usual = self.model.fixed_size, self.model.usual_size
+        if fixed and fixed[0] != fixed[1]:
+            raise EvaluationError(
+                f"--weights was exported for {fixed[0]} x {fixed[1]} pixels, and `val` measures on square images: export it "
+                f"for a square size"
+            )
+        if fixed and imgsz not in (None, fixed[0]):
+            raise EvaluationError(
+                f"--imgsz is {imgsz}, but the weights were exported for {fixed[0]} x {fixed[1]}: leave it out, or export them "
+                f"for that size"
+            )
+        known = max(usual) if usual else None
+        asked = imgsz or known or DEFAULT_SIZE
+        self.imgsz = asked if fixed else _general.check_img_size(asked, s=s)
+        made = "trained" if self.model.pt else "exported"
+        why = f"the weights were {made} at {known}" if known else f"the weights do not say at which they were {made}"
+        _general.LOGGER.info(f"Image size: {self.imgsz} pixels; {why}")
+        return self.imgsz
+
+    def make_loader(self, path: Any, imgsz: int, batch_size: int, *args: Any, **kwargs: Any) -> tuple[RecordedBatches, Any]:
+        """In `create_dataloader`'s place: the joint loader, with batches as an exported file takes them."""
+        fixed = self.model.fixed_batch
+        if fixed and fixed != batch_size and not self.model.jit:
+            _general.LOGGER.info(f"Batch size: {fixed}; the weights were exported for it")
+            batch_size = fixed
+        self.batch_size = batch_size
+        loader, dataset = create_joint_dataloader(
+            path,
+            imgsz,
+            batch_size,
+            *args,
+            classification_names=self.recording.classification_names,
+            num_box_classes=len(self.joint_data["names"]),
+            **kwargs,
         )
-    if num_box_classes not in (None, len(model.names)):
-        raise EvaluationError(
-            f"--weights {shown} finds {len(model.names)} classes of boxes, but `names` of the data yaml has {num_box_classes}: "
-            f"use the data yaml that the model was trained with"
-        )
-    recording.latest_probabilities = lambda: model.probabilities
-    return model
+        return self.recording.batches(loader), dataset
 
 
-def _make_loader(recording: Recording, num_box_classes: int, *args: Any, **kwargs: Any) -> tuple[RecordedBatches, Any]:
-    """The joint loader in `create_dataloader`'s place."""
-    names = recording.classification_names
-    loader, dataset = create_joint_dataloader(*args, classification_names=names, num_box_classes=num_box_classes, **kwargs)
-    return recording.batches(loader), dataset
+def _check_box_names(weights: str, of_model: list[str], of_data: list[str]) -> None:
+    """Raises an EvaluationError where the numbers of the labels would mean other classes than those of the model."""
+    if of_model == of_data:
+        return
+    advice = "use the data yaml that the model was trained with"
+    if len(of_model) != len(of_data):
+        raise EvaluationError(
+            f"--weights {weights} finds {len(of_model)} classes of boxes, but `names` of the data yaml has {len(of_data)}: "
+            f"{advice}"
+        )
+    both = f"--weights {weights} finds {', '.join(of_model)}, but `names` of the data yaml has {', '.join(of_data)}"
+    if any(name in of_model and of_model.index(name) != of_data.index(name) for name in of_data):
+        raise EvaluationError(
+            f"{both}: a class that both know has another number, and its figures would be another class's; {advice}"
+        )
+    _general.LOGGER.warning(f"WARNING ⚠️ {both}: they are taken for the same classes, number by number")
 
 
 def _listed(names: Mapping[int, str]) -> str:

@@ -13,6 +13,8 @@ from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
 SPLITS, BENCHMARKS = ("train", "val", "test"), ("speed", "study")
+DEFAULT_SIZE = 320
+"""Pixels where neither the weights nor the user say: the launcher's default."""
 
 
 class EvaluationError(ValueError):
@@ -32,8 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its val.py)"
     parser.set_defaults(
-        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=320, project=shown(WORKSPACE / "runs" / "val")
+        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=None, project=shown(WORKSPACE / "runs" / "val")
     )
+    (size,) = (action for action in parser._actions if action.dest == "imgsz")
+    size.help = f"pixels; left out, those that the weights were trained or exported with ({DEFAULT_SIZE} where they do not say)"
     parser.add_argument_group("data").add_argument(
         "--allow-download",
         action="store_true",
@@ -71,7 +75,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--bootstrap and --seed are whole numbers from 0")
     if options.batch_size < 1:
         parser.error(f"--batch-size must be at least 1, found {options.batch_size}")
-    if options.imgsz < 1:
+    if options.imgsz is not None and options.imgsz < 1:
         parser.error(f"--imgsz must be at least 1, found {options.imgsz}")
     if options.dnn:
         parser.error("--dnn: OpenCV hands out one output, the boxes; leave it out, ONNX Runtime hands out both")

@@ -5,6 +5,7 @@ B images in a batch, C classes of the image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,13 +28,13 @@ SINGLE_CLASS = {0: "item"}
 class Recording:
     """One pass of `val.run`, whose detection figures stay what they are.
 
-    `classification_names` are {0: name, ...}; `latest_probabilities`, set before the pass, returns the (B, C) of the batch whose
-    boxes upstream is about to filter.
+    `classification_names` are {0: name, ...}; `split_outputs`, set before the pass, makes predictions (B, n, 5 + nc) and
+    probabilities (B, C) of what upstream is about to filter.
     """
 
     def __init__(self, classification_names: dict[int, str]) -> None:
         self.classification_names = classification_names
-        self.latest_probabilities: Callable[[], Tensor] | None = None
+        self.split_outputs: Callable[[Any], tuple[Tensor, Tensor]] | None = None
         self.files: list[str] = []
         self._classes: list[Tensor] = []
         self._probabilities: list[Tensor] = []
@@ -69,9 +70,11 @@ class Recording:
         self._classes.append(classes)
         self._box_counts.append(torch.bincount(boxes[:, 0].long(), minlength=len(classes)))
 
-    def _filter_boxes(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        self._probabilities.append(self.latest_probabilities().float().cpu())
-        found = upstream("utils.general").non_max_suppression(*args, **kwargs)
+    def _filter_boxes(self, outputs: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
+        predictions, probabilities = self.split_outputs(outputs)
+        self._probabilities.append(probabilities.float().cpu())
+        # With upstream's limit a slow machine would lose predictions of the batch's last images.
+        found = upstream("utils.general").non_max_suppression(predictions, *args, time_limit=math.inf, **kwargs)
         self._prediction_counts += [len(predictions) for predictions in found]
         return found
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,46 @@ from gradnorm_plugin.evaluation.detection import Resampler
 from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.versions import version_facts
 
 FILE = "joint_metrics.json"
 CLASSIFICATION_HEADLINES = ("accuracy", "balanced_accuracy", "macro_F1")
 
 
+def pass_settings(
+    *,
+    data: Any,
+    imgsz: int,
+    batch_size: int,
+    conf_thres: float = 0.001,
+    iou_thres: float = 0.6,
+    max_det: int = 300,
+    half: bool = False,
+    augment: bool = False,
+    **_: Any,
+) -> dict[str, Any]:
+    """What figures depend on besides weights and images, of the arguments of upstream's `val.run` and with its defaults."""
+    return {
+        "data": str(data),
+        "imgsz": imgsz,
+        "batch_size": batch_size,
+        "conf_thres": conf_thres,
+        "iou_thres": iou_thres,
+        "max_det": max_det,
+        "half": half,
+        "augment": augment,
+        "versions": dict(version_facts()),
+    }
+
+
 def summarise(
-    recording: Recording, names: Mapping[int, str], weights: str | list[str], task: str, bootstrap: Bootstrap | None = None
+    recording: Recording,
+    names: Mapping[int, str],
+    weights: str | list[str],
+    task: str,
+    settings: Mapping[str, Any],
+    bootstrap: Bootstrap | None = None,
+    untrained: Collection[str] = (),
 ) -> dict[str, Any]:
     """The figures of a pass as `joint_metrics.json` has them; None stands for a figure that there is not.
 
@@ -30,18 +64,21 @@ def summarise(
         names: classes of the boxes.
         weights: the model's file, or the files of an ensemble.
         task: the split.
+        settings: as `pass_settings` gives them.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
+        untrained: tasks ("detection", "classification") that the weights were never trained for; they have no figures.
     """
     detection, classification = _intervals(recording, bootstrap) if bootstrap else ({}, {})
-    settings = {"resamples": bootstrap.resamples, "level": bootstrap.level, "seed": bootstrap.seed} if bootstrap else None
+    draws = {"resamples": bootstrap.resamples, "level": bootstrap.level, "seed": bootstrap.seed} if bootstrap else None
     return _plain(
         {
             "weights": weights[0] if isinstance(weights, list) and len(weights) == 1 else weights,
             "task": task,
             "images": recording.images,
-            "detection": _detection(recording, names, detection),
-            "classification": _classification(recording, classification),
-            "bootstrap": settings,
+            **settings,
+            "detection": _trained(_detection(recording, names, detection), "detection" not in untrained),
+            "classification": _trained(_classification(recording, classification), "classification" not in untrained),
+            "bootstrap": draws,
         }
     )
 
@@ -62,6 +99,9 @@ def table(figures: Mapping[str, Any], by_class: bool) -> Iterator[str]:
     if not found["images"]:
         yield f"{'classification':>22}{0:>11}   no image of this split has a class"
         return
+    if not found["trained"]:
+        yield f"{'classification':>22}{found['images']:>11}   not trained: its weight was 0 when these weights were trained"
+        return
     yield ("%22s" + "%11s" * 6) % ("Image class", "Images", "Predicted", "P", "R", "F1", "Accuracy")
     macro = [found[name] for name in ("macro_precision", "balanced_accuracy", "macro_F1", "accuracy")]
     yield _row("all", found["images"], found["images"], *macro)
@@ -71,14 +111,18 @@ def table(figures: Mapping[str, Any], by_class: bool) -> Iterator[str]:
 
 
 def notes(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Lines to follow the table: loss and calibration, what was left out, the intervals of both tasks."""
-    found = figures["classification"]
+    """Lines to follow the table: where P and R are read, loss and calibration, what was left out, the intervals of both tasks."""
+    found, boxes = figures["classification"], figures["detection"]
     note = f"Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
     note += f", calibration error {_digits(found['calibration_error'])}"
     left_out = figures["images"] - found["images"]
     note += f"; {left_out} image{'s' * (left_out > 1)} without a class left out" if left_out else ""
-    if found["images"]:
+    if found["images"] and found["trained"]:
         yield note
+    if not boxes["trained"]:
+        yield "Detection was not trained: its weight was 0 when these weights were trained, so its figures mean nothing"
+    elif boxes["confidence"] is not None:
+        yield f"P and R of the boxes are read at confidence {_digits(boxes['confidence'])}, which gives the best mean F1"
     if figures["bootstrap"]:
         yield from _interval_table(figures)
 
@@ -129,7 +173,18 @@ def _detection(recording: Recording, names: Mapping[int, str], intervals: Mappin
         columns = zip(("precision", "recall", "F1", "mAP50", "mAP50-95"), figures, strict=True)
         classes.append({"name": name, "instances": boxes[index], **dict(columns)})
     headlines = found.headlines() if boxes.any() else dict.fromkeys(found.headlines())
-    return {**headlines, "intervals": intervals, "classes": classes}
+    confidence = Resampler(predictions).best_confidence(recording.images) if (predictions := recording.predictions()) else None
+    return {**headlines, "confidence": confidence, "intervals": intervals, "classes": classes}
+
+
+def _trained(part: dict[str, Any], trained: bool) -> dict[str, Any]:
+    """A task's figures, or its counts alone if it was never trained: what chance gives would pass for a figure."""
+    if trained:
+        return {"trained": True, **part}
+    counts = ("images", "name", "instances", "support")
+    classes = [{key: value if key in counts else None for key, value in of.items()} for of in part["classes"]]
+    rest = {"intervals": {}, "classes": classes, **({"confusion": []} if "confusion" in part else {})}
+    return {"trained": False, **{key: value if key in counts else None for key, value in part.items()}, **rest}
 
 
 def _classification(recording: Recording, intervals: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def validate(*args: Any, model: nn.Module, dataloader: Any, **kwargs: Any) -> tu
     recording = Recording(dict(model.classification_names))
     latest: list[Tensor] = []
     handle = model.classification_head.register_forward_hook(lambda _, __, logits: latest.append(logits))
-    recording.latest_probabilities = lambda: latest.pop().float().softmax(1)
+    recording.split_outputs = lambda predictions: (predictions, latest.pop().float().softmax(1))
     try:
         with recording.in_place():
             return upstream("val").run(*args, model=model, dataloader=recording.batches(dataloader), **kwargs), recording

@@ -1,11 +1,12 @@
 """Any weights that upstream runs (.pt, TorchScript, ONNX, OpenVINO, ...), with the image's class beside the boxes.
 
-B batch, C classes of the image.
+B batch, C classes of the image, n predictions an image.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,54 +19,174 @@ from gradnorm_plugin.model.checkpoint import check_detector
 from gradnorm_plugin.upstream.gateway import upstream
 
 _common = upstream("models.common")
+_general = upstream("utils.general")
+_Ensemble = upstream("models.experimental").Ensemble
 
 METADATA_KEY = "classification_names"
+TASKS = ("detection", "classification")
 
 
 class JointBackend(_common.DetectMultiBackend):
-    """Upstream's `DetectMultiBackend`, which also knows the image's classes: `forward` returns what upstream's does.
+    """Upstream's `DetectMultiBackend`, which also knows the image's classes, and what a file was made for.
 
     * `classification_names`: {0: name, ...}; empty for a model that only detects.
-    * `probabilities`: (B, C) of the last forward, float32, each row sums to 1; None before the first and for such a model.
-      Several `.pt` weights (an ensemble) and test-time augmentation give the softmax of the mean logits.
+    * `fixed_size`: height and width in pixels that an exported file takes, None if it takes any.
+    * `fixed_batch`: images that an exported file takes at a time, None if it takes any number. `forward` takes any number in
+      either case.
+    * `usual_size`: height and width that the weights were trained or exported with, None where they do not say.
+    * `fp16`: the precision in which it really computes: that of an exported file, whatever was asked for.
+    * `untrained`: the tasks whose weight was 0 throughout the training that wrote a checkpoint.
+
+    Threads may share it: their calls of `forward` run one after the other.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, weights: str | list[str] = "yolov5s.pt", *args: Any, **kwargs: Any) -> None:
         """As upstream's.
 
         Raises:
             CheckpointError: if a .pt holds no detector, or a damaged one; the other errors are upstream's.
+            ValueError: if the models of an ensemble tell different classes of the image.
         """
-        super().__init__(*args, **kwargs)
-        self.probabilities: Tensor | None = None
-        self._logits: list[Tensor] = []
+        super().__init__(weights, *args, **kwargs)
+        self._lock = threading.Lock()
         if self.pt:
             for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
                 check_detector(member)
-            heads = [head for module in self.model.modules() if (head := getattr(module, "classification_head", None))]
-            for head in heads:
-                head.register_forward_hook(lambda _, __, logits: self._logits.append(logits.float()))
-        self.classification_names = self._find_names()
+        options = _checkpoint_options(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
+        metadata = self._metadata()
+        self.untrained = _untrained(options)
+        self.fixed_batch, self.fixed_size = self._input_shape(metadata)
+        self.usual_size = self.fixed_size or _size(options.get("imgsz")) or _size(metadata.get("imgsz"))
+        if self.pt and isinstance(self.model, _Ensemble):
+            self.model = _JointEnsemble.of(self.model)
+        found = getattr(self.model, METADATA_KEY, None) if self.pt else metadata.get(METADATA_KEY)
+        self.classification_names = {int(index): str(name) for index, name in (found or {}).items()}
+        self._settle_precision()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._lock = threading.Lock()
 
     def forward(self, im: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Upstream's outputs; the image's class is left in `probabilities`."""
-        self._logits.clear()
-        outputs = super().forward(im, *args, **kwargs)
+        """`(predictions, probabilities)` of a joint model, what upstream returns of another.
+
+        Predictions are (B, n, 5 + nc) as upstream's; probabilities (B, C) float32, each row sums to 1. Several `.pt` weights (an
+        ensemble) and test-time augmentation give the softmax of the mean logits.
+        """
+        count, step = len(im), self.fixed_batch or len(im)
+        parts = []
+        with self._lock:
+            for start in range(0, count, step):
+                part = im[start : start + step]
+                if len(part) < step:  # filled up with blank images
+                    part = torch.cat([part, part.new_zeros(step - len(part), *part.shape[1:])])
+                parts.append(self._named(super().forward(part, *args, **kwargs)))
+        if count == step:
+            return parts[0]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)[:count]
+        return type(parts[0])(torch.cat(of)[:count] for of in zip(*parts, strict=True))
+
+    def _named(self, outputs: Any) -> Any:
         if not self.classification_names:
             return outputs
-        self.probabilities = torch.stack(self._logits).mean(0).softmax(1) if self.pt else outputs[1].float()
-        return outputs
+        if not self.pt:
+            return outputs[0], outputs[1].float()
+        predictions, (_, logits) = outputs
+        return predictions, logits.float().softmax(1)
 
-    def _find_names(self) -> dict[int, str]:
-        found: Mapping | None = None
-        if self.pt:
-            members = [self.model] if hasattr(self.model, METADATA_KEY) else list(self.model.children())
-            found = getattr(members[0], METADATA_KEY, None) if members else None
-        elif self.jit:
-            found = json.loads(self.extra_files["config.txt"] or "{}").get(METADATA_KEY)
-        elif self.onnx and not self.dnn:  # OpenCV's reader gives neither metadata nor the second output
-            found = json.loads(self.meta.get(METADATA_KEY, "{}"))
-        elif self.xml:
+    def _metadata(self) -> Mapping[str, Any]:
+        """What an exported file says about itself; empty for other files."""
+        if self.jit:
+            return json.loads(self.extra_files["config.txt"] or "{}")
+        if self.onnx and not self.dnn:  # OpenCV's reader gives neither metadata nor the second output
+            return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, "imgsz") if key in self.meta}
+        if self.xml:
             description = Path(self.w).with_suffix(".yaml")
-            found = yaml.safe_load(description.read_text(encoding="utf-8")).get(METADATA_KEY) if description.is_file() else None
-        return {int(index): str(name) for index, name in (found or {}).items()}
+            return yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else {}
+        return {}
+
+    def _input_shape(self, metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+        if self.pt:
+            return None, None
+        if self.jit:
+            shape = metadata.get("shape")
+            if shape and "imgsz" in metadata:  # of files from before this entry, those of a guided head take one batch size only
+                shape = [None, *shape[1:]]
+        elif self.onnx and not self.dnn:
+            shape = self.session.get_inputs()[0].shape
+        elif self.xml:
+            sides = self.network.get_parameters()[0].get_partial_shape()
+            shape = [side.get_length() if side.is_static else None for side in sides]
+        elif self.engine:
+            return None if self.dynamic else self.batch_size, None
+        else:  # they do not tell, and upstream exports for one image unless told otherwise
+            return 1, None
+        if not shape:
+            return None, None
+        batch, _, height, width = [side if isinstance(side, int) else None for side in shape]
+        return batch, (height, width) if height and width else None
+
+    def _settle_precision(self) -> None:
+        asked = self.fp16
+        if self.dnn:
+            self.fp16 = False
+        elif self.onnx:
+            self.fp16 = self.session.get_inputs()[0].type == "tensor(float16)"
+        if asked and not self.fp16:
+            _general.LOGGER.info("--half has no effect: the file was exported in single precision, and computes in it")
+
+
+class _JointEnsemble(_Ensemble):
+    """Upstream's ensemble, with the mean of the logits of its joint models."""
+
+    @classmethod
+    def of(cls, ensemble: _Ensemble) -> _Ensemble:
+        """The same models; the ensemble itself where none of them is joint.
+
+        Raises:
+            ValueError: if they tell different classes of the image.
+        """
+        joint = [model for model in ensemble if hasattr(model, METADATA_KEY)]
+        if not joint:
+            return ensemble
+        for other in joint[1:]:
+            if other.classification_names != joint[0].classification_names:
+                first, second = (", ".join(model.classification_names.values()) for model in (joint[0], other))
+                raise ValueError(f"the models of an ensemble must tell the same classes of the image: {first}; {second}")
+        ours = cls()
+        ours.extend(ensemble)
+        for name in ("names", "nc", "yaml", "stride"):
+            setattr(ours, name, getattr(ensemble, name))
+        ours.classification_names = joint[0].classification_names
+        return ours.eval()
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """(B, n of all models, 5 + nc) predictions, and (None, logits (B, C))."""
+        outputs = [model(x, *args, **kwargs) for model in self]
+        logits = [extra[1] for model, (_, extra) in zip(self, outputs, strict=True) if hasattr(model, METADATA_KEY)]
+        return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).float().mean(0))
+
+
+def _checkpoint_options(file: str | Path) -> Mapping[str, Any]:
+    """The flags of the training that wrote a checkpoint; empty where it does not say."""
+    options = upstream("utils.trust").load_checkpoint(upstream("utils.downloads").attempt_download(file)).get("opt") or {}
+    return options if isinstance(options, dict) else vars(options)
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """Height and width of one number or two; None for anything else, since a file may hold anything."""
+    sides = [value, value] if isinstance(value, int) else value
+    if isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
+        return sides[0], sides[1]
+    return None
+
+
+def _untrained(options: Mapping[str, Any]) -> tuple[str, ...]:
+    weights = options.get("initial_weights") if options.get("balancer") == "fixed" else None
+    if not isinstance(weights, (list, tuple)) or len(weights) != len(TASKS):
+        return ()
+    return tuple(task for task, weight in zip(TASKS, weights, strict=True) if weight == 0)

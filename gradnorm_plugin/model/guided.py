@@ -75,6 +75,6 @@ class GuidedHead(nn.Module):
         weights = region_weights(boxes, x.shape[2], x.shape[3], self.cell).to(x.dtype)
         inside = self.normalise_regions(weights @ x.flatten(2).transpose(1, 2))
         kinds = torch.eye(self.num_boxes, dtype=x.dtype, device=x.device).repeat(self.top, 1)
-        seen = torch.cat([inside, kinds.expand(len(x), -1, -1)], 2)
+        seen = torch.cat([inside, kinds.expand(x.shape[0], -1, -1)], 2)
         attention = self.attention(seen).squeeze(2) + scores.clamp(min=1e-6).log().to(x.dtype)
         return (attention.softmax(1).unsqueeze(1) @ inside).squeeze(1)

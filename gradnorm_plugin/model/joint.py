@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.head import ClassificationHead
 from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
+from gradnorm_plugin.model.passes import AugmentedPass, KeepingPass
 from gradnorm_plugin.model.regions import decode
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -27,24 +26,6 @@ _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
 HEADS = ("pooled", "guided")
-
-# The logits of each model's last training pass as the head made them. Not in the model: that is copied and pickled.
-_last_logits: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
-
-
-def _collect(
-    layer: nn.Module, outputs: list[Tensor], fork: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-) -> RemovableHandle:
-    """Append the layer's outputs to `outputs` until the handle is removed; with `fork` its second half, and the first goes on."""
-
-    def keep(module: nn.Module, _: Any, output: Tensor) -> Tensor | None:
-        if module is not layer:  # the replicas of DataParallel share their hooks, and run at the same time
-            return None
-        onward, kept = (None, output) if fork is None else fork(output)
-        outputs.append(kept)
-        return onward
-
-    return layer.register_forward_hook(keep)
 
 
 class JointDetectionModel(_yolo.DetectionModel):
@@ -61,6 +42,10 @@ class JointDetectionModel(_yolo.DetectionModel):
     fork: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     """In training: the shared layer's output as detection's layers get it, and as the head does. The loss sets it where a
     balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
+
+    watch: Callable[[Tensor], None] | None = None
+    """In training: is shown the logits as the head made them, before a wrapper of the model (DistributedDataParallel) hands them
+    out through autograd nodes of its own. Set by the loss and left out of copies and checkpoints, as `fork`."""
 
     channels_last = False
     """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
@@ -163,17 +148,9 @@ class JointDetectionModel(_yolo.DetectionModel):
             self.classification_backbone.fuse()
         return super().fuse()
 
-    def last_logits(self, handed_out: Tensor) -> Tensor:
-        """The logits of the last training pass before a wrapper of the model handed them out as `handed_out`, once.
-
-        Where replicas made them (DataParallel) there are none, and `handed_out` is returned.
-        """
-        inner = _last_logits.pop(self, None)
-        return handed_out if inner is None or inner.shape != handed_out.shape else inner
-
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and saved: everything but `fork`."""
-        return {name: value for name, value in self.__dict__.items() if name != "fork"}
+        """What is copied and saved: everything but `fork` and `watch`."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch")}
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
@@ -181,30 +158,30 @@ class JointDetectionModel(_yolo.DetectionModel):
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, profile, visualize)
-        logits: list[Tensor] = []
-        handle = _collect(self.classification_head, logits)
-        try:
-            predictions, _ = self._forward_augment(x)
-        finally:
-            handle.remove()
-        return predictions, (None, torch.stack(logits).mean(0))
+        augmented = AugmentedPass(self, self._run_both)
+        predictions, _ = augmented.run(x)
+        return predictions, (None, torch.stack(augmented.logits).mean(0))
 
     def _forward_once(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
             return super()._forward_once(x, profile, visualize)
-        features: list[Tensor] = []
-        handle = _collect(self.model[self.shared_layer], features, self.fork if self.training else None)
-        try:
-            detection = super()._forward_once(x, profile, visualize)
-        finally:
-            handle.remove()
-        logits = self._classify(self.classification_backbone(x) if self.backbone == "dual" else features[0], detection)
+        detection, logits = self._run_both(x, profile, visualize)
         if self.training:
-            _last_logits[self] = logits
+            if self.watch is not None:
+                self.watch(logits)
             return detection, logits
         if self.model[-1].export:
             return detection[0], logits.softmax(1)
         return detection[0], (detection[1], logits)
+
+    def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
+        """What upstream's network gives, and the logits (B, C)."""
+        if self.backbone == "dual":
+            detection = super()._forward_once(x, profile, visualize)
+            return detection, self._classify(self.classification_backbone(x), detection)
+        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None)
+        detection = keeping.run(x, profile, visualize)
+        return detection, self._classify(keeping.output, detection)
 
     def _classify(self, features: Tensor, detection: Any) -> Tensor:
         """Logits (B, C) of the head's features; `detection` is what upstream's network gave for the same images."""

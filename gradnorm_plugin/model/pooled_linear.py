@@ -32,8 +32,8 @@ class PooledNorm(nn.Module):
         """The same shape, each feature with mean 0 and variance 1 before scale and shift."""
         rows, norm = x.flatten(0, -2), self.norm
         if self.training and len(rows) == 1:
-            return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).view_as(x)
-        return norm(rows).view_as(x)
+            return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).reshape(x.shape)
+        return norm(rows).reshape(x.shape)
 
 
 class PooledLinear(nn.Module):

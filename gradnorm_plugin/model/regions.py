@@ -47,8 +47,9 @@ def find_regions(predictions: Tensor, top: int) -> tuple[Tensor, Tensor]:
         the K, then of the second, and so on.
     """
     scores, index = (predictions[..., 4:5] * predictions[..., 5:]).topk(top, 1)
-    index = index.flatten(1).unsqueeze(2).expand(-1, -1, 4)
-    return predictions[..., :4].gather(1, index), scores.flatten(1)
+    # All columns are gathered: OpenVINO refuses an index that has fewer than what it looks up in.
+    index = index.flatten(1).unsqueeze(2).expand(-1, -1, predictions.shape[2])
+    return predictions.gather(1, index)[..., :4], scores.flatten(1)
 
 
 def region_weights(boxes: Tensor, height: int, width: int, cell: float) -> Tensor:

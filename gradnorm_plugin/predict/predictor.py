@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gradnorm_plugin.predict.errors import PredictError
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.predict.prediction import Prediction
-from gradnorm_plugin.predict.weights import input_shape, load, trained_size
+from gradnorm_plugin.predict.weights import load
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
@@ -82,12 +83,11 @@ class Predictor:
             "classes": self._known(classes),
             "agnostic": agnostic_nms,
             "max_det": max_det,
+            "time_limit": math.inf,  # upstream's would drop boxes where the machine is slow
         }
         self.augment = augment
-        fixed_batch, fixed_size = input_shape(self.backend)
-        self.fixed_batch = fixed_batch
-        self.batch_size = fixed_batch or batch_size
-        self.imgsz = self._size(imgsz or fixed_size or trained_size(weights) or DEFAULT_SIZE, fixed_size)
+        self.batch_size = self.backend.fixed_batch or batch_size
+        self.imgsz = self._size(imgsz or self.backend.usual_size or DEFAULT_SIZE, self.backend.fixed_size)
         self.profiles = [_general.Profile(), _general.Profile(), _general.Profile()]
         self.backend.warmup((self.batch_size, 3, *self.imgsz))
 
@@ -148,18 +148,15 @@ class Predictor:
 
     def _detect(self, batch: np.ndarray, visualize: Path | None) -> tuple[list[Tensor], list[Tensor | None]]:
         """Boxes (n, 6: corners in pixels of the input, confidence, class) and probabilities (C,) of each image."""
-        count = len(batch)
         with self.profiles[0]:
-            if self.fixed_batch and count < self.fixed_batch:
-                batch = np.concatenate([batch, np.zeros_like(batch, shape=(self.fixed_batch - count, *batch.shape[1:]))])
             images = torch.from_numpy(batch).to(self.backend.device)
             images = (images.half() if self.backend.fp16 else images.float()) / 255
         with self.profiles[1]:
             outputs = self.backend(images, augment=self.augment, visualize=visualize or False)
+        predictions, probabilities = outputs if self.classification_names else (outputs, [None] * len(batch))
         with self.profiles[2]:
-            boxes = _general.non_max_suppression(outputs, **self.nms)
-        probabilities = self.backend.probabilities
-        return boxes[:count], [None] * count if probabilities is None else list(probabilities[:count])
+            boxes = _general.non_max_suppression(predictions, **self.nms)
+        return boxes, list(probabilities)
 
     def _boxes(self, boxes: Tensor) -> tuple[DetectedBox, ...]:
         names = self.names

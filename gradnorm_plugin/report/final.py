@@ -55,6 +55,9 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
     part = metrics.record("detection")
     if not part.values:
         return
+    if not trained(part):
+        yield Points([say("final.untrained_detection")])
+        return
     yield _overall(metrics, part, DETECTION, say("final.detection", images=count(metrics.number("images"))), say)
     classes = part.records("classes")
     if classes:
@@ -75,6 +78,9 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
 def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
     part = metrics.record("classification")
     if not part.values:
+        return
+    if not trained(part):
+        yield Points([say("final.untrained_classification")])
         return
     caption = say("final.classification", images=count(part.number("images")))
     yield _overall(metrics, part, (*CLASSIFICATION, "loss"), caption, say)
@@ -104,6 +110,11 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
         images = [max(sum(row), 1) for row in confusion]
         shades = [[value / of for value, of in zip(row, images, strict=True)] for row in predicted]
         yield Table(say("final.confusion"), head, rows, shades=shades)
+
+
+def trained(part: Record) -> bool:
+    """Whether a task's weight was ever above 0; files from before this was noted do not say, and count as trained."""
+    return part.values.get("trained") is not False
 
 
 def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text, say: Wording) -> Table:

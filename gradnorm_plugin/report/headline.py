@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradnorm_plugin.report.blocks import Text, Tile
 from gradnorm_plugin.report.files import RunFiles
-from gradnorm_plugin.report.final import interval_name, read_interval
+from gradnorm_plugin.report.final import interval_name, read_interval, trained
 from gradnorm_plugin.report.summary import finite, run_epochs
 from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
 
@@ -80,6 +80,8 @@ def limits(run: RunFiles, say: Wording) -> list[Text]:
     if bootstrap.number("resamples"):
         found.append(say("limits.intervals", resamples=count(bootstrap.number("resamples")), seed=bootstrap.text("seed") or NONE))
     for kind, key in (("detection", "instances"), ("classification", "support")):
+        if not trained(run.metrics.record(kind)):
+            continue
         few = [
             say.plain("limits.named", name=of.text("name") or NONE, count=count(of.number(key)))
             for of in run.metrics.record(kind).records("classes")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 import sys
-from collections.abc import Mapping
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,6 @@ from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.data.targets import NO_CLASS
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.upstream.gateway import upstream
 
 try:
     import resource
@@ -105,20 +101,6 @@ def balancing_facts(balancer: Balancer) -> dict[str, Any]:
             "weight_ranges": [list(pair) for pair in balancer.weight_ranges] if bounded else None,
         }
     return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
-
-
-def version_facts() -> Mapping[str, str | None]:
-    """Versions of what computes; the commit of YOLOv5 is None where its folder is no git repository."""
-    try:
-        ours = version("yolov5-gradnorm")
-    except PackageNotFoundError:  # run from its folder
-        ours = None
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "yolov5_gradnorm": ours,
-        "yolov5_commit": upstream("utils.general").check_git_info()["commit"],
-    }
 
 
 def peak_memory(device: torch.device) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,9 +22,10 @@ from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS
-from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
+from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.evaluation.validate import validate
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
+from gradnorm_plugin.model.backend import TASKS
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
@@ -155,6 +155,11 @@ class JointRun:
         """Whether detection is switched off (fixed weights with 0 for it)."""
         return self._switched_off(0)
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """The tasks that are switched off."""
+        return tuple(task for index, task in enumerate(TASKS) if self._switched_off(index))
+
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
@@ -163,6 +168,11 @@ class JointRun:
             upstream("utils.general").LOGGER.warning(
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"
+            )
+        if "val" in self.datasets and not self.detection_only and not _tells_apart(self.datasets["val"].image_classes):
+            upstream("utils.general").LOGGER.warning(
+                "WARNING ⚠️ no two images of `val` differ in class: any model that always names this class is right, so the "
+                "classification has no say in which epoch becomes best.pt"
             )
         balancer = make_balancer(self.options)
         state = read_state(Path(self.options.resume)) if self.options.resume else None
@@ -214,27 +224,30 @@ class JointRun:
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
         results, recording = validate(*args, **kwargs)
-        self.metrics = recording.classification()
+        self.metrics = None if self.detection_only else recording.classification()
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
-        figures = summarise(recording, names, str(folder / "weights" / "best.pt"), "val", Bootstrap() if last else None)
+        half = kwargs.get("half", True) and next(kwargs["model"].parameters()).is_cuda  # as upstream decides
+        settings = pass_settings(**{"data": self.options.data, **kwargs, "half": half})
+        best, bootstrap = str(folder / "weights" / "best.pt"), Bootstrap() if last else None
+        figures = summarise(recording, names, best, "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
             upstream("utils.general").LOGGER.info(line)
         if last:
             write_summary(figures, folder)
-            if kwargs.get("plots"):
+            if kwargs.get("plots") and self.metrics is not None:
                 plot_classification(self.metrics, list(self.names.values()), folder)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:
         """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the one task that is trained.
 
-        For its table of evolved runs upstream's alone.
+        Upstream's alone for its table of evolved runs, and where the images of `val` have fewer than two classes.
         """
         detection = upstream("utils.metrics").fitness(results)
         of_one_epoch = results.shape == (1, 7)
-        if not of_one_epoch or self.metrics is None or math.isnan(self.metrics.balanced_accuracy) or self.detection_only:
+        if not of_one_epoch or self.metrics is None or np.count_nonzero(self.metrics.confusion.sum(1)) < 2:
             return detection
         share = 1.0 if self.classification_only else self.options.fitness_share
         return (1 - share) * detection + share * self.metrics.balanced_accuracy
@@ -250,6 +263,11 @@ class _OutputsInAList(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         detection, logits = self.model(x)
         return [*detection, logits]
+
+
+def _tells_apart(image_classes: np.ndarray) -> bool:
+    """Whether (N,) image classes, -1 for none, hold two that differ."""
+    return len(np.unique(image_classes[image_classes >= 0])) > 1
 
 
 def finite_weights(model: nn.Module) -> bool:

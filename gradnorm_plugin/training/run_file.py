@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.files import read_text, write_text
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory, version_facts
+from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.versions import version_facts
 
 FILE = "run.json"
 

@@ -1,0 +1,75 @@
+"""Upstream's passes through a network, run on an object of their own that keeps what upstream's code throws away.
+
+Such an object lives for one pass. Passes that run at the same time (threads, the replicas of DataParallel) share nothing, and a
+compiler or exporter sees plain calls: hooks on the network would give neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from gradnorm_plugin.upstream.gateway import upstream
+
+_DetectionModel = upstream("models.yolo").DetectionModel
+
+Fork = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class KeepingPass:
+    """One pass through the layers that keeps what one of them hands on, in `output`.
+
+    With `fork` the first half of what it makes of that output goes on to the next layers, and the second is kept.
+    """
+
+    run = _DetectionModel._forward_once
+    _profile_one_layer = _DetectionModel._profile_one_layer
+
+    def __init__(self, network: nn.Module, layer: int, fork: Fork | None = None) -> None:
+        self._kept = _KeptLayer(network.model[layer], fork)
+        self.model = [*network.model]
+        self.model[layer] = self._kept
+        self.save = network.save
+
+    @property
+    def output(self) -> Tensor:
+        """What the layer handed on."""
+        return self._kept.output
+
+
+class _KeptLayer:
+    """Stands in a layer's place, with all its attributes."""
+
+    def __init__(self, layer: nn.Module, fork: Fork | None) -> None:
+        self._layer, self._fork = layer, fork
+        self.output: Tensor | None = None
+
+    def __call__(self, x: Any) -> Tensor:
+        onward = self.output = self._layer(x)
+        if self._fork is not None:
+            onward, self.output = self._fork(onward)
+        return onward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+class AugmentedPass:
+    """Upstream's test-time augmentation that keeps the logits of each augmented image, in `logits`."""
+
+    run = _DetectionModel._forward_augment
+
+    def __init__(self, network: nn.Module, run_both: Callable[[Tensor], tuple[Any, Tensor]]) -> None:
+        """`run_both` gives what upstream's network returns in inference, and the logits (B, C)."""
+        self._network, self._run_both = network, run_both
+        self.logits: list[Tensor] = []
+
+    def _forward_once(self, x: Tensor) -> Any:
+        detection, logits = self._run_both(x)
+        self.logits.append(logits)
+        return detection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
