@@ -14,7 +14,7 @@ from torch import nn
 
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.terminal import fail
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
 
 _yolo = upstream("models.yolo")
 
@@ -118,7 +118,8 @@ def _save(checkpoint: dict[str, Any], output: Path) -> None:
     contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
     temporary = output.with_name(f"{output.name}.{os.getpid()}.gradnorm-tmp")
     try:
-        torch.save(contents, temporary)
+        with under_their_own_names():
+            torch.save(contents, temporary)
         os.replace(temporary, output)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
         raise StripError(f"{output} cannot be written: {error}") from None
