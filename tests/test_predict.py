@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 import torch
 from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
+from PIL import Image
 from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin import Predictor
@@ -20,6 +22,7 @@ from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.predict.drawing import TAG_COLOUR, Style, draw
 from gradnorm_plugin.predict.errors import ImageError, PredictError
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict.images import as_picture, read_image
 from gradnorm_plugin.predict.naming import OutputNames
 from gradnorm_plugin.predict.options import build_parser
 from gradnorm_plugin.predict.prediction import Prediction
@@ -368,18 +371,99 @@ def test_long_names_are_cut_and_keep_the_number():
     assert np.array_equal(first, second) and not np.array_equal(second, other)
 
 
+@pytest.fixture(scope="module")
+def colours() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("form", ["PIL", "bytes", "bytearray", "memoryview", "opened file", "BytesIO", "pathlib"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_way_to_hand_over_a_file_gives_the_picture_of_its_path(colours, tmp_path, form, orientation):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours).save(path, exif=exif)
+    with path.open("rb") as opened, Image.open(path) as pil:
+        content = path.read_bytes()
+        image = {"PIL": pil, "bytes": content, "bytearray": bytearray(content), "memoryview": memoryview(content),
+                 "opened file": opened, "BytesIO": io.BytesIO(content), "pathlib": path}[form]  # fmt: skip
+        place, picture = as_picture(image)
+    assert np.array_equal(picture, read_image(path)) and picture.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
+    assert place == (str(path) if form in {"PIL", "opened file", "pathlib"} else None)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_pil_images_of_every_mode_are_as_their_files(colours, tmp_path, mode):
+    image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(colours[..., 0].astype(np.uint16) * 256 + 5)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    image.save(path)
+    expected = colours[..., ::-1] if mode == "CMYK" else read_image(path)
+    assert np.array_equal(as_picture(image)[1], expected)
+
+
+def test_arrays_of_every_form_that_says_what_it_is(colours):
+    grey = np.repeat(colours[..., :1], 3, axis=2)
+    read_only = colours.copy()
+    read_only.flags.writeable = False
+    forms = [
+        (colours, colours), (read_only, colours), (np.dstack([colours, grey[..., 0]]), colours),
+        (colours.astype(">u2") << 8, colours),
+        (grey[..., 0], grey), (grey[..., :1], grey), (colours[::-1, ::2, ::-1], colours[::-1, ::2, ::-1]),
+        (np.zeros((2, 2), np.uint16), np.zeros((2, 2, 3))), (np.asfortranarray(colours), colours),
+    ]  # fmt: skip
+    for given, expected in forms:
+        picture = as_picture(given)[1]
+        assert np.array_equal(picture, expected) and picture.dtype == np.uint8 and picture.flags.c_contiguous
+    assert as_picture(colours)[1] is colours
+
+
 @pytest.mark.parametrize(
     ("image", "found"),
     [
-        (np.zeros((8, 8), np.uint8), r"\(8, 8\) of uint8"),
-        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) of float32"),
+        (np.zeros((8, 8, 2), np.uint8), r"\(8, 8, 2\) of uint8$"),
+        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) of float32: .* give \(array \* 255\)"),
+        (np.zeros((8, 8), bool), r"\(8, 8\) of bool: .* give \(array \* 255\)"),
+        (np.zeros((8, 8, 3), np.int64), r"of int64: .* give array.astype"),
+        (np.full((8, 8), 200, np.uint16), r"of uint16, with no value above 255"),
         (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+        (np.zeros((3, 8, 9), np.uint8), r"channels first, give array.transpose\(1, 2, 0\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"a batch, give list\(array\)"),
+        (np.array("x.jpg"), r"\(\) of <U5"),
+        (torch.zeros(3, 8, 8), r"a tensor \(3, 8, 8\) of torch.float32"),
+        (None, "NoneType None"),
+        (7, "int 7"),
+        (0.5, "float 0.5"),
+        ({"image": 1}, "dict"),
+        ({"x.jpg"}, "set"),
+        ([["x.jpg"]], r"image 1 of those given: .* found list \['x.jpg'\]"),
+        (iter([np.zeros((8, 8, 3), np.uint8), None]), "image 2 of those given: .* found NoneType"),
+        (io.StringIO("x"), "binary mode"),
+        (b"", "empty"),
+        (b"abc", "these 3 bytes: no picture"),
+        ("a\0.jpg", "null byte"),
+        ("https://example.com/a.jpg", "an address, not a file"),
+        (Image.new("F", (8, 8)), "mode F has no fixed range"),
+        (Image.new("L", (0, 8)), "0 x 8 pixels"),
     ],
 )
-def test_wrong_arrays(predictor, image, found):
-    with pytest.raises(PredictError, match=f"uint8 in BGR, as cv2.imread gives it; found {found}"):
+def test_what_is_no_image_is_one_error(predictor, image, found):
+    with pytest.raises(PredictError, match=found):
         predictor(image)
+
+
+def test_collections_of_images_of_any_kind(folder, predictor):
+    path = folder / "pictures" / "0.jpg"
+    array = cv2.imread(str(path))
+    expected = predictor(array)
+    mixed = [path, array, Image.fromarray(array[..., ::-1]), path.read_bytes()]
+    for collection in (mixed, tuple(mixed), iter(mixed), (image for image in mixed), deque(mixed)):
+        found = predictor(collection)
+        assert len(found) == 4
+        for one in found:
+            assert np.allclose(corners(one), corners(expected), atol=1e-2) and one.image_class.index == expected.image_class.index
+    assert predictor(()) == predictor(iter(())) == []
 
 
 @pytest.mark.parametrize(
