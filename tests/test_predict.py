@@ -336,6 +336,24 @@ def test_weights_that_only_detect(folder, tmp_path, caplog):
         assert read_label_file(out / "labels" / f"{row['name']}.txt", len(CLASS_NAMES), 0) == expected
 
 
+def test_names_that_yaml_took_for_numbers_and_other_things_are_text(folder, tmp_path):
+    """Old checkpoints hold what YAML made of `names: [2024, yes]`; upstream's own detect.py joins the name to a path."""
+    weights, contents = tmp_path / "old.pt", torch.load(folder / "joint.pt", weights_only=False)
+    odd = [2024, True, None, 0.5]
+    contents["model"].names = {index: odd[index] for index in range(len(CLASS_NAMES))}
+    contents["model"].classification_names = {index: odd[-1] if index else "=x" for index in range(len(IMAGE_CLASSES))}
+    torch.save(contents, weights)
+    out = run(folder, tmp_path, "--save-crop", "--save-csv", "--save-json", "--save-txt", weights=str(weights))
+    texts = {str(name) for name in odd[: len(CLASS_NAMES)]}
+    assert {row["class"] for row in rows(out / "boxes.csv")} == {folder.name for folder in (out / "crops").iterdir()} <= texts
+    for image in json.loads((out / "predictions.json").read_text(encoding="utf-8")):
+        assert {box["name"] for box in image["boxes"]} <= texts
+        assert len(image["image_class"]["probabilities"]) == len(IMAGE_CLASSES)
+    more = {"source": str(folder / "pictures"), "imgsz": (SIZE, SIZE), "conf_thres": 0.3, "save_crop": True}
+    upstream("detect").run(weights=str(weights), **more, project=tmp_path, name="theirs")
+    assert {crops.name for crops in (tmp_path / "theirs" / "crops").iterdir()} <= texts
+
+
 def test_visualize_crops_update_and_style_flags(folder, tmp_path):
     weights = tmp_path / "copy.pt"
     weights.write_bytes((folder / "joint.pt").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -108,13 +109,14 @@ class Predictor:
     @property
     def names(self) -> dict[int, str]:
         """Names of the boxes' classes."""
-        names = self.backend.names
-        return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+        return dict(self.backend.names)
 
     @property
     def classification_names(self) -> dict[int, str]:
-        """Names of the image's classes; empty for weights that only detect."""
-        return self.backend.classification_names
+        """Names of the image's classes, made distinct: each has its probability; empty for weights that only detect."""
+        names = self.backend.classification_names
+        often = Counter(names.values())
+        return {index: name if often[name] == 1 else f"{name} ({index})" for index, name in names.items()}
 
     @torch.inference_mode()
     def __call__(self, images: AnImage | Iterable[AnImage], visualize: Path | None = None) -> Prediction | list[Prediction]:
@@ -178,11 +180,9 @@ class Predictor:
         with self.profiles[1]:
             outputs = self.backend(images, augment=self.augment, visualize=visualize or False)
         with self.profiles[2]:
-            found = outputs[0] if isinstance(outputs, (list, tuple)) else outputs
-            # One by one: upstream's NMS has a time limit, after which it leaves the other images of the call without boxes.
-            boxes = [_general.non_max_suppression(found[index : index + 1], **self.nms)[0] for index in range(count)]
+            boxes = _general.non_max_suppression(outputs, **self.nms)
         probabilities = self.backend.probabilities
-        return boxes, [None] * count if probabilities is None else list(probabilities[:count])
+        return boxes[:count], [None] * count if probabilities is None else list(probabilities[:count])
 
     def _boxes(self, boxes: Tensor) -> tuple[DetectedBox, ...]:
         names = self.names
