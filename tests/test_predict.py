@@ -9,6 +9,7 @@ from collections import Counter, deque
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -380,6 +381,49 @@ def test_tag_of_the_class(name, shape):
     box = DetectedBox(1, "red", 0.5, 10, 5, 25, 11)
     with_box = draw(image, [box], None, Style(line_width=1, labels=False))
     assert np.allclose(with_box[5, 15], upstream("utils.plots").colors(1, True), atol=12)  # smoothed
+
+
+def squares(text: str) -> np.ndarray:
+    return draw(np.zeros((60, 200, 3), np.uint8), [], ImageClass(0, text, 0.5, {text: 0.5}), Style())
+
+
+@pytest.fixture
+def one_more_font(monkeypatch):
+    """A font with letters that DejaVu Sans lacks is installed; Matplotlib ships it."""
+    fonts = upstream("utils.fonts")
+    stix = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
+    monkeypatch.setattr(fonts, "installed", lambda: {str(stix): "STIXGeneral"})
+    dejavu = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    letters = [
+        chr(c) for c in sorted(fonts.letters_of(str(stix)) - fonts.letters_of(str(dejavu))) if chr(c).isalpha() and c < 0xE000
+    ]
+    assert len(letters) > 3
+    return letters
+
+
+def test_names_are_drawn_with_a_font_that_has_their_letters(one_more_font, caplog):
+    first, second = one_more_font[:2]
+    assert not np.array_equal(squares(first), squares(second))
+    boxes = [[DetectedBox(0, name, 0.5, 10, 30, 90, 50)] for name in (first, second)]
+    assert not np.array_equal(*(draw(np.zeros((60, 200, 3), np.uint8), box, None, Style()) for box in boxes))
+    assert "no installed font" not in caplog.text
+
+
+def test_letters_that_no_font_has_are_named_once(one_more_font, caplog):
+    upstream("utils.fonts").warn.cache_clear()
+    for text in ("\U00012000\U00012001 x", "\U00012001\U00012000"):  # Sumerian
+        squares(text)
+    assert caplog.text.count("no installed font has \U00012000\U00012001, drawn as empty squares") == 1
+    assert "fonts-noto-core" in caplog.text
+    squares("\u200d\ufe0f\u202e e\u0301")  # nothing to see in these, or a letter of every font
+    assert caplog.text.count("no installed font") == 1
+
+
+def test_chinese_with_a_font_that_is_really_installed():
+    fonts = upstream("utils.fonts")
+    if not any(ord(letter) in fonts.letters_of(file) for letter in "心" for file in fonts.installed()):
+        pytest.skip("no font with Chinese letters is installed here")
+    assert not np.array_equal(squares("白天"), squares("夜晚"))
 
 
 def test_long_names_are_cut_and_keep_the_number():

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
+from gradnorm_plugin.upstream.gateway import upstream
 
 CONFUSION, RELIABILITY = "classification_confusion_matrix.png", "classification_reliability.png"
 _ANNOTATED_CLASSES = 30
@@ -78,6 +79,7 @@ def _heatmap(axis: Axes, cells: np.ndarray, names: list[str], digits: str, title
 
 
 def _save(figure: Figure, picture: Path) -> None:
+    upstream("utils.fonts").give_letters(figure)
     partial = picture.with_name(f"{picture.stem}.partial{picture.suffix}")
     figure.savefig(partial, dpi=200)
     os.replace(partial, picture)
