@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.upstream.errors import CheckoutError
+from gradnorm_plugin.upstream.gateway import put_first
 
 # command -> (module, function of the rest of the line, help); imported when called: `setup` needs no other library.
 _COMMANDS = {
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     guard_log()
     try:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
+            put_first()  # `python -m` puts the working folder first, whatever is in it
             module, function, _ = _COMMANDS[line[0]]
             getattr(import_module(module), function)(line[1:])
         elif not line:

@@ -15,7 +15,7 @@ from gradnorm_plugin.files import WriteError, whole_file
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.terminal import fail, parse
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
 
 _yolo = upstream("models.yolo")
 
@@ -123,7 +123,7 @@ def _count(model: nn.Module) -> int:
 def _save(checkpoint: dict[str, Any], output: Path) -> None:
     contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
     try:
-        with whole_file(output) as partial:
+        with whole_file(output) as partial, under_their_own_names():
             torch.save(contents, partial)
     except WriteError as error:
         raise StripError(str(error)) from None

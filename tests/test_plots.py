@@ -12,6 +12,7 @@ import pytest
 import seaborn
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from gradnorm_plugin.evaluation import mosaics
@@ -203,6 +204,20 @@ def test_a_mosaic_without_any_prediction(tmp_path):
     with badges_on_mosaics(module, lambda predicted: prediction_badges(torch.eye(3)[:2], classes, NAMES) if predicted else []):
         module.plot_images(torch.zeros(2, 3, 64, 64), np.zeros((0, 7)), ["a.jpg", "b.jpg"], tmp_path / "pred.png", ["AR"])
     assert (tmp_path / "pred.png").is_file()
+
+
+def test_texts_of_a_figure_get_the_families_that_have_their_letters(monkeypatch):
+    fonts = upstream("utils.fonts")
+    stix, dejavu = (Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf" for name in ("STIXGeneral", "DejaVuSans"))
+    monkeypatch.setattr(fonts, "installed", lambda: {str(stix): "STIXGeneral"})
+    letter = next(c for c in map(chr, sorted(fonts.letters_of(str(stix)) - fonts.letters_of(str(dejavu)))) if c.isalpha())
+    figure = Figure()
+    axis = figure.subplots()
+    axis.set_xticks([0, 1], [letter, "a"])
+    axis.set_title("é")
+    fonts.give_letters(figure)
+    assert [label.get_fontfamily() for label in axis.get_xticklabels()] == [["sans-serif", "STIXGeneral"], ["sans-serif"]]
+    assert axis.title.get_fontfamily() == ["sans-serif"]
 
 
 def test_a_picture_that_cannot_be_written_is_one_error_and_nothing_is_half_written(tmp_path, monkeypatch):

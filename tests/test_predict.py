@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
+from PIL import Image
 from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin import Predictor
@@ -20,6 +23,7 @@ from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.predict.drawing import TAG_COLOUR, Style, draw
 from gradnorm_plugin.predict.errors import ImageError, PredictError
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict.images import as_picture, read_image
 from gradnorm_plugin.predict.naming import OutputNames
 from gradnorm_plugin.predict.options import build_parser
 from gradnorm_plugin.predict.prediction import Prediction
@@ -333,6 +337,24 @@ def test_weights_that_only_detect(folder, tmp_path, caplog):
         assert read_label_file(out / "labels" / f"{row['name']}.txt", len(CLASS_NAMES), 0) == expected
 
 
+def test_names_that_yaml_took_for_numbers_and_other_things_are_text(folder, tmp_path):
+    """Old checkpoints hold what YAML made of `names: [2024, yes]`; upstream's own detect.py joins the name to a path."""
+    weights, contents = tmp_path / "old.pt", torch.load(folder / "joint.pt", weights_only=False)
+    odd = [2024, True, None, 0.5]
+    contents["model"].names = {index: odd[index] for index in range(len(CLASS_NAMES))}
+    contents["model"].classification_names = {index: odd[-1] if index else "=x" for index in range(len(IMAGE_CLASSES))}
+    torch.save(contents, weights)
+    out = run(folder, tmp_path, "--save-crop", "--save-csv", "--save-json", "--save-txt", weights=str(weights))
+    texts = {str(name) for name in odd[: len(CLASS_NAMES)]}
+    assert {row["class"] for row in rows(out / "boxes.csv")} == {folder.name for folder in (out / "crops").iterdir()} <= texts
+    for image in json.loads((out / "predictions.json").read_text(encoding="utf-8")):
+        assert {box["name"] for box in image["boxes"]} <= texts
+        assert len(image["image_class"]["probabilities"]) == len(IMAGE_CLASSES)
+    more = {"source": str(folder / "pictures"), "imgsz": (SIZE, SIZE), "conf_thres": 0.3, "save_crop": True}
+    upstream("detect").run(weights=str(weights), **more, project=tmp_path, name="theirs")
+    assert {crops.name for crops in (tmp_path / "theirs" / "crops").iterdir()} <= texts
+
+
 def test_visualize_crops_update_and_style_flags(folder, tmp_path):
     weights = tmp_path / "copy.pt"
     weights.write_bytes((folder / "joint.pt").read_bytes())
@@ -361,6 +383,49 @@ def test_tag_of_the_class(name, shape):
     assert np.allclose(with_box[5, 15], upstream("utils.plots").colors(1, True), atol=12)  # smoothed
 
 
+def squares(text: str) -> np.ndarray:
+    return draw(np.zeros((60, 200, 3), np.uint8), [], ImageClass(0, text, 0.5, {text: 0.5}), Style())
+
+
+@pytest.fixture
+def one_more_font(monkeypatch):
+    """A font with letters that DejaVu Sans lacks is installed; Matplotlib ships it."""
+    fonts = upstream("utils.fonts")
+    stix = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "STIXGeneral.ttf"
+    monkeypatch.setattr(fonts, "installed", lambda: {str(stix): "STIXGeneral"})
+    dejavu = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    letters = [
+        chr(c) for c in sorted(fonts.letters_of(str(stix)) - fonts.letters_of(str(dejavu))) if chr(c).isalpha() and c < 0xE000
+    ]
+    assert len(letters) > 3
+    return letters
+
+
+def test_names_are_drawn_with_a_font_that_has_their_letters(one_more_font, caplog):
+    first, second = one_more_font[:2]
+    assert not np.array_equal(squares(first), squares(second))
+    boxes = [[DetectedBox(0, name, 0.5, 10, 30, 90, 50)] for name in (first, second)]
+    assert not np.array_equal(*(draw(np.zeros((60, 200, 3), np.uint8), box, None, Style()) for box in boxes))
+    assert "no installed font" not in caplog.text
+
+
+def test_letters_that_no_font_has_are_named_once(one_more_font, caplog):
+    upstream("utils.fonts").warn.cache_clear()
+    for text in ("\U00012000\U00012001 x", "\U00012001\U00012000"):  # Sumerian
+        squares(text)
+    assert caplog.text.count("no installed font has \U00012000\U00012001, drawn as empty squares") == 1
+    assert "fonts-noto-core" in caplog.text
+    squares("\u200d\ufe0f\u202e e\u0301")  # nothing to see in these, or a letter of every font
+    assert caplog.text.count("no installed font") == 1
+
+
+def test_chinese_with_a_font_that_is_really_installed():
+    fonts = upstream("utils.fonts")
+    if not any(ord(letter) in fonts.letters_of(file) for letter in "心" for file in fonts.installed()):
+        pytest.skip("no font with Chinese letters is installed here")
+    assert not np.array_equal(squares("白天"), squares("夜晚"))
+
+
 def test_long_names_are_cut_and_keep_the_number():
     image = np.zeros((60, 120, 3), np.uint8)
     long = [ImageClass(0, "n" * 80 + end, p, {}) for end, p in (("a", 0.25), ("b", 0.25), ("b", 0.75))]
@@ -368,18 +433,99 @@ def test_long_names_are_cut_and_keep_the_number():
     assert np.array_equal(first, second) and not np.array_equal(second, other)
 
 
+@pytest.fixture(scope="module")
+def colours() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("form", ["PIL", "bytes", "bytearray", "memoryview", "opened file", "BytesIO", "pathlib"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_way_to_hand_over_a_file_gives_the_picture_of_its_path(colours, tmp_path, form, orientation):
+    path = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours).save(path, exif=exif)
+    with path.open("rb") as opened, Image.open(path) as pil:
+        content = path.read_bytes()
+        image = {"PIL": pil, "bytes": content, "bytearray": bytearray(content), "memoryview": memoryview(content),
+                 "opened file": opened, "BytesIO": io.BytesIO(content), "pathlib": path}[form]  # fmt: skip
+        place, picture = as_picture(image)
+    assert np.array_equal(picture, read_image(path)) and picture.shape == ((20, 30, 3) if orientation < 5 else (30, 20, 3))
+    assert place == (str(path) if form in {"PIL", "opened file", "pathlib"} else None)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_pil_images_of_every_mode_are_as_their_files(colours, tmp_path, mode):
+    image = Image.fromarray(colours).convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        image = Image.fromarray(colours[..., 0].astype(np.uint16) * 256 + 5)
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    image.save(path)
+    expected = colours[..., ::-1] if mode == "CMYK" else read_image(path)
+    assert np.array_equal(as_picture(image)[1], expected)
+
+
+def test_arrays_of_every_form_that_says_what_it_is(colours):
+    grey = np.repeat(colours[..., :1], 3, axis=2)
+    read_only = colours.copy()
+    read_only.flags.writeable = False
+    forms = [
+        (colours, colours), (read_only, colours), (np.dstack([colours, grey[..., 0]]), colours),
+        (colours.astype(">u2") << 8, colours),
+        (grey[..., 0], grey), (grey[..., :1], grey), (colours[::-1, ::2, ::-1], colours[::-1, ::2, ::-1]),
+        (np.zeros((2, 2), np.uint16), np.zeros((2, 2, 3))), (np.asfortranarray(colours), colours),
+    ]  # fmt: skip
+    for given, expected in forms:
+        picture = as_picture(given)[1]
+        assert np.array_equal(picture, expected) and picture.dtype == np.uint8 and picture.flags.c_contiguous
+    assert as_picture(colours)[1] is colours
+
+
 @pytest.mark.parametrize(
     ("image", "found"),
     [
-        (np.zeros((8, 8), np.uint8), r"\(8, 8\) of uint8"),
-        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) of float32"),
+        (np.zeros((8, 8, 2), np.uint8), r"\(8, 8, 2\) of uint8$"),
+        (np.zeros((8, 8, 3), np.float32), r"\(8, 8, 3\) of float32: .* give \(array \* 255\)"),
+        (np.zeros((8, 8), bool), r"\(8, 8\) of bool: .* give \(array \* 255\)"),
+        (np.zeros((8, 8, 3), np.int64), r"of int64: .* give array.astype"),
+        (np.full((8, 8), 200, np.uint16), r"of uint16, with no value above 255"),
         (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+        (np.zeros((3, 8, 9), np.uint8), r"channels first, give array.transpose\(1, 2, 0\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"a batch, give list\(array\)"),
+        (np.array("x.jpg"), r"\(\) of <U5"),
+        (torch.zeros(3, 8, 8), r"a tensor \(3, 8, 8\) of torch.float32"),
+        (None, "NoneType None"),
+        (7, "int 7"),
+        (0.5, "float 0.5"),
+        ({"image": 1}, "dict"),
+        ({"x.jpg"}, "set"),
+        ([["x.jpg"]], r"image 1 of those given: .* found list \['x.jpg'\]"),
+        (iter([np.zeros((8, 8, 3), np.uint8), None]), "image 2 of those given: .* found NoneType"),
+        (io.StringIO("x"), "binary mode"),
+        (b"", "empty"),
+        (b"abc", "these 3 bytes: no picture"),
+        ("a\0.jpg", "null byte"),
+        ("https://example.com/a.jpg", "an address, not a file"),
+        (Image.new("F", (8, 8)), "mode F has no fixed range"),
+        (Image.new("L", (0, 8)), "0 x 8 pixels"),
     ],
 )
-def test_wrong_arrays(predictor, image, found):
-    with pytest.raises(PredictError, match=f"uint8 in BGR, as cv2.imread gives it; found {found}"):
+def test_what_is_no_image_is_one_error(predictor, image, found):
+    with pytest.raises(PredictError, match=found):
         predictor(image)
+
+
+def test_collections_of_images_of_any_kind(folder, predictor):
+    path = folder / "pictures" / "0.jpg"
+    array = cv2.imread(str(path))
+    expected = predictor(array)
+    mixed = [path, array, Image.fromarray(array[..., ::-1]), path.read_bytes()]
+    for collection in (mixed, tuple(mixed), iter(mixed), (image for image in mixed), deque(mixed)):
+        found = predictor(collection)
+        assert len(found) == 4
+        for one in found:
+            assert np.allclose(corners(one), corners(expected), atol=1e-2) and one.image_class.index == expected.image_class.index
+    assert predictor(()) == predictor(iter(())) == []
 
 
 @pytest.mark.parametrize(

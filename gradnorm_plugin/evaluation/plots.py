@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import shortened
+from gradnorm_plugin.upstream.gateway import upstream
 
 CONFUSION, RELIABILITY = "classification_confusion_matrix.png", "classification_reliability.png"
 _ANNOTATED_CLASSES = 30
@@ -84,5 +85,6 @@ def _heatmap(axis: Axes, cells: np.ndarray, names: list[str], digits: str, title
 
 
 def _save(figure: Figure, picture: Path) -> None:
+    upstream("utils.fonts").give_letters(figure)
     with whole_file(picture) as partial:
         figure.savefig(partial, dpi=200)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.predict.errors import PredictError
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
-from gradnorm_plugin.predict.images import read_image
+from gradnorm_plugin.predict.images import as_picture, is_several
 from gradnorm_plugin.predict.prediction import Prediction
 from gradnorm_plugin.predict.weights import load
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
 _letterbox = upstream("utils.augmentations").letterbox
+
+AnImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | bytes | BinaryIO
 
 DEFAULT_SIZE = 320
 """Pixels of the longer side that images are scaled to where the weights do not say: the launcher's default."""
@@ -29,7 +34,17 @@ DEFAULT_SIZE = 320
 class Predictor:
     """Finds boxes and the image's class: `predictor(image)` gives a `Prediction`, a list of images a list of them.
 
-    An image is a path or an array (H, W, 3) of uint8, BGR as `cv2.imread` gives it.
+    An image is one of these; anything else is a `PredictError` that says what was found:
+
+    * the path of an image file;
+    * an array of uint8, BGR as `cv2.imread` gives it: (H, W, 3); (H, W, 4), whose alpha is dropped; (H, W) or (H, W, 1), grey.
+      Of uint16, from 0 to 65535, the upper 8 bits count, as in files of 16 bits;
+    * a PIL image of any mode but I and F, turned upright as its EXIF orientation says; alpha is dropped;
+    * the content of an image file: bytes, or a file opened in binary mode.
+
+    Threads may share a predictor: they take turns at the network, and `profiles` then counts their time together, roughly.
+    An event loop calls it in a thread, `await asyncio.to_thread(predictor, image)`. Where processes are forked, make it in each
+    of them.
     """
 
     def __init__(
@@ -94,32 +109,40 @@ class Predictor:
     @property
     def names(self) -> dict[int, str]:
         """Names of the boxes' classes."""
-        names = self.backend.names
-        return dict(names) if isinstance(names, dict) else dict(enumerate(names))
+        return dict(self.backend.names)
 
     @property
     def classification_names(self) -> dict[int, str]:
-        """Names of the image's classes; empty for weights that only detect."""
-        return self.backend.classification_names
+        """Names of the image's classes, made distinct: each has its probability; empty for weights that only detect."""
+        names = self.backend.classification_names
+        often = Counter(names.values())
+        return {index: name if often[name] == 1 else f"{name} ({index})" for index, name in names.items()}
 
     @torch.inference_mode()
-    def __call__(
-        self, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray], visualize: Path | None = None
-    ) -> Prediction | list[Prediction]:
+    def __call__(self, images: AnImage | Iterable[AnImage], visualize: Path | None = None) -> Prediction | list[Prediction]:
         """Predict one image, or a list of images of any sizes.
 
         Args:
-            images: an array, a path, or a list of either.
+            images: an image of any kind that the class describes, or a list, a tuple or a generator of them: it is read to its
+                end first.
             visualize: a folder for pictures of the feature maps of the first image (.pt only).
 
         Raises:
-            ImageError: if a path cannot be read.
-            PredictError: if an array is not of the form that the class describes.
+            ImageError: if a file, or the content of one, cannot be read.
+            PredictError: if something is no image, or no ordered collection of them.
         """
-        if isinstance(images, (str, Path, np.ndarray)):
-            return self([images], visualize)[0]
-        paths = [None if isinstance(image, np.ndarray) else str(image) for image in images]
-        arrays = [_checked(image) if isinstance(image, np.ndarray) else read_image(image) for image in images]
+        if not is_several(images):
+            return self._predict([as_picture(images)], visualize)[0]
+        pictures = []
+        for number, image in enumerate(images, start=1):
+            try:
+                pictures.append(as_picture(image))
+            except PredictError as error:
+                raise type(error)(f"image {number} of those given: {error}") from None
+        return self._predict(pictures, visualize)
+
+    def _predict(self, pictures: Sequence[tuple[str | None, np.ndarray]], visualize: Path | None) -> list[Prediction]:
+        paths, arrays = [path for path, _ in pictures], [array for _, array in pictures]
         found: list[Prediction | None] = [None] * len(arrays)
         with self.profiles[0]:
             inputs = [self._letterboxed(array) for array in arrays]
@@ -190,11 +213,3 @@ class Predictor:
                 f"or export them for that size"
             )
         return wanted if fixed else _general.check_img_size(wanted, s=self.backend.stride)
-
-
-def _checked(array: np.ndarray) -> Any:
-    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8 and array.size:
-        return array
-    raise PredictError(
-        f"an image is an array (H, W, 3) of uint8 in BGR, as cv2.imread gives it; found {array.shape} of {array.dtype}"
-    )

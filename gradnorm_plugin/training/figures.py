@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.upstream.gateway import upstream
 
 DETECTION, CLASSIFICATION, OTHER = "#004488", "#D55E00", "#333333"
 """Colours of the tasks: apart for the colour-blind and in grey."""
@@ -59,6 +60,7 @@ def draw(make: Callable[[], Figure], picture: Path) -> list[Path]:
     written = []
     with style.context(_STYLE, after_reset=True):
         figure = make()
+        upstream("utils.fonts").give_letters(figure)
         for path in (picture, picture.with_suffix(".pdf")):
             with whole_file(path) as partial:
                 figure.savefig(partial, format=path.suffix[1:])

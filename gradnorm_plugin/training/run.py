@@ -21,7 +21,7 @@ from gradnorm_plugin.training.joint_run import JointRun, finite_weights
 from gradnorm_plugin.training.options import build_parser, given_flags, parse_options, resolve_weights
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.whole_files import whole_files
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.gateway import swapped, under_their_own_names, upstream
 
 _TrustError = upstream("utils.trust").TrustError
 
@@ -77,7 +77,7 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         check_files(options)
         run.check_dataset(options.data)
         check_place(options)
-    with run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
+    with under_their_own_names(), run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
         try:
             module.main(options, make_callbacks(run))
         except NonFiniteLossError as error:

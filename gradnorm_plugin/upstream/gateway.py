@@ -1,21 +1,36 @@
 """The one door to upstream YOLOv5: finds the checkout, imports its modules, swaps names in them for the length of a `with`.
 
 No other module of this package touches `sys.path` or imports `models`, `utils`, `train` or `val` by itself.
+
+Other projects have packages called `utils` and `models`, too. If one of upstream's names belongs to another package, or would on
+the next import, upstream is loaded apart: `sys.path` and the other package stay as they are; upstream's modules stand in
+`sys.modules` under their own names where those are free (pickles find their classes by them), else below `_APART`. They still see
+each other, also in imports within functions: each has an `__import__` of its own in the `__builtins__` that Python takes it from.
 """
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec, resolve_name
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
-from gradnorm_plugin.upstream.checkout import find_checkout, is_yolov5
+from gradnorm_plugin.upstream.checkout import CheckoutError, find_checkout, is_yolov5
 
 _ABSENT = object()
+_NAMES = frozenset({"models", "utils", "train", "val", "detect", "export", "segment", "classify", "hubconf"})
+"""Modules of upstream that import each other."""
+_APART = "gradnorm_plugin.upstream.yolov5"
+"""Stands before the name of a module whose own name another package has."""
+_loading = RLock()  # as Python's own import locks: no thread gets a module that another one is still executing
 
 
 def upstream_root() -> Path:
@@ -24,10 +39,11 @@ def upstream_root() -> Path:
     Raises:
         CheckoutError: if there is none, or it is not patched.
     """
-    for entry in getattr(sys.modules.get("models"), "__path__", []):
-        root = Path(entry).resolve().parent
-        if is_yolov5(root):
-            return root
+    for name in ("models", f"{_APART}.models"):
+        for entry in getattr(sys.modules.get(name), "__path__", []):
+            root = Path(entry).resolve().parent
+            if is_yolov5(root):
+                return root
     return find_checkout()
 
 
@@ -36,24 +52,139 @@ def upstream(name: str) -> ModuleType:
 
     Raises:
         CheckoutError: if the checkout is missing or not patched.
-        ImportError: if another package of the same name was imported first.
+        ModuleNotFoundError: if it has no such module.
     """
     root = upstream_root()
-    top = name.partition(".")[0]
+    if _is_apart(root):
+        return _load(name, root)
     if sys.path[:1] != [str(root)]:
         sys.path.insert(0, str(root))
     try:
-        module = importlib.import_module(top)
+        top = name.partition(".")[0]
+        return _load(name, root) if _belongs_to_another(top, root) else importlib.import_module(name)
     finally:
         if str(root) in sys.path[1:]:  # it was there already, and stays where it was
             sys.path.remove(str(root))
-    for place in [module.__file__, *getattr(module, "__path__", [])]:
-        if place and root not in Path(place).resolve().parents:
-            raise ImportError(
-                f"`{top}` was imported from {place}, not from YOLOv5 in {root}: "
-                f"another package has the same name; import gradnorm_plugin before it, or run outside its folder"
-            )
-    return importlib.import_module(name)
+
+
+def put_first() -> None:
+    """Let upstream's names mean upstream: for a process that runs one of our commands and has no other packages."""
+    with suppress(CheckoutError):  # whoever needs it will say so
+        sys.path.insert(0, str(upstream_root()))
+
+
+def _is_apart(root: Path) -> bool:
+    """Whether upstream's modules keep away from the common names; stays as it is once one is loaded."""
+    if any(name.startswith(f"{_APART}.") for name in tuple(sys.modules)):
+        return True
+    if any(name in sys.modules and not _belongs_to_another(name, root) for name in ("models", "utils")):
+        return False
+    return any(_belongs_to_another(name, root) for name in _NAMES)
+
+
+def _belongs_to_another(name: str, root: Path) -> bool:
+    """Whether the module `name` that is imported, or would be by the next import, is not the one in `root`."""
+    module = sys.modules.get(name)
+    if module is not None:
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+    else:
+        spec = _found(name)
+        places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else [str(root / name)]
+    return not any(root in Path(place).resolve().parents for place in places if place)
+
+
+def _found(name: str) -> ModuleSpec | None:
+    """What `import name` would find, without the import of its parents that `importlib.util.find_spec` does."""
+    parent = name.rpartition(".")[0]
+    path: Sequence[str] | None = None
+    if parent:
+        holder = sys.modules.get(parent) or _found(parent)
+        path = getattr(holder, "__path__", None) or getattr(holder, "submodule_search_locations", None)
+        if path is None:
+            return None
+    specs = (finder.find_spec(name, path) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((spec for spec in specs if spec), None)
+
+
+def _load(name: str, root: Path) -> ModuleType:
+    """Upstream's module `name`, as it is loaded already or else apart."""
+    with _loading:
+        for key in (f"{_APART}.{name}", name):
+            if key in sys.modules and not _belongs_to_another(key, root):
+                return sys.modules[key]
+        parent, _, child = name.rpartition(".")
+        holder = _load(parent, root) if parent else None
+        spec = PathFinder.find_spec(name, getattr(holder, "__path__", []) if holder else [str(root)])
+        if spec is None:
+            raise ModuleNotFoundError(f"YOLOv5 in {root} has no module {name}", name=name)
+        module = module_from_spec(spec)
+        if spec.submodule_search_locations:
+            module.__path__ = list(spec.submodule_search_locations)  # of a folder without __init__.py it would follow sys.path
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": partial(_import, root)}
+        keys = [f"{_APART}.{name}"] if _belongs_to_another(name, root) else [f"{_APART}.{name}", name]
+        path = list(sys.path)
+        sys.modules.update(dict.fromkeys(keys, module))
+        try:
+            if spec.loader:
+                spec.loader.exec_module(module)
+        except BaseException:
+            for key in keys:
+                sys.modules.pop(key, None)
+            raise
+        finally:
+            if str(root) not in path and str(root) in sys.path:  # upstream's scripts append it
+                sys.path.remove(str(root))
+        if holder:
+            setattr(holder, child, module)
+        return module
+
+
+def _import(
+    root: Path,
+    name: str,
+    globals: Mapping[str, Any] | None = None,
+    locals: Mapping[str, Any] | None = None,
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> Any:
+    """`__import__` of upstream's modules that are loaded apart: their own names mean each other."""
+    full = resolve_name("." * level + name, (globals or {}).get("__package__")) if level else name
+    top = full.partition(".")[0]
+    if top not in _NAMES:
+        return builtins.__import__(name, globals, locals, fromlist or (), level)
+    module = _load(full, root)
+    if not fromlist:
+        return _load(top, root)
+    if hasattr(module, "__path__"):
+        for item in fromlist:
+            if item != "*" and not hasattr(module, item):
+                with suppress(ModuleNotFoundError):  # the import statement itself says that there is no such name
+                    _load(f"{full}.{item}", root)
+    return module
+
+
+@contextmanager
+def under_their_own_names() -> Iterator[None]:
+    """For the length of the block, upstream's modules are what their names mean to everyone, and then again whose they were.
+
+    Pickle writes classes down by those names. Nothing changes where no other package has them; where one does, other threads must
+    not import it in the meantime.
+    """
+    before = _modules_by_their_own_names()
+    if any(name.startswith(f"{_APART}.") for name in tuple(sys.modules)):
+        for name, module in tuple(sys.modules.items()):
+            if name.startswith(f"{_APART}."):
+                sys.modules[name.removeprefix(f"{_APART}.")] = module
+    try:
+        yield
+    finally:
+        for name in _modules_by_their_own_names():
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _modules_by_their_own_names() -> dict[str, ModuleType]:
+    return {name: module for name, module in tuple(sys.modules.items()) if name.partition(".")[0] in _NAMES}
 
 
 @contextmanager
