@@ -21,13 +21,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradnorm_plugin.convert.images import SUFFIXES, ImageIndex
-from gradnorm_plugin.convert.oddities import Kind
-from gradnorm_plugin.convert.options import build_parser, parse_options
-from gradnorm_plugin.convert.records import ConversionError
-from gradnorm_plugin.convert.run import convert, main
+from gradnorm_plugin.convert.command import build_parser, main, parse_options
+from gradnorm_plugin.convert.conversion import convert
+from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex
+from gradnorm_plugin.convert.oddities import ConversionError, Kind
 from gradnorm_plugin.convert.split import split_of_name
-from gradnorm_plugin.convert.xmltree import XmlError, parse_xml
+from gradnorm_plugin.convert.voc import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file
 from gradnorm_plugin.upstream.checkout import REPOSITORY

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gradnorm_plugin.convert.images import ImageIndex
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import ConversionError, clean_name, shown, split_names
+from gradnorm_plugin.convert.annotations import Source, clean_name, split_names
+from gradnorm_plugin.convert.image_files import ImageIndex
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.split import split_of_name
 
 IMAGE_COLUMNS = ("image", "images", "image_id", "imageid", "id", "filename", "file_name", "file", "image_name", "name", "path")
@@ -135,3 +136,23 @@ def settle(
         if len(group) > 1:
             oddities.add(Kind.ALIKE, ", ".join(f"{name} ({counts[name]})" for name in group))
     return kept, {image: kept.index(name) for image, name in single.items() if name in kept}
+
+
+def image_classes(
+    options: argparse.Namespace, source: Source, images: Sequence[Path], index: ImageIndex, oddities: Oddities
+) -> tuple[list[str], dict[Path, int]]:
+    """The names of the image classes, and which of them each of `images` has.
+
+    Raises:
+        ConversionError: if nothing names the classes, or none is left.
+    """
+    if options.classes_csv:
+        named = from_csv(options.classes_csv, options.csv_columns, index, options.image_class, oddities)
+    elif options.classes_from == "folder":
+        named = from_folders(index)
+    elif source.image_classes is None:
+        raise ConversionError(f"the annotations name no class of any image: name a source of the classes: {SOURCES}")
+    else:
+        named = source.image_classes
+    order = source.image_class_order
+    return settle(images, named, options.image_class, order, options.min_images, index, oddities)

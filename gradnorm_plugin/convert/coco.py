@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gradnorm_plugin.convert.images import ImageIndex
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import Annotation, Object, Source, clean_name, number, shown, split_names
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clean_name, number, split_names
+from gradnorm_plugin.convert.image_files import ImageIndex, files_under
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import split_of_path
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
@@ -149,3 +150,55 @@ def _outline(segmentation: Any) -> tuple[tuple[float, float], ...] | None:
     if len(values) < 6 or len(values) % 2 or None in values:
         return None
     return tuple(zip(values[::2], values[1::2], strict=True))
+
+
+def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dict[Path, Any], dict[Path, str]]:
+    """The content of each COCO file and, if all are of a split, the split of each.
+
+    In a folder, those called `instances*` if there are any, else all that are COCO's.
+
+    Raises:
+        ConversionError: if there are none, or one cannot be read.
+    """
+    place = given or source
+    files = [place] if place.is_file() else files_under(place, ["json"])
+    files = [file for file in files if file.name.startswith("instances")] or files
+    contents = {}
+    for file in files:
+        content = load_json(file)
+        if is_coco(content):
+            contents[file] = content
+        elif len(files) > 1:
+            oddities.add(Kind.OTHER_JSON, shown(file))
+    if not contents:
+        raise ConversionError(
+            f"{shown(place)} {'is' if place.is_file() else 'has'} no COCO file (JSON with the lists images, annotations, "
+            "categories): name it by --annotations"
+        )
+    base = place.parent if place.is_file() else place
+    splits = {file: split_of_path(PurePosixPath(file.relative_to(base).as_posix())) for file in contents}
+    return contents, {file: split for file, split in splits.items() if split} if all(splits.values()) else {}
+
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def load_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ConversionError: with file and line, if it is not JSON.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ConversionError(f"{shown(file)}:{error.lineno}: not JSON ({error.msg}): correct it, or export it anew") from None
+    except RecursionError:
+        raise ConversionError(f"{shown(file)}: not COCO's JSON: lists within lists without end") from None
+    except ValueError as error:  # no text in any encoding of JSON, or a number of thousands of digits
+        raise ConversionError(f"{shown(file)}: not readable as JSON: {first_line(error)}: export it anew as UTF-8") from None
+
+
+def is_coco(content: Any) -> bool:
+    """Whether a JSON file's content has the three lists of COCO's: images, annotations, categories."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)

@@ -1,10 +1,11 @@
-"""What a conversion found odd and what it did with each: gathered on the way, shown as a table at the end."""
+"""What a conversion found odd and what it did with each (shown as a table at the end), and the error that ends it."""
 
 from __future__ import annotations
 
 import csv
 import io
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
 EXAMPLES = 3
@@ -134,3 +135,20 @@ class Oddities:
 def _plain(text: str) -> str:
     """Text on one line that any terminal and file can take: what cannot be printed becomes an escape."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+class ConversionError(ValueError):
+    """Nothing can be converted; the message says why, where and what to do."""
+
+
+def shown(path: Path) -> str:
+    """`path` as messages have it: relative to the working folder if it lies in it."""
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

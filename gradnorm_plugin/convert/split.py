@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 from sklearn.model_selection import train_test_split
 
-from gradnorm_plugin.convert.images import ImageIndex, Picture
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import ConversionError, shown
+from gradnorm_plugin.convert.annotations import Source
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
 SPLITS = ("train", "val", "test")
 DEFAULT_VAL_SHARE = 0.2
@@ -152,7 +153,9 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
     return rest, taken
 
 
-def check(splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities) -> None:
+def check_copies(
+    splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities
+) -> None:
     """Note pictures that occur twice, and those of val or test that are in train too."""
     seen: dict[bytes, tuple[str, Path]] = {}
     for split in SPLITS:
@@ -161,3 +164,44 @@ def check(splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture]
             if first != image:
                 leak = first_split != split
                 oddities.add(Kind.LEAK if leak else Kind.SAME_PICTURE, index.key(image), f"{first_split}: {index.key(first)}")
+
+
+def fixed_split(
+    options: argparse.Namespace, source: Source, images: Sequence[Path], index: ImageIndex, oddities: Oddities
+) -> dict[str, list[Path]] | None:
+    """The split that is given or that the source has; None if one is to be drawn.
+
+    Raises:
+        ConversionError: if it cannot be used.
+    """
+    if options.val_share is not None or options.test_share is not None:
+        return None
+    lists = dict(zip(SPLITS, options.split or (), strict=False)) or voc_lists(options.source)
+    found = from_lists(lists, index, oddities) if lists else source.splits or from_folders(index)
+    return settle_fixed(found, images, index, oddities) if found else None
+
+
+def whole_split(
+    options: argparse.Namespace,
+    fixed: Mapping[str, list[Path]] | None,
+    images: Sequence[Path],
+    class_of: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    oddities: Oddities,
+) -> dict[str, list[Path]]:
+    """The images of train, val and perhaps test; what `fixed` lacks is drawn.
+
+    Raises:
+        ConversionError: if there are too few to draw from.
+    """
+    share = options.val_share or DEFAULT_VAL_SHARE
+    if fixed is None:
+        parts = draw(images, class_of, pictures, share, options.test_share or 0.0, options.seed)
+    elif "val" not in fixed:
+        parts = {**fixed, **draw(fixed["train"], class_of, pictures, share, 0.0, options.seed)}
+        oddities.add(
+            Kind.NO_VAL, shown(options.source), f"{len(parts['val'])} of {len(fixed['train'])} images, seed {options.seed}"
+        )
+    else:
+        parts = fixed
+    return {name: parts[name] for name in SPLITS if name in parts}

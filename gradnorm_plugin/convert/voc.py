@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from xml.parsers import expat
 
-from gradnorm_plugin.convert.images import ImageIndex
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import Annotation, Object, Source, clean_name, number, shown
-from gradnorm_plugin.convert.xmltree import Element, XmlError, parse_xml
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clean_name, number
+from gradnorm_plugin.convert.image_files import ImageIndex, files_under
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -76,3 +77,82 @@ def _object(element: Element, file: Path, oddities: Oddities, drop_difficult: bo
         if drop_difficult:
             return None
     return Object(name, tuple(edges), where)
+
+
+def find_xml(source: Path, given: Path | None) -> list[Path]:
+    """The XML files given (a file or a folder), else those below the source's Annotations, else those below the source.
+
+    Raises:
+        ConversionError: if there are none.
+    """
+    place = given or (source / "Annotations" if (source / "Annotations").is_dir() else source)
+    files = [place] if place.is_file() else files_under(place, ["xml"])
+    if not files:
+        raise ConversionError(f"{shown(place)} has no .xml file: name the folder of the annotations by --annotations")
+    return files
+
+
+_DEEPEST = 100
+
+
+class XmlError(ValueError):
+    """What is wrong with an XML text, and in which line (from 1)."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+
+
+@dataclass
+class Element:
+    """One element: its tag, the line it begins in, its own text, and the elements in it."""
+
+    tag: str
+    line: int
+    text: str = ""
+    children: list[Element] = field(default_factory=list)
+
+    def all(self, tag: str) -> Iterator[Element]:
+        """The elements of that tag directly in this one."""
+        return (child for child in self.children if child.tag == tag)
+
+    def get(self, tag: str) -> str | None:
+        """The text of the first element of that tag directly in this one, without blanks around it; None without one."""
+        return next((child.text.strip() for child in self.all(tag)), None)
+
+
+def parse_xml(content: bytes) -> Element:
+    """The outermost element of an XML text.
+
+    Raises:
+        XmlError: if it is not well-formed, declares entities (annotations need none) or nests deeper than 100.
+    """
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    top = Element("", 0)
+    stack = [top]
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        if len(stack) > _DEEPEST:
+            raise XmlError(parser.CurrentLineNumber, f"more than {_DEEPEST} elements within each other")
+        element = Element(tag, parser.CurrentLineNumber)
+        stack[-1].children.append(element)
+        stack.append(element)
+
+    def text(letters: str) -> None:
+        stack[-1].text += letters
+
+    def entity(*_: object) -> None:
+        raise XmlError(parser.CurrentLineNumber, "declares an entity, which no annotation needs")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, lambda tag: stack.pop()
+    parser.CharacterDataHandler, parser.EntityDeclHandler = text, entity
+    try:
+        parser.Parse(content, True)
+    except expat.ExpatError as error:
+        raise XmlError(error.lineno, f"not well-formed XML: {expat.ErrorString(error.code)}") from None
+    except (ValueError, LookupError, UnicodeError) as error:  # an encoding that Python does not know, or cannot use
+        if isinstance(error, XmlError):
+            raise
+        raise XmlError(parser.CurrentLineNumber, f"not readable as XML: {error}") from None
+    return top.children[0]

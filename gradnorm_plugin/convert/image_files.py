@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from gradnorm_plugin.convert.oddities import ConversionError, shown
+
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py)
 SUFFIXES = frozenset({"bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
 _SMALLEST = 10  # pixels; YOLOv5 leaves out smaller images
@@ -147,3 +149,18 @@ def _read(file: Path) -> Picture | str:
     if orientation not in range(1, 9) or (orientation in TURNS_BY_90 and size == stored and size[0] != size[1]):
         orientation = 1  # not a valid one, or one that OpenCV does not obey, so that training does not either
     return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended)
+
+
+def find_images(source: Path, given: Path | None) -> ImageIndex:
+    """The images below the folder given, else below the source's JPEGImages, else below the source.
+
+    Raises:
+        ConversionError: if there are none.
+    """
+    root = given or (source if source.is_dir() else source.parent)
+    if not given and (root / "JPEGImages").is_dir():
+        root = root / "JPEGImages"
+    files = files_under(root, SUFFIXES) if root.is_dir() else []
+    if not files:
+        raise ConversionError(f"{shown(root)} has no images ({', '.join(sorted(SUFFIXES))}): name their folder by --images")
+    return ImageIndex(root, files)

@@ -1,37 +1,24 @@
-"""`yolov5-gradnorm convert`: labels of other formats, and a class for each image, into a joint data set."""
+"""The conversion from end to end: labels of other formats, and a class for each image, into a joint data set."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradnorm_plugin.convert import split, summary
-from gradnorm_plugin.convert.geometry import to_record
-from gradnorm_plugin.convert.images import ImageIndex, Picture, read_pictures
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.options import parse_options
-from gradnorm_plugin.convert.places import find_images
-from gradnorm_plugin.convert.records import Annotation, ConversionError, Source, shown
-from gradnorm_plugin.convert.sources import fixed_split, image_classes, read_source, whole_split
-from gradnorm_plugin.convert.write import REPORT, Sample, check_place, write_dataset
+from gradnorm_plugin.convert.annotations import Source, to_record
+from gradnorm_plugin.convert.classes import image_classes
+from gradnorm_plugin.convert.coco import CocoReader, find_json
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
+from gradnorm_plugin.convert.split import check_copies, fixed_split, whole_split
+from gradnorm_plugin.convert.voc import find_xml, read_voc
+from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
+from gradnorm_plugin.convert.yolo import YAML_SUFFIXES, find_description, listed_classes, read_yolo
 from gradnorm_plugin.labels import LabelRecord
-from gradnorm_plugin.terminal import fail
 
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
-    options = parse_options(argv)
-    try:
-        report = convert(options)
-    except ConversionError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or options.out}: {error.strerror or error}: nothing was converted")
-    encoding = sys.stdout.encoding or "utf-8"
-    print(report.encode(encoding, "backslashreplace").decode(encoding))
+FORMATS = ("voc", "coco", "yolo")
 
 
 def convert(options: argparse.Namespace) -> str:
@@ -58,16 +45,16 @@ def convert(options: argparse.Namespace) -> str:
     images = list(pictures) if fixed is None else sorted(image for part in fixed.values() for image in part)
     classification_names, class_of = image_classes(options, source, images, index, oddities)
     splits = whole_split(options, fixed, images, class_of, pictures, oddities)
-    split.check(splits, pictures, index, oddities)
+    check_copies(splits, pictures, index, oddities)
     called = _result_names(images, index, oddities)
     records = {image: _record(image, source, pictures[image], names, class_of.get(image), index, oddities) for image in images}
     samples = {
         part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
     }
-    rows = summary.count(samples, names, classification_names, oddities)
-    reports = {REPORT: summary.to_markdown(rows, oddities), "conversion.csv": oddities.csv()}
+    rows = count_content(samples, names, classification_names, oddities)
+    reports = {REPORT: report_text(rows, oddities), "conversion.csv": oddities.csv()}
     write_dataset(options.out, samples, names, classification_names, reports, options.link)
-    return f"{summary.to_text(rows)}\n\n{oddities.table()}\n\nwritten: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
+    return f"{content_text(rows)}\n\n{oddities.table()}\n\nwritten: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
 
 
 def _usable(source: Source, index: ImageIndex, oddities: Oddities) -> dict[Path, Picture]:
@@ -116,7 +103,7 @@ def _record(
     index: ImageIndex,
     oddities: Oddities,
 ) -> LabelRecord:
-    annotation: Annotation | None = source.annotations.get(image)
+    annotation = source.annotations.get(image)
     if not picture.ended:
         oddities.add(Kind.NO_END, index.key(image))
     if annotation is None:
@@ -125,3 +112,51 @@ def _record(
     if not annotation.objects:
         oddities.add(Kind.NO_OBJECTS, annotation.where)
     return to_record(annotation, picture, names, image_class, oddities)
+
+
+def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
+    """What the annotations of the images of `index` say.
+
+    Raises:
+        ConversionError: if they are not where and what the options say.
+    """
+    form = options.format or detect_format(options.annotations or options.source)
+    if form == "voc":
+        return read_voc(find_xml(options.source, options.annotations), index, oddities, options.drop_difficult)
+    if form == "coco":
+        contents, splits = find_json(options.source, options.annotations, oddities)
+        reader = CocoReader(index, oddities, options.json_key, options.image_class, options.polygons)
+        for file, content in contents.items():
+            reader.add(file, content, splits.get(file))
+        return reader.finish()
+    labels = options.annotations
+    description = find_description(options.source)
+    listed = listed_classes(options.source, options.source / "labels", *([labels] if labels else []))
+    names = (description.names if description else listed) or options.names
+    if not names:
+        raise ConversionError(f"{shown(options.source)} has no data yaml and no classes.txt: name the box classes by --names")
+    image_classes = (description.image_classes if description else []) or options.image_class
+    return read_yolo(index, labels, names, image_classes, description, oddities)
+
+
+def detect_format(place: Path) -> str:
+    """The format of the annotations at `place`, by the suffixes of its files: .xml, .json, or .txt in a folder `labels`.
+
+    Raises:
+        ConversionError: if they are of none or several formats.
+    """
+    if place.is_file():
+        suffix = place.suffix[1:].lower()
+        known = {"xml": "voc", "json": "coco", "txt": "yolo", **dict.fromkeys(YAML_SUFFIXES, "yolo")}
+        if suffix not in known:
+            raise ConversionError(f"{shown(place)} is no .json and no data yaml: name a folder, or say --format")
+        return known[suffix]
+    files = files_under(place, ["xml", "json", "txt", *YAML_SUFFIXES])
+    found = {"xml": "voc", "json": "coco"}
+    formats = {found[file.suffix[1:].lower()] for file in files if file.suffix[1:].lower() in found}
+    yolo = (file.suffix[1:] in YAML_SUFFIXES or file.name == "classes.txt" or "labels" in file.parent.parts for file in files)
+    formats |= {"yolo"} if any(yolo) else set()
+    if len(formats) != 1:
+        what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
+        raise ConversionError(f"{shown(place)} has {what}: say --format voc, coco or yolo, and where they are by --annotations")
+    return formats.pop()

@@ -1,14 +1,89 @@
-"""An annotation's boxes and outlines as shares of the picture that training sees: in it, with area, and each once.
+"""What an annotation says, whatever its format, and the label record that it becomes.
 
-Sizes are (width, height) in pixels. Inside, corners and points are shares (0 to 1 is within the picture).
+Coordinates are x to the right and y down from the upper left corner, in pixels of the annotated picture; from
+`to_record` on they are shares of the picture that training sees, in it, with area, and each once.
+Sizes are (width, height) in pixels.
 """
 
 from __future__ import annotations
 
-from gradnorm_plugin.convert.images import TURNS_BY_90, Picture
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from gradnorm_plugin.convert.image_files import TURNS_BY_90, Picture
 from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import Annotation, Object
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon
+
+
+class Object(NamedTuple):
+    """A box (x1, y1, x2, y2) of the class `name`, its outline if there is one, and the line that it stands in."""
+
+    name: str
+    corners: tuple[float, float, float, float]
+    where: str
+    points: tuple[tuple[float, float], ...] | None = None
+    class_index: int | None = None  # set where a format counts classes instead of naming them
+    centred: tuple[float, float, float, float] | None = None  # cx, cy, w, h as they were written
+
+
+@dataclass
+class Annotation:
+    """The objects of one image, the size (width, height) that the annotation gives the image, and its file."""
+
+    objects: list[Object]
+    where: str
+    size: tuple[float, float] | None = None
+    shares: bool = False
+
+
+@dataclass
+class Source:
+    """All that one source says. Keys are image files; an image in `faulty` has an annotation that cannot be read.
+
+    `names` are the box classes in the order of the source; `image_classes` the names that an image's own entry gives;
+    `image_class_order` the order in which the source numbers them, if it does; `splits` the images of train, val, test.
+    `complete`: whether an image that is not in `annotations` is a background (else it is no part of the data set).
+    """
+
+    annotations: dict[Path, Annotation] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    image_classes: dict[Path, list[str]] | None = None
+    image_class_order: list[str] = field(default_factory=list)
+    splits: dict[str, list[Path]] = field(default_factory=dict)
+    faulty: set[Path] = field(default_factory=set)
+    complete: bool = True
+
+
+def number(value: object) -> float | None:
+    """`value`, a number or the text of one, as a finite float; None if it is neither."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def clean_name(value: object) -> str | None:
+    """A class name without blanks around it; None if it is no text that can be printed."""
+    name = " ".join(value.split()) if isinstance(value, str) else ""
+    return name if name and name.isprintable() else None
+
+
+def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
+    """The class names in a text, as often as they are in it, between commas, semicolons or bars.
+
+    A name of `chosen` may have such signs itself, if it is the whole text.
+    """
+    whole = clean_name(text)
+    parts = [whole] if whole in chosen else [clean_name(part) for part in re.split(r"[,;|]", text)]
+    return [part for part in parts if part]
+
 
 _ROUNDING = 0.5  # pixels by which a box may reach out without mention
 _THINNEST = 1e-6  # share of the picture's side: the last digit of common label files

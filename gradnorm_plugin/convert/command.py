@@ -1,14 +1,17 @@
-"""The flags of `convert`."""
+"""`yolov5-gradnorm convert`: its flags, and how it ends."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.coco import CLASS_KEYS
-from gradnorm_plugin.convert.places import FORMATS
+from gradnorm_plugin.convert.conversion import FORMATS, convert
+from gradnorm_plugin.convert.oddities import ConversionError
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE
+from gradnorm_plugin.terminal import fail
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -88,3 +91,16 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.classes_csv and options.classes_from not in (None, "csv"):
         parser.error(f"--classes-csv and --classes-from {options.classes_from} are two sources of the class: leave one out")
     return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
+    options = parse_options(argv)
+    try:
+        report = convert(options)
+    except ConversionError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror or error}: nothing was converted")
+    encoding = sys.stdout.encoding or "utf-8"
+    print(report.encode(encoding, "backslashreplace").decode(encoding))
