@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +18,22 @@ from gradnorm_plugin.convert.image_files import TURNS_BY_90, Picture
 from gradnorm_plugin.convert.oddities import Kind, Oddities
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon
 
+Point = tuple[float, float]
+Four = tuple[float, float, float, float]
+
 
 class Object(NamedTuple):
-    """A box (x1, y1, x2, y2) of the class `name`, its outline if there is one, and the line that it stands in."""
+    """A box (x1, y1, x2, y2) of the class `name`, its outline if there is one, and the line that it stands in.
+
+    `shares`: all are shares of the image's width and height, not pixels.
+    """
 
     name: str
-    corners: tuple[float, float, float, float]
+    corners: Four
     where: str
-    points: tuple[tuple[float, float], ...] | None = None
-    class_index: int | None = None  # set where a format counts classes instead of naming them
-    centred: tuple[float, float, float, float] | None = None  # cx, cy, w, h as they were written
+    points: tuple[Point, ...] | None = None
+    shares: bool = False
+    centred: Four | None = None  # cx, cy, w, h as they were written
 
 
 @dataclass
@@ -37,7 +43,6 @@ class Annotation:
     objects: list[Object]
     where: str
     size: tuple[float, float] | None = None
-    shares: bool = False
 
 
 @dataclass
@@ -69,6 +74,21 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def four_numbers(values: Iterable[object]) -> Four | None:
+    """The values as numbers; None if they are not four numbers."""
+    found = [number(value) for value in values]
+    if len(found) != 4:
+        return None
+    a, b, c, d = found
+    return None if a is None or b is None or c is None or d is None else (a, b, c, d)
+
+
+def are_shares(boxes: Sequence[Four]) -> bool:
+    """Whether a source's boxes are shares of the picture where pixels are usual: (nearly) none of them reaches beyond 1."""
+    within = sum(all(-_ROUNDING_SHARE <= value <= 1 + _ROUNDING_SHARE for value in box) for box in boxes)
+    return bool(boxes) and within >= MOST * len(boxes)
+
+
 def clean_name(value: object) -> str | None:
     """A class name without blanks around it; None if it is no text that can be printed."""
     name = " ".join(value.split()) if isinstance(value, str) else ""
@@ -86,24 +106,24 @@ def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
 
 
 _ROUNDING = 0.5  # pixels by which a box may reach out without mention
+_ROUNDING_SHARE = 1e-3
 _THINNEST = 1e-6  # share of the picture's side: the last digit of common label files
-
-Point = tuple[float, float]
+MOST = 0.7  # of the boxes of a file that must agree before all are read so: some may be wrong
 
 
 def to_record(
     annotation: Annotation,
     picture: Picture,
-    names: list[str],
+    names: Sequence[str],
     image_class: int | None,
     oddities: Oddities,
 ) -> LabelRecord:
     """The label record of one image. All is written as polygons if any object has an outline: a file holds one kind."""
     turn = _is_turned(annotation, picture, oddities)
-    fitted = []
+    fitted: list[tuple[Object, Box | Polygon]] = []
     seen = set()
     for thing in annotation.objects:
-        thing = _as_shares(thing, annotation, picture, turn)
+        thing = _as_shares(thing, picture, turn)
         if thing.name not in names:
             oddities.add(Kind.UNKNOWN_CLASS, thing.where, thing.name)
             continue
@@ -113,8 +133,9 @@ def to_record(
         elif shape:
             seen.add(shape)
             fitted.append((thing, shape))
-    if not any(isinstance(shape, Polygon) for _, shape in fitted):
-        return LabelRecord(boxes=tuple(shape for _, shape in fitted), image_class=image_class)
+    boxes = tuple(shape for _, shape in fitted if isinstance(shape, Box))
+    if len(boxes) == len(fitted):
+        return LabelRecord(boxes=boxes, image_class=image_class)
     polygons = []
     for thing, shape in fitted:
         if isinstance(shape, Box):
@@ -139,10 +160,10 @@ def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> 
     return False
 
 
-def _as_shares(thing: Object, annotation: Annotation, picture: Picture, turn: bool) -> Object:
-    if annotation.shares:
+def _as_shares(thing: Object, picture: Picture, turn: bool) -> Object:
+    if thing.shares and not turn:
         return thing
-    width, height = picture.stored if turn else picture.size
+    width, height = (1, 1) if thing.shares else picture.stored if turn else picture.size
 
     def share(x: float, y: float) -> Point:
         x, y = x / width, y / height

@@ -1,21 +1,84 @@
-"""COCO: JSON files of images, annotations and categories. A bbox is x, y of the upper left corner, width, height, in pixels."""
+"""COCO: JSON files of images, annotations and categories. A bbox is x, y of the upper left corner, width, height, in pixels.
+
+What else people write and plainly mean is read: ids and numbers as text, outlines without a bbox, boxes as two corners
+(xyxy) or by their centre (cxcywh), boxes in shares of the picture.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clean_name, number, split_names
+from gradnorm_plugin.convert.annotations import (
+    MOST,
+    Annotation,
+    Four,
+    Object,
+    Point,
+    Source,
+    are_shares,
+    clean_name,
+    four_numbers,
+    number,
+    split_names,
+)
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import split_of_path
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
+READINGS = ("xywh", "xyxy", "cxcywh")
+_LISTS = ("images", "annotations", "categories")
+_NAME_KEYS = ("file_name", "filename", "path", "coco_url")
+_BEYOND = 0.1  # share of the picture's side by which a box must reach out before its terms are doubted
 
 Id = int | str
+T = TypeVar("T")
+
+
+class _ById(Generic[T]):
+    """Things by id, where a file may write one id as a number here and as text there, or name the thing instead."""
+
+    def __init__(self) -> None:
+        self.values: dict[Id, T] = {}
+        self._alike: dict[Id, set[Id]] = defaultdict(set)
+
+    def add(self, key: Id, value: T, name: str) -> None:
+        self.values[key] = value
+        self._alike[_as_number(key)].add(key)
+        self._alike[name].add(key)
+
+    def find(self, key: Id) -> T | None:
+        """The thing of that id; else the only one whose id is the same number, or whose name it is."""
+        if key in self.values:
+            return self.values[key]
+        alike = self._alike.get(_as_number(key), set())
+        return self.values[next(iter(alike))] if len(alike) == 1 else None
+
+
+@dataclass
+class _Listed:
+    """An entry of `images`: its file name, and the image that it means (None: none that can be used)."""
+
+    name: str
+    image: Path | None
+
+
+class _Entry(NamedTuple):
+    """An entry of `annotations` whose image and class are known; `area` is what it says of itself."""
+
+    where: str
+    image: Path
+    name: str
+    values: Four | None
+    around: Four | None
+    points: tuple[Point, ...] | None
+    area: float | None
 
 
 @dataclass
@@ -24,7 +87,7 @@ class CocoReader:
 
     The class of an image is a text, or a list of texts, under `class_key` of its entry (default: the first of
     `CLASS_KEYS`); `chosen` are class names that may have commas. With `polygons`, outlines of one part are kept beside
-    the boxes.
+    the boxes. `reading` is what the four numbers of a bbox are (default: told by the boxes of each file).
     """
 
     index: ImageIndex
@@ -32,6 +95,7 @@ class CocoReader:
     class_key: str | None = None
     chosen: Sequence[str] = ()
     polygons: bool = False
+    reading: str | None = None
     source: Source = field(default_factory=lambda: Source(complete=False))
     _names: dict[str, Id] = field(default_factory=dict)
 
@@ -40,9 +104,16 @@ class CocoReader:
         categories = self._categories(content["categories"], file)
         images = self._images(content["images"], file, split)
         if split:
-            self.source.splits.setdefault(split, []).extend(image for image in images.values() if image)
-        for place, entry in enumerate(content["annotations"]):
-            self._annotation(entry, f"{shown(file)}: annotations[{place}]", images, categories)
+            found = [listed.image for listed in images.values.values() if listed.image]
+            self.source.splits.setdefault(split, []).extend(found)
+        entries = [
+            known
+            for place, entry in enumerate(content["annotations"])
+            if (known := self._entry(entry, f"annotations[{place}]", file, images, categories))
+        ]
+        reading, shares = self._terms(entries, file)
+        for known in entries:
+            self._add_object(known, reading, shares)
 
     def finish(self) -> Source:
         """All that was said; box classes are in the order of their ids."""
@@ -52,33 +123,39 @@ class CocoReader:
                 self.oddities.add(Kind.UNLISTED, self.index.key(image))
         return self.source
 
-    def _categories(self, entries: list[Any], file: Path) -> dict[Id, str]:
+    def _categories(self, entries: list[Any], file: Path) -> _ById[str]:
         """Name by id; of two that share an id the first counts."""
-        found: dict[Id, str] = {}
+        found: _ById[str] = _ById()
         for place, entry in enumerate(entries):
             where, category = f"{shown(file)}: categories[{place}]", _id(entry)
-            name = clean_name(entry.get("name")) if isinstance(entry, dict) else None
+            name = clean_name(_text(entry.get("name"))) if isinstance(entry, dict) else None
             if category is None or name is None:
                 self.oddities.add(Kind.UNREADABLE_OBJECT, where, "a category without id or name")
-            elif category in found:
-                self.oddities.add(Kind.REPEATED_ID, where, f"category {category}: {found[category]}, {name}")
+            elif category in found.values:
+                self.oddities.add(Kind.REPEATED_ID, where, f"category {category}: {found.values[category]}, {name}")
             else:
-                found[category] = name
-                self._names.setdefault(name, category)
+                found.add(category, name, name)
+                self._names.setdefault(name, _as_number(category))
         return found
 
-    def _images(self, entries: list[Any], file: Path, split: str | None) -> dict[Id, Path | None]:
-        """The image file of each id (None: there is none); their annotations are begun, and their classes noted."""
-        found: dict[Id, Path | None] = {}
+    def _images(self, entries: list[Any], file: Path, split: str | None) -> _ById[_Listed]:
+        """The image that each id means; their annotations are begun, and their classes noted."""
+        found: _ById[_Listed] = _ById()
         for place, entry in enumerate(entries):
-            where = f"{shown(file)}: images[{place}]"
-            key, name = _id(entry), entry.get("file_name") if isinstance(entry, dict) else None
-            if key is None or not isinstance(name, str):
+            key = _id(entry)
+            name = next((name for name in (_text(entry.get(k)) for k in _NAME_KEYS) if name), None) if key is not None else None
+            where = f"{shown(file)}: {name or f'images[{place}]'}"
+            if key is None or name is None:
                 self.oddities.add(Kind.NO_IMAGE, where, "an entry without id or file_name")
-            elif key in found:
-                self.oddities.add(Kind.REPEATED_ID, where, f"image {key}: {name}")
-            else:
-                found[key] = self._image(entry, name, where, file, split)
+                continue
+            image = self._image(entry, name, where, file, split)
+            before = found.values.get(key)
+            if before is None:
+                found.add(key, _Listed(name, image), name)
+            elif before.image != image or image is None:  # whose boxes are those of this id?
+                self.oddities.add(Kind.AMBIGUOUS, where, f"image {key}: {before.name}, {name}")
+                self.source.faulty.update(one for one in (before.image, image) if one)
+                before.image = None
         return found
 
     def _image(self, entry: dict[str, Any], name: str, where: str, file: Path, split: str | None) -> Path | None:
@@ -88,16 +165,16 @@ class CocoReader:
             matches = of_split or matches
         if len(matches) != 1:
             fits = ", ".join(self.index.key(image) for image in matches)
-            self.oddities.add(Kind.AMBIGUOUS if matches else Kind.NO_IMAGE, where, fits or f"no image {name}")
+            self.oddities.add(Kind.AMBIGUOUS if matches else Kind.NO_IMAGE, where, fits or "no such image")
             self.source.faulty.update(matches)
             return None
         image = matches[0]
         if image in self.source.annotations:
-            self.oddities.add(Kind.REPEATED_ID, where, f"{name} has {self.source.annotations[image].where} already")
-            return None
+            self.oddities.add(Kind.LISTED_TWICE, where, f"{self.source.annotations[image].where} is the same image")
         width, height = number(entry.get("width")), number(entry.get("height"))
         size = (width, height) if width and height and width > 0 and height > 0 else None
-        self.source.annotations[image] = Annotation([], where, size)
+        annotation = self.source.annotations.setdefault(image, Annotation([], where, size))
+        annotation.size = annotation.size or size
         self._note_class(entry, image)
         return image
 
@@ -106,50 +183,198 @@ class CocoReader:
         given = next((entry[key] for key in keys if entry.get(key) is not None), None)
         if given is None:
             return
-        texts = [str(value) for value in (given if isinstance(given, list) else [given]) if isinstance(value, (int, str))]
+        texts = [text for text in map(_text, given if isinstance(given, list) else [given]) if text]
         self.source.image_classes = self.source.image_classes or {}
-        self.source.image_classes[image] = [name for text in texts for name in split_names(text, self.chosen)]
+        named = [name for text in texts for name in split_names(text, self.chosen)]
+        before = self.source.image_classes.setdefault(image, [])
+        before += [name for name in named if not before or name not in before] if before else named
 
-    def _annotation(self, entry: Any, where: str, images: Mapping[Id, Path | None], categories: Mapping[Id, str]) -> None:
-        image_key = _id(entry, "image_id")
-        if image_key is None or image_key not in images:
+    def _entry(self, entry: Any, place: str, file: Path, images: _ById[_Listed], categories: _ById[str]) -> _Entry | None:
+        image_key, category = _id(entry, "image_id"), _id(entry, "category_id")
+        listed = None if image_key is None else images.find(image_key)
+        if listed is None or listed.image is None:
             reason = "no image_id" if image_key is None else f"image_id {image_key} is no image's id"
-            self.oddities.add(Kind.NO_IMAGE, where, reason)
-            return
-        image = images[image_key]
-        if image is None:
-            return  # its image is noted already
-        if entry.get("iscrowd") in (1, True):
-            self.oddities.add(Kind.CROWD, where, self.index.key(image))
-            return
-        box, category = entry.get("bbox"), _id(entry, "category_id")
-        values = [number(value) for value in box] if isinstance(box, list) else []
-        if len(values) != 4 or None in values:
-            self.oddities.add(Kind.UNREADABLE_OBJECT, where, "no bbox of four numbers")
-        elif category is None or category not in categories:
+            where = f"{shown(file)}: {listed.name + ': ' if listed else ''}{place}"
+            self.oddities.add(Kind.NO_IMAGE, where, "its image cannot be used" if listed else reason)
+            return None
+        where = f"{shown(file)}: {listed.name}: {place}"
+        name = None if category is None else categories.find(category)
+        around, points = _outline(entry.get("segmentation"))
+        values = _bbox(entry.get("bbox"))
+        if entry.get("iscrowd") is True or number(entry.get("iscrowd")) == 1:
+            self.oddities.add(Kind.CROWD, where)
+        elif values is None and around is None:
+            self.oddities.add(Kind.UNREADABLE_OBJECT, where, "no bbox of four numbers, and no outline")
+        elif name is None:
             self.oddities.add(Kind.UNKNOWN_CLASS, where, f"category_id {category} is in no entry of categories")
-        elif min(values[2:]) <= 0:
-            self.oddities.add(Kind.NO_AREA, where, f"{categories[category]} {values[2]:g} x {values[3]:g}")
         else:
-            x, y, width, height = values
-            points = _outline(entry.get("segmentation")) if self.polygons else None
-            thing = Object(categories[category], (x, y, x + width, y + height), where, points)
-            self.source.annotations[image].objects.append(thing)
+            return _Entry(where, listed.image, name, values, around, points, number(entry.get("area")))
+        return None
+
+    def _terms(self, entries: Sequence[_Entry], file: Path) -> tuple[str, bool]:
+        """What the four numbers of a file's boxes are, and whether they are shares of the picture."""
+        boxes = [entry for entry in entries if entry.values and min(entry.values[2:]) > 0]
+        shares = are_shares([entry.values for entry in boxes if entry.values])
+        reading = self.reading or self._reading(boxes, shares)
+        if boxes and (shares or reading != "xywh"):
+            unit = "shares of the picture" if shares else "pixels"
+            advice = "" if self.reading else f" (if they are not: --boxes {' or '.join(r for r in READINGS if r != reading)})"
+            self.oddities.add(Kind.READING, shown(file), f"{len(boxes)} boxes read as {reading} in {unit}{advice}")
+        return reading, shares
+
+    def _reading(self, boxes: Sequence[_Entry], shares: bool) -> str:
+        """The reading that the outlines agree with; else the one that keeps boxes in the picture; else the areas'."""
+        by_outline: Counter[str] = Counter()
+        by_area: Counter[str] = Counter()
+        inside: Counter[str] = Counter()
+        sized = beyond = 0
+        for box in boxes:
+            if box.values is None:
+                continue
+            read = {reading: _corners(box.values, reading) for reading in READINGS}
+            if box.around:
+                near = [reading for reading, corners in read.items() if _near(corners, box.around)]
+                by_outline.update(near if len(near) == 1 else [])
+            if box.area:
+                near = [r for r in ("xywh", "xyxy") if abs(_area(read[r]) - box.area) <= 0.01 * box.area]
+                by_area.update(near if len(near) == 1 else [])
+            size = (1.0, 1.0) if shares else self.source.annotations[box.image].size
+            if size:
+                sized += 1
+                reach = {reading: _reach(corners, size) for reading, corners in read.items()}
+                inside.update(reading for reading in READINGS if reach[reading] <= 0.01)
+                beyond += reach["xywh"] > _BEYOND
+        if by_outline:
+            return by_outline.most_common(1)[0][0]
+        if sized and shares and inside["xywh"] < MOST * sized:
+            return max(READINGS, key=inside.__getitem__)
+        corners_fit = inside["xyxy"] >= MOST * max(sized, 1)
+        if corners_fit and (beyond >= sized / 2 or by_area["xyxy"] >= MOST * len(boxes)):
+            return "xyxy"
+        return "xywh"
+
+    def _add_object(self, entry: _Entry, reading: str, shares: bool) -> None:
+        corners = _corners(entry.values, reading) if entry.values else None
+        if corners is None or corners[2] <= corners[0] or corners[3] <= corners[1]:
+            if entry.around is None:
+                size = f"{corners[2] - corners[0]:g} x {corners[3] - corners[1]:g}" if corners else ""
+                self.oddities.add(Kind.NO_AREA, entry.where, f"{entry.name} {size}")
+                return
+            self.oddities.add(Kind.FROM_OUTLINE, entry.where, entry.name)
+            corners, shares = entry.around, are_shares([entry.around])
+        points = entry.points if self.polygons else None
+        if points and entry.around and shares != are_shares([entry.around]):
+            points = None  # the outline is in other terms than the box
+        thing = Object(entry.name, corners, entry.where, points, shares)
+        self.source.annotations[entry.image].objects.append(thing)
 
 
 def _id(entry: Any, key: str = "id") -> Id | None:
     found = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
     return found if isinstance(found, (int, str)) and not isinstance(found, bool) else None
 
 
-def _outline(segmentation: Any) -> tuple[tuple[float, float], ...] | None:
-    """The points of an outline of one part; None for several parts, a mask, or nothing usable."""
-    if not isinstance(segmentation, list) or len(segmentation) != 1 or not isinstance(segmentation[0], list):
+def _as_number(key: Id) -> Id:
+    """An id as a number if it is the text of one."""
+    text = re.fullmatch(r"\s*([0-9]{1,18})(\.0*)?\s*", key) if isinstance(key, str) else None
+    return int(text.group(1)) if text else key
+
+
+def _text(value: Any) -> str | None:
+    """A text, or a number as the JSON has it; None for anything else."""
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (int, float)) else None
+
+
+def _bbox(value: Any) -> Four | None:
+    """Four numbers in a list, a list within a list, or a text."""
+    if isinstance(value, str):
+        value = re.split(r"[\s,;]+", value.strip(" []()"))
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]
+    return four_numbers(value) if isinstance(value, list) else None
+
+
+def _corners(values: Four, reading: str) -> Four:
+    a, b, c, d = values
+    if reading == "xyxy":
+        return values
+    return (a, b, a + c, b + d) if reading == "xywh" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
+
+
+def _area(corners: Four) -> float:
+    x1, y1, x2, y2 = corners
+    return (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
+
+
+def _near(corners: Four, around: Four) -> bool:
+    slack = 0.02 * (around[2] - around[0] + around[3] - around[1])
+    return all(abs(one - other) <= slack for one, other in zip(corners, around, strict=True))
+
+
+def _reach(corners: Four, size: tuple[float, float]) -> float:
+    """By how much of the picture's side a box reaches out; without end for one without area."""
+    x1, y1, x2, y2 = corners
+    return max(-x1 / size[0], x2 / size[0] - 1, -y1 / size[1], y2 / size[1] - 1) if _area(corners) else float("inf")
+
+
+def _outline(segmentation: Any) -> tuple[Four | None, tuple[Point, ...] | None]:
+    """The box around an outline (polygons or a mask's run lengths), and its points if it has one part."""
+    if isinstance(segmentation, dict):
+        return _around_mask(segmentation), None
+    parts = segmentation if isinstance(segmentation, list) else []
+    if parts and not any(isinstance(part, (list, dict)) for part in parts):
+        parts = [parts]
+    polygons = []
+    for part in parts:
+        values = [number(value) for value in part] if isinstance(part, list) else []
+        known = [value for value in values if value is not None]
+        if len(values) < 6 or len(values) % 2 or len(known) < len(values):
+            return None, None
+        polygons.append(tuple(zip(known[::2], known[1::2], strict=True)))
+    if not polygons:
+        return None, None
+    xs, ys = zip(*(point for polygon in polygons for point in polygon), strict=True)
+    around = (min(xs), min(ys), max(xs), max(ys))
+    return around if _area(around) else None, polygons[0] if len(polygons) == 1 else None
+
+
+def _around_mask(mask: Mapping[str, Any]) -> Four | None:
+    """The box around a mask: `counts` are lengths of runs of 0 and 1 in turn, down the columns of `size` (height, width)."""
+    counts, size = mask.get("counts"), mask.get("size")
+    height, width = (number(side) or 0 for side in size) if isinstance(size, list) and len(size) == 2 else (0, 0)
+    runs = _run_lengths(counts) if isinstance(counts, str) else counts
+    if height < 1 or not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         return None
-    values = [number(value) for value in segmentation[0]]
-    if len(values) < 6 or len(values) % 2 or None in values:
+    rows, place, edges = int(height), 0, []
+    for turn, run in enumerate(runs):
+        if turn % 2 and run:
+            (left, top), (right, bottom) = divmod(place, rows), divmod(place + run - 1, rows)
+            edges.append((left, top, right, bottom) if left == right else (left, 0, right, rows - 1))
+        place += run
+    if not edges or place > rows * width:
         return None
-    return tuple(zip(values[::2], values[1::2], strict=True))
+    lefts, tops, rights, bottoms = zip(*edges, strict=True)
+    return min(lefts), min(tops), max(rights) + 1, max(bottoms) + 1
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """COCO's compressed run lengths: five bits a letter, the lowest first, from the third on relative to the last but one."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return None if shift else runs
 
 
 def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dict[Path, Any], dict[Path, str]]:
@@ -173,14 +398,12 @@ def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dic
     if not contents:
         raise ConversionError(
             f"{shown(place)} {'is' if place.is_file() else 'has'} no COCO file (JSON with the lists images, annotations, "
-            "categories): name it by --annotations"
+            f"categories): name {'another' if given else 'it by --annotations'}"
         )
     base = place.parent if place.is_file() else place
     splits = {file: split_of_path(PurePosixPath(file.relative_to(base).as_posix())) for file in contents}
-    return contents, {file: split for file, split in splits.items() if split} if all(splits.values()) else {}
-
-
-_LISTS = ("images", "annotations", "categories")
+    known = {file: split for file, split in splits.items() if split}
+    return contents, known if len(known) == len(contents) else {}
 
 
 def load_json(file: Path) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradnorm_plugin.convert.coco import CLASS_KEYS
+from gradnorm_plugin.convert.coco import CLASS_KEYS, READINGS
 from gradnorm_plugin.convert.conversion import FORMATS, convert
 from gradnorm_plugin.convert.oddities import ConversionError
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE
@@ -27,6 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="folder of the annotations, or one file of them")
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="box classes in this order, others are dropped")
     parser.add_argument("--polygons", action="store_true", help="keep COCO's outlines (one part) instead of boxes alone")
+    parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")
     parser.add_argument("--drop-difficult", action="store_true", help="drop the boxes that Pascal VOC marks as difficult")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if convert wrote it")
     _add_classes(parser.add_argument_group("the image's class"))
@@ -37,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_classes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
     group.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
+    group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
     group.add_argument(
         "--classes-from",
         choices=["csv", "folder", "json", "labels"],
@@ -88,6 +91,10 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--seed must be from 0 to {2**32 - 1}, found {options.seed}")
     if options.classes_from == "csv" and not options.classes_csv:
         parser.error("--classes-from csv needs the file: --classes-csv FILE")
+    try:
+        codecs.lookup(options.csv_encoding or "utf-8")
+    except LookupError:
+        parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
     if options.classes_csv and options.classes_from not in (None, "csv"):
         parser.error(f"--classes-csv and --classes-from {options.classes_from} are two sources of the class: leave one out")
     return options

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import Source, to_record
 from gradnorm_plugin.convert.classes import image_classes
-from gradnorm_plugin.convert.coco import CocoReader, find_json
+from gradnorm_plugin.convert.coco import CocoReader, find_json, is_coco, load_json
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.split import check_copies, fixed_split, whole_split
 from gradnorm_plugin.convert.voc import find_xml, read_voc
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
-from gradnorm_plugin.convert.yolo import YAML_SUFFIXES, find_description, listed_classes, read_yolo
+from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
 from gradnorm_plugin.labels import LabelRecord
 
 FORMATS = ("voc", "coco", "yolo")
@@ -39,43 +39,42 @@ def convert(options: argparse.Namespace) -> str:
     source = read_source(options, index, oddities)
     names = options.names or source.names
     if not names:
-        raise ConversionError(f"{shown(options.source)} has no box with a class: {_first_reason(oddities)}")
+        raise ConversionError(f"{shown(options.source)} has no box with a class: {oddities.first() or 'it names no objects'}")
     pictures = _usable(source, index, oddities)
     fixed = fixed_split(options, source, list(pictures), index, oddities)
     images = list(pictures) if fixed is None else sorted(image for part in fixed.values() for image in part)
     classification_names, class_of = image_classes(options, source, images, index, oddities)
     splits = whole_split(options, fixed, images, class_of, pictures, oddities)
-    check_copies(splits, pictures, index, oddities)
+    check_copies(splits, class_of, pictures, index, oddities)
     called = _result_names(images, index, oddities)
     records = {image: _record(image, source, pictures[image], names, class_of.get(image), index, oddities) for image in images}
     samples = {
         part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
     }
+    if not any(record.boxes or record.polygons for record in records.values()):
+        raise ConversionError(f"no box is left to convert: {oddities.first() or 'the annotations have no objects'}")
     rows = count_content(samples, names, classification_names, oddities)
     reports = {REPORT: report_text(rows, oddities), "conversion.csv": oddities.csv()}
     write_dataset(options.out, samples, names, classification_names, reports, options.link)
-    return f"{content_text(rows)}\n\n{oddities.table()}\n\nwritten: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
+    written = f"written: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
+    warnings = [f"\nWARNING: {case.kind.title}: {case}: {case.kind.action}" for case in oddities.of(Kind.ONE_CLASS)]
+    return "\n".join([content_text(rows), "", oddities.table(), "", written, *warnings])
 
 
 def _usable(source: Source, index: ImageIndex, oddities: Oddities) -> dict[Path, Picture]:
     """The images that can be used, and what is in each."""
     wanted = [image for image in index.files if image not in source.faulty and (source.complete or image in source.annotations)]
-    usable = {}
+    usable, root = {}, index.root.resolve()
     for image, picture in read_pictures(wanted).items():
         if isinstance(picture, str):
             oddities.add(Kind.UNREADABLE_IMAGE, index.key(image), picture)
         else:
             usable[image] = picture
+            if root not in (real := image.resolve()).parents:
+                oddities.add(Kind.LINKED, index.key(image), str(real))
     if not usable:
-        raise ConversionError(f"no image is left to convert: {_first_reason(oddities)}")
+        raise ConversionError(f"no image is left to convert: {oddities.first() or 'the annotations name none'}")
     return usable
-
-
-def _first_reason(oddities: Oddities) -> str:
-    if not oddities.cases:
-        return "its annotations have no objects"
-    first = oddities.cases[0]
-    return f"{first.kind.title}: {first} ({len(oddities.of(first.kind))} of this kind)"
 
 
 def _result_names(images: Sequence[Path], index: ImageIndex, oddities: Oddities) -> dict[Path, str]:
@@ -120,12 +119,12 @@ def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Odditi
     Raises:
         ConversionError: if they are not where and what the options say.
     """
-    form = options.format or detect_format(options.annotations or options.source)
+    form = options.format or detect_format(options.annotations or options.source, index)
     if form == "voc":
         return read_voc(find_xml(options.source, options.annotations), index, oddities, options.drop_difficult)
     if form == "coco":
         contents, splits = find_json(options.source, options.annotations, oddities)
-        reader = CocoReader(index, oddities, options.json_key, options.image_class, options.polygons)
+        reader = CocoReader(index, oddities, options.json_key, options.image_class, options.polygons, options.boxes)
         for file, content in contents.items():
             reader.add(file, content, splits.get(file))
         return reader.finish()
@@ -139,8 +138,8 @@ def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Odditi
     return read_yolo(index, labels, names, image_classes, description, oddities)
 
 
-def detect_format(place: Path) -> str:
-    """The format of the annotations at `place`, by the suffixes of its files: .xml, .json, or .txt in a folder `labels`.
+def detect_format(place: Path, index: ImageIndex) -> str:
+    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images.
 
     Raises:
         ConversionError: if they are of none or several formats.
@@ -151,12 +150,20 @@ def detect_format(place: Path) -> str:
         if suffix not in known:
             raise ConversionError(f"{shown(place)} is no .json and no data yaml: name a folder, or say --format")
         return known[suffix]
-    files = files_under(place, ["xml", "json", "txt", *YAML_SUFFIXES])
-    found = {"xml": "voc", "json": "coco"}
-    formats = {found[file.suffix[1:].lower()] for file in files if file.suffix[1:].lower() in found}
-    yolo = (file.suffix[1:] in YAML_SUFFIXES or file.name == "classes.txt" or "labels" in file.parent.parts for file in files)
-    formats |= {"yolo"} if any(yolo) else set()
+    files = files_under(place, ["xml", "json", "txt", "names", *YAML_SUFFIXES])
+    images = {image.with_suffix("") for image in index.files}
+    jsons = [file for file in files if file.suffix.lower() == ".json"]
+    marks = {
+        "voc": any(file.suffix.lower() == ".xml" for file in files),
+        "coco": bool(jsons),
+        "yolo": any(
+            file.suffix[1:].lower() in YAML_SUFFIXES or file.name in CLASS_FILES or is_label_file(file, images) for file in files
+        ),
+    }
+    if jsons and (marks["voc"] or marks["yolo"]):  # other programs' notes and settings are JSON, too
+        marks["coco"] = any(is_coco(load_json(file)) for file in jsons)
+    formats = [name for name, there in marks.items() if there]
     if len(formats) != 1:
         what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
         raise ConversionError(f"{shown(place)} has {what}: say --format voc, coco or yolo, and where they are by --annotations")
-    return formats.pop()
+    return formats[0]

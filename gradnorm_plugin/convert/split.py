@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # it has no types of its own
 
 from gradnorm_plugin.convert.annotations import Source
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture
@@ -154,16 +154,23 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
 
 
 def check_copies(
-    splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities
+    splits: Mapping[str, Sequence[Path]],
+    class_of: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    index: ImageIndex,
+    oddities: Oddities,
 ) -> None:
-    """Note pictures that occur twice, and those of val or test that are in train too."""
+    """Note pictures that occur twice: in one split, in two, or in two classes (which none of them can be)."""
     seen: dict[bytes, tuple[str, Path]] = {}
     for split in SPLITS:
         for image in splits.get(split, ()):
             first_split, first = seen.setdefault(pictures[image].digest, (split, image))
-            if first != image:
-                leak = first_split != split
-                oddities.add(Kind.LEAK if leak else Kind.SAME_PICTURE, index.key(image), f"{first_split}: {index.key(first)}")
+            if first == image:
+                continue
+            kind = Kind.SAME_PICTURE if first_split == split else Kind.LEAK if first_split == "train" else Kind.VAL_IN_TEST
+            oddities.add(kind, index.key(image), f"{first_split}: {index.key(first)}")
+            if image in class_of and first in class_of and class_of[image] != class_of[first]:
+                oddities.add(Kind.TWO_CLASSES, index.key(image), index.key(first))
 
 
 def fixed_split(
@@ -195,6 +202,7 @@ def whole_split(
         ConversionError: if there are too few to draw from.
     """
     share = options.val_share or DEFAULT_VAL_SHARE
+    parts: dict[str, list[Path]]
     if fixed is None:
         parts = draw(images, class_of, pictures, share, options.test_share or 0.0, options.seed)
     elif "val" not in fixed:
@@ -203,5 +211,5 @@ def whole_split(
             Kind.NO_VAL, shown(options.source), f"{len(parts['val'])} of {len(fixed['train'])} images, seed {options.seed}"
         )
     else:
-        parts = fixed
+        parts = dict(fixed)
     return {name: parts[name] for name in SPLITS if name in parts}

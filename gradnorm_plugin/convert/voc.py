@@ -1,13 +1,17 @@
-"""Pascal VOC: one XML file for each image. A box's xmin, ymin, xmax, ymax are taken as its edges in pixels from 0."""
+"""Pascal VOC: one XML file for each image. A box's xmin, ymin, xmax, ymax are taken as its edges in pixels from 0.
+
+If (nearly) all boxes of a source are at most 1, they are shares of the picture, and are read so.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clean_name, number
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, four_numbers, number
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
@@ -19,7 +23,13 @@ def read_voc(files: Iterable[Path], index: ImageIndex, oddities: Oddities, drop_
     source = Source()
     for file in files:
         _read_file(file, index, source, oddities, drop_difficult)
-    source.names = sorted({thing.name for annotation in source.annotations.values() for thing in annotation.objects})
+    things = [thing for annotation in source.annotations.values() for thing in annotation.objects]
+    if are_shares([thing.corners for thing in things]):
+        first = things[0].where.rpartition(":")[0]
+        oddities.add(Kind.READING, first, f"{len(things)} boxes, here and in other files, read as shares of the picture")
+        for annotation in source.annotations.values():
+            annotation.objects = [thing._replace(shares=True) for thing in annotation.objects]
+    source.names = sorted({thing.name for thing in things})
     return source
 
 
@@ -66,17 +76,19 @@ def _size(root: Element) -> tuple[float, float] | None:
 def _object(element: Element, file: Path, oddities: Oddities, drop_difficult: bool) -> Object | None:
     where = f"{shown(file)}:{element.line}"
     name = clean_name(element.get("name"))
-    box = next(element.all("bndbox"), None)
-    edges = [number(box.get(edge)) for edge in _EDGES] if box else []
-    if name is None or not edges or None in edges:
-        missing = "no <name>" if name is None else "no <bndbox>" if not box else "a <bndbox> without four numbers"
-        oddities.add(Kind.UNREADABLE_OBJECT, where, missing)
+    names = {child.text.strip() for child in element.all("name")}
+    boxes = list(element.all("bndbox"))
+    edges = four_numbers(boxes[0].get(edge) for edge in _EDGES) if boxes else None
+    if name is None or edges is None or len(names) > 1 or len(boxes) > 1:
+        missing = "no <name>" if name is None else "no <bndbox>" if not boxes else "a <bndbox> without four numbers"
+        several = f"several names: {', '.join(sorted(names))}" if len(names) > 1 else f"{len(boxes)} times <bndbox>"
+        oddities.add(Kind.UNREADABLE_OBJECT, where, missing if name is None or edges is None else several)
         return None
     if element.get("difficult") == "1":
         oddities.add(Kind.DIFFICULT_DROPPED if drop_difficult else Kind.DIFFICULT, where, name)
         if drop_difficult:
             return None
-    return Object(name, tuple(edges), where)
+    return Object(name, edges, where)
 
 
 def find_xml(source: Path, given: Path | None) -> list[Path]:
@@ -88,11 +100,14 @@ def find_xml(source: Path, given: Path | None) -> list[Path]:
     place = given or (source / "Annotations" if (source / "Annotations").is_dir() else source)
     files = [place] if place.is_file() else files_under(place, ["xml"])
     if not files:
-        raise ConversionError(f"{shown(place)} has no .xml file: name the folder of the annotations by --annotations")
+        advice = "name another folder" if given else "name the folder of the annotations by --annotations"
+        raise ConversionError(f"{shown(place)} has no .xml file: {advice}")
     return files
 
 
 _DEEPEST = 100
+_DECLARED = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[^>]*?\bencoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._-]*)[\"']")
+_READ_BY_EXPAT = re.compile(rb"(?i)utf-?8|utf-?16|us-ascii|iso-8859-1")
 
 
 class XmlError(ValueError):
@@ -122,12 +137,18 @@ class Element:
 
 
 def parse_xml(content: bytes) -> Element:
-    """The outermost element of an XML text.
+    """The outermost element of an XML text; tags in lower case.
 
     Raises:
         XmlError: if it is not well-formed, declares entities (annotations need none) or nests deeper than 100.
     """
-    parser = expat.ParserCreate()
+    encoding = None
+    if (declared := _DECLARED.match(content)) and not _READ_BY_EXPAT.fullmatch(declared.group(1)):
+        try:
+            content, encoding = content.decode(declared.group(1).decode()).encode(), "utf-8"
+        except (UnicodeError, LookupError) as error:
+            raise XmlError(1, f"not readable in the encoding that it declares: {error}") from None
+    parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
     top = Element("", 0)
     stack = [top]
@@ -135,7 +156,7 @@ def parse_xml(content: bytes) -> Element:
     def start(tag: str, attributes: dict[str, str]) -> None:
         if len(stack) > _DEEPEST:
             raise XmlError(parser.CurrentLineNumber, f"more than {_DEEPEST} elements within each other")
-        element = Element(tag, parser.CurrentLineNumber)
+        element = Element(tag.lower(), parser.CurrentLineNumber)
         stack[-1].children.append(element)
         stack.append(element)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,7 +63,8 @@ def write_dataset(
         OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))  # ours alone, on the same disk
+    new, old = work / "new", work / "old"
     try:
         new.mkdir()
         for split, samples in splits.items():
@@ -89,9 +93,8 @@ def write_dataset(
                 os.rename(old, out)
             raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        if out.exists() or not old.exists():  # else it holds what was in `out`
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _put(sample: Sample, target: Path, link: str | None) -> None:
@@ -110,7 +113,8 @@ def count_content(
     rows = []
     for split, samples in splits.items():
         records = [sample.record for sample in samples]
-        boxes = Counter(shape.class_index for record in records for shape in (*record.boxes, *record.polygons))
+        boxes = Counter(box.class_index for record in records for box in record.boxes)
+        boxes.update(polygon.class_index for record in records for polygon in record.polygons)
         classes = Counter(record.image_class for record in records)
         for number, kind, listed in ((boxes, "boxes", names), (classes, "images", classification_names)):
             for index, name in enumerate(listed):
@@ -137,5 +141,10 @@ def content_text(rows: Sequence[tuple[str, str, str]]) -> str:
 def report_text(rows: Sequence[tuple[str, str, str]], oddities: Oddities) -> str:
     """The whole report."""
     lines = ["# Conversion", "", "| split | boxes | image classes |", "|---|---|---|"]
-    lines += [f"| {' | '.join(cell.replace('|', ' ') for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join(map(_inert, row))} |" for row in rows]
     return "\n".join([*lines, "", "What was odd, and what was done with it:", "", oddities.markdown()])
+
+
+def _inert(text: str) -> str:
+    """Text in a cell of Markdown that is no table, no link and no HTML."""
+    return html.escape(re.sub(r"([\\`\[\]|])", r"\\\1", text), quote=False)
