@@ -357,6 +357,13 @@ def test_image_class_chooses_and_orders_and_may_have_commas(run, tmp_path):
     assert found["image classes that differ only in upper and lower case"] == ["a (3), A (3): "]
 
 
+def test_a_column_of_file_names_counts_before_one_of_numbers(run, tmp_path):
+    write_voc(tmp_path / "source", {f"scan_{n}": "" for n in range(4)})
+    (tmp_path / "t.csv").write_text("id,file name,class\n" + "".join(f"{n},scan_{3 - n}.png,{'xy'[n % 2]}\n" for n in range(4)))
+    run("--classes-csv", "t.csv", "--val-share", 0.5)
+    assert {stem: record.image_class for stem, record in by_stem(tmp_path).items()} == {f"scan_{3 - n}": n % 2 for n in range(4)}
+
+
 def test_csv_columns_by_name_and_semicolons(run, tmp_path):
     write_voc(tmp_path / "source", {"a": "", "b": "", "c": "", "d": ""})
     (tmp_path / "t.csv").write_bytes("\ufeffNr;Befund;Bild\n1;x;a\n2;y;b\n3;x;c\n4;y;d\n".encode())
@@ -643,6 +650,7 @@ def without_outline(change: Callable[[dict], object]) -> Callable[[dict], None]:
         (mask(text=True), "object with an outline but no usable box"),
         (each("annotations", as_corners), "boxes in other terms than the format's"),
         (without_outline(as_corners), "boxes in other terms than the format's"),
+        (each("annotations", as_shares), "boxes in other terms than the format's"),
         (without_outline(as_shares), "boxes in other terms than the format's"),
         (without_outline(lambda entry: (as_corners(entry), as_shares(entry))), "boxes in other terms than the format's"),
         (lambda content: content["images"].append(coco_image(77, "p 3.png")), "image listed twice"),
@@ -659,6 +667,9 @@ def test_coco_as_people_write_it_gives_the_same_boxes(coco, change, noted):
 
 def test_boxes_says_what_they_are_where_nothing_tells(coco):
     small = without_outline(lambda entry: entry.update(bbox=[2, 2, 4, 6]))
+    assert coco(small)[0]["boxes that fit as two corners as well"] == [
+        "source/all.json: 6 boxes; --boxes xywh or --boxes xyxy decides"
+    ]
     as_size, as_corners_ = coco(small)[1]["p 0"].boxes[0], coco(small, "--boxes", "xyxy")[1]["p 0"].boxes[0]
     assert close(as_size, Box(0, 4 / 40, 5 / 20, 4 / 40, 6 / 20)) and close(as_corners_, Box(0, 3 / 40, 4 / 20, 2 / 40, 4 / 20))
     found, result = coco(small, "--boxes", "cxcywh")
@@ -1020,6 +1031,10 @@ def test_a_failure_in_the_middle_leaves_the_old_result_and_nothing_else(run, tmp
         assert tree(tmp_path) == before
 
     fail_once("gradnorm_plugin.convert.write.write_label_file", write_label_file, lambda path, *_: path.stem == "b")
+    left = tmp_path / ".out.x1.part"  # by a run that was killed between the two renames
+    left.mkdir()
+    (tmp_path / "out").rename(left / "old")
+    before = {name.replace(".out.x1.part/old", "out"): content for name, content in before.items()}
     fail_once("gradnorm_plugin.convert.write.os.rename", rename, lambda source, target: source.name == "new")
 
 

@@ -16,7 +16,7 @@ from gradnorm_plugin.convert.image_files import ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.split import split_of_name
 
-IMAGE_COLUMNS = ("image", "images", "image_id", "id", "filename", "file", "image_name", "name", "path")
+IMAGE_COLUMNS = ("image", "images", "filename", "file", "image_name", "path", "image_path", "image_id", "name", "id")
 CLASS_COLUMNS = ("class", "category", "label", "image_class", "classes", "categories", "labels", "class_name", "target")
 # Taken if a table has none of the above, and only one of these
 OTHER_CLASS_COLUMNS = (

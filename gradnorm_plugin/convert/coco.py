@@ -215,14 +215,14 @@ class CocoReader:
         """What the four numbers of a file's boxes are, and whether they are shares of the picture."""
         boxes = [entry for entry in entries if entry.values and min(entry.values[2:]) > 0]
         shares = are_shares([entry.values for entry in boxes if entry.values])
-        reading = self.reading or self._reading(boxes, shares)
+        reading = self.reading or self._reading(boxes, shares, file)
         if boxes and (shares or reading != "xywh"):
             unit = "shares of the picture" if shares else "pixels"
             advice = "" if self.reading else f" (if they are not: --boxes {' or '.join(r for r in READINGS if r != reading)})"
             self.oddities.add(Kind.READING, shown(file), f"{len(boxes)} boxes read as {reading} in {unit}{advice}")
         return reading, shares
 
-    def _reading(self, boxes: Sequence[_Entry], shares: bool) -> str:
+    def _reading(self, boxes: Sequence[_Entry], shares: bool, file: Path) -> str:
         """The reading that the outlines agree with; else the one that keeps boxes in the picture; else the areas'."""
         by_outline: Counter[str] = Counter()
         by_area: Counter[str] = Counter()
@@ -232,13 +232,17 @@ class CocoReader:
             if box.values is None:
                 continue
             read = {reading: _corners(box.values, reading) for reading in READINGS}
-            if box.around:
-                near = [reading for reading, corners in read.items() if _near(corners, box.around)]
+            size = self.source.annotations[box.image].size
+            around = box.around
+            if around and shares and size and not are_shares([around]):  # the outline is in pixels
+                around = (around[0] / size[0], around[1] / size[1], around[2] / size[0], around[3] / size[1])
+            if around:
+                near = [reading for reading, corners in read.items() if _near(corners, around)]
                 by_outline.update(near if len(near) == 1 else [])
             if box.area:
                 near = [r for r in ("xywh", "xyxy") if abs(_area(read[r]) - box.area) <= 0.01 * box.area]
                 by_area.update(near if len(near) == 1 else [])
-            size = (1.0, 1.0) if shares else self.source.annotations[box.image].size
+            size = (1.0, 1.0) if shares else size
             if size:
                 sized += 1
                 reach = {reading: _reach(corners, size) for reading, corners in read.items()}
@@ -251,6 +255,8 @@ class CocoReader:
         corners_fit = inside["xyxy"] >= MOST * max(sized, 1)
         if corners_fit and (beyond >= sized / 2 or by_area["xyxy"] >= MOST * len(boxes)):
             return "xyxy"
+        if corners_fit and not by_area and sized >= 4:
+            self.oddities.add(Kind.DOUBTFUL, shown(file), f"{sized} boxes; --boxes xywh or --boxes xyxy decides")
         return "xywh"
 
     def _add_object(self, entry: _Entry, reading: str, shares: bool) -> None:

@@ -35,6 +35,7 @@ class Kind(Enum):
     TWO_CLASSES = ("picture that occurs twice, in different classes", "kept; correct one of the two")
     # Boxes
     READING = ("boxes in other terms than the format's", "read as what they plainly are")
+    DOUBTFUL = ("boxes that fit as two corners as well", "taken as x, y, width, height, as COCO has it")
     FROM_OUTLINE = ("object with an outline but no usable box", "box taken from around the outline")
     NO_AREA = ("box without area", "dropped")
     BEYOND = ("box wholly outside the image", "dropped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import html
 import os
 import re
@@ -63,6 +64,10 @@ def write_dataset(
         OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # by a conversion that was killed
+        if (left / "old").is_dir() and not out.exists():
+            os.rename(left / "old", out)
+        shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))  # ours alone, on the same disk
     new, old = work / "new", work / "old"
     try:
