@@ -21,8 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradnorm_plugin.convert.command import build_parser, main, parse_options
-from gradnorm_plugin.convert.conversion import convert
+from gradnorm_plugin.convert.command import build_parser, convert, main, parse_options
 from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
 from gradnorm_plugin.convert.split import split_of_name
@@ -803,9 +802,10 @@ def test_class_tables_as_people_save_them(run, tmp_path, content, flags):
         (b"image,view,grade\n0,x,1\n", (), "t.csv:1: 2 columns may be the class, view, grade: name both by --csv-columns"),
         ("image,class\n0,紅\n".encode("big5"), (), "t.csv:2: not UTF-8 text: save it as CSV in UTF-8, or name its encoding by"),
         ("image,class\n0,紅\n".encode("big5"), ("--csv-encoding", "ascii"), "t.csv:2: not ASCII text: save it as CSV in UTF-8"),
+        (b"image,class\n7,x\n8,y\n", (), "KEY. CSV row that fits no image (2): t.csv:2: 7"),
         (b"", (), "t.csv:1: no column for the image among none"),
     ],
-    ids=["contradiction", "unknown", "wrong_flag", "two_candidates", "big5", "wrong_encoding", "empty"],
+    ids=["contradiction", "unknown", "wrong_flag", "two_candidates", "big5", "wrong_encoding", "no_match", "empty"],
 )  # fmt: skip
 def test_class_tables_that_cannot_be_right(run, tmp_path, content, flags, message):
     write_voc(tmp_path / "source", dict.fromkeys("0123", ""))

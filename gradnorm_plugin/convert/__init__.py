@@ -2,5 +2,5 @@
 
 The way of an image: image_files (find and read it) -> voc, coco or yolo (what its annotation says) -> classes (its class)
 -> split -> annotations (boxes as shares of the picture) -> write. What is odd on the way is noted in oddities; command
-has the flags, conversion calls one after the other.
+has the flags and calls one after the other.
 """

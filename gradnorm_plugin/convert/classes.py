@@ -209,7 +209,7 @@ def settle(
         found = ", ".join(f"{name} {count}" for name, count in counts.most_common(10)) or "none"
         raise ConversionError(
             f"no image class is left; images that have just one class: {found}; a class needs {min_images} (--min-images): "
-            f"{advice}"
+            f"{'. '.join(filter(None, [advice, oddities.first()]))}"
         )
     if len(kept) == 1:
         oddities.add(Kind.ONE_CLASS, kept[0], f"{counts[kept[0]]} images")

@@ -1,41 +1,24 @@
-"""COCO: JSON files of images, annotations and categories. A bbox is x, y of the upper left corner, width, height, in pixels.
-
-What else people write and plainly mean is read: ids and numbers as text, outlines without a bbox, boxes as two corners
-(xyxy) or by their centre (cxcywh), boxes in shares of the picture.
-"""
+"""COCO: JSON files of images, annotations and categories, with their ids as numbers or text. See coco_boxes for the boxes."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from gradnorm_plugin.convert.annotations import (
-    MOST,
-    Annotation,
-    Four,
-    Object,
-    Point,
-    Source,
-    are_shares,
-    clean_name,
-    four_numbers,
-    number,
-    split_names,
-)
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, number, split_names
+from gradnorm_plugin.convert.coco_boxes import READINGS, Shape, area_of, corners_of, read_shape, tell_terms
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import split_of_path
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
-READINGS = ("xywh", "xyxy", "cxcywh")
 _LISTS = ("images", "annotations", "categories")
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url")
-_BEYOND = 0.1  # share of the picture's side by which a box must reach out before its terms are doubted
 
 Id = int | str
 T = TypeVar("T")
@@ -70,15 +53,12 @@ class _Listed:
 
 
 class _Entry(NamedTuple):
-    """An entry of `annotations` whose image and class are known; `area` is what it says of itself."""
+    """An entry of `annotations` whose image and class are known."""
 
     where: str
     image: Path
     name: str
-    values: Four | None
-    around: Four | None
-    points: tuple[Point, ...] | None
-    area: float | None
+    shape: Shape
 
 
 @dataclass
@@ -199,77 +179,43 @@ class CocoReader:
             return None
         where = f"{shown(file)}: {listed.name}: {place}"
         name = None if category is None else categories.find(category)
-        around, points = _outline(entry.get("segmentation"))
-        values = _bbox(entry.get("bbox"))
+        shape = read_shape(entry)
         if entry.get("iscrowd") is True or number(entry.get("iscrowd")) == 1:
             self.oddities.add(Kind.CROWD, where)
-        elif values is None and around is None:
+        elif shape is None:
             self.oddities.add(Kind.UNREADABLE_OBJECT, where, "no bbox of four numbers, and no outline")
         elif name is None:
             self.oddities.add(Kind.UNKNOWN_CLASS, where, f"category_id {category} is in no entry of categories")
         else:
-            return _Entry(where, listed.image, name, values, around, points, number(entry.get("area")))
+            return _Entry(where, listed.image, name, shape)
         return None
 
     def _terms(self, entries: Sequence[_Entry], file: Path) -> tuple[str, bool]:
         """What the four numbers of a file's boxes are, and whether they are shares of the picture."""
-        boxes = [entry for entry in entries if entry.values and min(entry.values[2:]) > 0]
-        shares = are_shares([entry.values for entry in boxes if entry.values])
-        reading = self.reading or self._reading(boxes, shares, file)
-        if boxes and (shares or reading != "xywh"):
-            unit = "shares of the picture" if shares else "pixels"
-            advice = "" if self.reading else f" (if they are not: --boxes {' or '.join(r for r in READINGS if r != reading)})"
-            self.oddities.add(Kind.READING, shown(file), f"{len(boxes)} boxes read as {reading} in {unit}{advice}")
-        return reading, shares
-
-    def _reading(self, boxes: Sequence[_Entry], shares: bool, file: Path) -> str:
-        """The reading that the outlines agree with; else the one that keeps boxes in the picture; else the areas'."""
-        by_outline: Counter[str] = Counter()
-        by_area: Counter[str] = Counter()
-        inside: Counter[str] = Counter()
-        sized = beyond = 0
-        for box in boxes:
-            if box.values is None:
-                continue
-            read = {reading: _corners(box.values, reading) for reading in READINGS}
-            size = self.source.annotations[box.image].size
-            around = box.around
-            if around and shares and size and not are_shares([around]):  # the outline is in pixels
-                around = (around[0] / size[0], around[1] / size[1], around[2] / size[0], around[3] / size[1])
-            if around:
-                near = [reading for reading, corners in read.items() if _near(corners, around)]
-                by_outline.update(near if len(near) == 1 else [])
-            if box.area:
-                near = [r for r in ("xywh", "xyxy") if abs(_area(read[r]) - box.area) <= 0.01 * box.area]
-                by_area.update(near if len(near) == 1 else [])
-            size = (1.0, 1.0) if shares else size
-            if size:
-                sized += 1
-                reach = {reading: _reach(corners, size) for reading, corners in read.items()}
-                inside.update(reading for reading in READINGS if reach[reading] <= 0.01)
-                beyond += reach["xywh"] > _BEYOND
-        if by_outline:
-            return by_outline.most_common(1)[0][0]
-        if sized and shares and inside["xywh"] < MOST * sized:
-            return max(READINGS, key=inside.__getitem__)
-        corners_fit = inside["xyxy"] >= MOST * max(sized, 1)
-        if corners_fit and (beyond >= sized / 2 or by_area["xyxy"] >= MOST * len(boxes)):
-            return "xyxy"
-        if corners_fit and not by_area and sized >= 4:
-            self.oddities.add(Kind.DOUBTFUL, shown(file), f"{sized} boxes; --boxes xywh or --boxes xyxy decides")
-        return "xywh"
+        shapes = [(entry.shape, self.source.annotations[entry.image].size) for entry in entries]
+        terms = tell_terms(shapes)
+        reading = self.reading or terms.reading
+        if terms.shares or (reading != "xywh" and terms.boxes):
+            unit = "shares of the picture" if terms.shares else "pixels"
+            others = " or ".join(other for other in READINGS if other != reading)
+            advice = "" if self.reading else f" (if they are not: --boxes {others})"
+            self.oddities.add(Kind.READING, shown(file), f"{terms.boxes} boxes read as {reading} in {unit}{advice}")
+        elif terms.doubtful and not self.reading:
+            self.oddities.add(Kind.DOUBTFUL, shown(file), f"{terms.boxes} boxes; --boxes xywh or --boxes xyxy decides")
+        return reading, terms.shares
 
     def _add_object(self, entry: _Entry, reading: str, shares: bool) -> None:
-        corners = _corners(entry.values, reading) if entry.values else None
-        if corners is None or corners[2] <= corners[0] or corners[3] <= corners[1]:
-            if entry.around is None:
+        shape = entry.shape
+        corners = corners_of(shape.values, reading) if shape.values else None
+        if corners is None or area_of(corners) <= 0:
+            if shape.around is None:
                 size = f"{corners[2] - corners[0]:g} x {corners[3] - corners[1]:g}" if corners else ""
                 self.oddities.add(Kind.NO_AREA, entry.where, f"{entry.name} {size}")
                 return
             self.oddities.add(Kind.FROM_OUTLINE, entry.where, entry.name)
-            corners, shares = entry.around, are_shares([entry.around])
-        points = entry.points if self.polygons else None
-        if points and entry.around and shares != are_shares([entry.around]):
+            corners, shares = shape.around, are_shares([shape.around])
+        points = shape.points if self.polygons else None
+        if points and shape.around and shares != are_shares([shape.around]):
             points = None  # the outline is in other terms than the box
         thing = Object(entry.name, corners, entry.where, points, shares)
         self.source.annotations[entry.image].objects.append(thing)
@@ -291,96 +237,6 @@ def _as_number(key: Id) -> Id:
 def _text(value: Any) -> str | None:
     """A text, or a number as the JSON has it; None for anything else."""
     return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (int, float)) else None
-
-
-def _bbox(value: Any) -> Four | None:
-    """Four numbers in a list, a list within a list, or a text."""
-    if isinstance(value, str):
-        value = re.split(r"[\s,;]+", value.strip(" []()"))
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
-        value = value[0]
-    return four_numbers(value) if isinstance(value, list) else None
-
-
-def _corners(values: Four, reading: str) -> Four:
-    a, b, c, d = values
-    if reading == "xyxy":
-        return values
-    return (a, b, a + c, b + d) if reading == "xywh" else (a - c / 2, b - d / 2, a + c / 2, b + d / 2)
-
-
-def _area(corners: Four) -> float:
-    x1, y1, x2, y2 = corners
-    return (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
-
-
-def _near(corners: Four, around: Four) -> bool:
-    slack = 0.02 * (around[2] - around[0] + around[3] - around[1])
-    return all(abs(one - other) <= slack for one, other in zip(corners, around, strict=True))
-
-
-def _reach(corners: Four, size: tuple[float, float]) -> float:
-    """By how much of the picture's side a box reaches out; without end for one without area."""
-    x1, y1, x2, y2 = corners
-    return max(-x1 / size[0], x2 / size[0] - 1, -y1 / size[1], y2 / size[1] - 1) if _area(corners) else float("inf")
-
-
-def _outline(segmentation: Any) -> tuple[Four | None, tuple[Point, ...] | None]:
-    """The box around an outline (polygons or a mask's run lengths), and its points if it has one part."""
-    if isinstance(segmentation, dict):
-        return _around_mask(segmentation), None
-    parts = segmentation if isinstance(segmentation, list) else []
-    if parts and not any(isinstance(part, (list, dict)) for part in parts):
-        parts = [parts]
-    polygons = []
-    for part in parts:
-        values = [number(value) for value in part] if isinstance(part, list) else []
-        known = [value for value in values if value is not None]
-        if len(values) < 6 or len(values) % 2 or len(known) < len(values):
-            return None, None
-        polygons.append(tuple(zip(known[::2], known[1::2], strict=True)))
-    if not polygons:
-        return None, None
-    xs, ys = zip(*(point for polygon in polygons for point in polygon), strict=True)
-    around = (min(xs), min(ys), max(xs), max(ys))
-    return around if _area(around) else None, polygons[0] if len(polygons) == 1 else None
-
-
-def _around_mask(mask: Mapping[str, Any]) -> Four | None:
-    """The box around a mask: `counts` are lengths of runs of 0 and 1 in turn, down the columns of `size` (height, width)."""
-    counts, size = mask.get("counts"), mask.get("size")
-    height, width = (number(side) or 0 for side in size) if isinstance(size, list) and len(size) == 2 else (0, 0)
-    runs = _run_lengths(counts) if isinstance(counts, str) else counts
-    if height < 1 or not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
-        return None
-    rows, place, edges = int(height), 0, []
-    for turn, run in enumerate(runs):
-        if turn % 2 and run:
-            (left, top), (right, bottom) = divmod(place, rows), divmod(place + run - 1, rows)
-            edges.append((left, top, right, bottom) if left == right else (left, 0, right, rows - 1))
-        place += run
-    if not edges or place > rows * width:
-        return None
-    lefts, tops, rights, bottoms = zip(*edges, strict=True)
-    return min(lefts), min(tops), max(rights) + 1, max(bottoms) + 1
-
-
-def _run_lengths(text: str) -> list[int] | None:
-    """COCO's compressed run lengths: five bits a letter, the lowest first, from the third on relative to the last but one."""
-    runs: list[int] = []
-    value = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or shift > 60:
-            return None
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            if bits & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return None if shift else runs
 
 
 def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dict[Path, Any], dict[Path, str]]:
