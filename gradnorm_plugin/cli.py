@@ -26,7 +26,11 @@ _COMMANDS = {
     "report": ("gradnorm_plugin.report.run", "main", "write report.md and report.html of a run (flags: report --help)"),
     "compare": ("gradnorm_plugin.compare.run", "main", "train several methods on several seeds (flags: compare --help)"),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),
-    "convert": ("gradnorm_plugin.convert.run", "main", "Pascal VOC, COCO or YOLO labels to joint ones (flags: convert --help)"),
+    "convert": (
+        "gradnorm_plugin.convert.command",
+        "main",
+        "Pascal VOC, COCO or YOLO labels to joint ones (flags: convert --help)",
+    ),
     "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
 }
 

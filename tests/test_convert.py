@@ -21,13 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradnorm_plugin.convert.images import SUFFIXES, ImageIndex
-from gradnorm_plugin.convert.oddities import Kind
-from gradnorm_plugin.convert.options import build_parser, parse_options
-from gradnorm_plugin.convert.records import ConversionError
-from gradnorm_plugin.convert.run import convert, main
+from gradnorm_plugin.convert.command import build_parser, convert, main, parse_options
+from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex
+from gradnorm_plugin.convert.oddities import ConversionError, Kind
 from gradnorm_plugin.convert.split import split_of_name
-from gradnorm_plugin.convert.xmltree import XmlError, parse_xml
+from gradnorm_plugin.convert.voc import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file
 from gradnorm_plugin.upstream.checkout import REPOSITORY
@@ -119,6 +117,10 @@ def records(out: Path) -> dict[str, LabelRecord]:
     return found
 
 
+def by_stem(tmp_path: Path) -> dict[str, LabelRecord]:
+    return {name.split("/")[1]: record for name, record in records(tmp_path / "out").items()}
+
+
 def names(out: Path, key: str = "classification_names") -> list[str]:
     return list(yaml.safe_load((out / "data.yaml").read_text())[key].values())
 
@@ -188,9 +190,7 @@ def test_coco_key_crowds_polygons(run, tmp_path):
     boxes = [coco_box(n, 7, 4, 2, 8, 8, segmentation=[triangle]) for n in range(4)]
     boxes += [coco_box(0, 3, 20, 10, 20, 10, segmentation=[triangle, triangle]), coco_box(1, 3, 0, 0, 9, 9, iscrowd=1)]
     write_coco(tmp_path / "source" / "all.json", images, boxes)
-    assert run("--json-key", "view", "--val-share", 0.5)["crowd region of COCO"] == [
-        "source/all.json: annotations[5]: images/1.png"
-    ]
+    assert run("--json-key", "view", "--val-share", 0.5)["crowd region of COCO"] == ["source/all.json: 1.png: annotations[5]: "]
     assert all(not record.polygons for record in records(tmp_path / "out").values())
     found = run("--json-key", "view", "--val-share", 0.5, "--polygons")
     assert len(found["object without an outline of one part"]) == 1
@@ -356,6 +356,13 @@ def test_image_class_chooses_and_orders_and_may_have_commas(run, tmp_path):
     assert found["image classes that differ only in upper and lower case"] == ["a (3), A (3): "]
 
 
+def test_a_column_of_file_names_counts_before_one_of_numbers(run, tmp_path):
+    write_voc(tmp_path / "source", {f"scan_{n}": "" for n in range(4)})
+    (tmp_path / "t.csv").write_text("id,file name,class\n" + "".join(f"{n},scan_{3 - n}.png,{'xy'[n % 2]}\n" for n in range(4)))
+    run("--classes-csv", "t.csv", "--val-share", 0.5)
+    assert {stem: record.image_class for stem, record in by_stem(tmp_path).items()} == {f"scan_{3 - n}": n % 2 for n in range(4)}
+
+
 def test_csv_columns_by_name_and_semicolons(run, tmp_path):
     write_voc(tmp_path / "source", {"a": "", "b": "", "c": "", "d": ""})
     (tmp_path / "t.csv").write_bytes("\ufeffNr;Befund;Bild\n1;x;a\n2;y;b\n3;x;c\n4;y;d\n".encode())
@@ -485,8 +492,9 @@ def test_exif_rotation_boxes_sit_on_the_object_as_training_sees_it(run, tmp_path
     else:
         box, size = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), upright.shape[1::-1]
     write_xml(tmp_path / "source" / "Annotations" / "a.xml", ("red", *box), size=size)
-    table = write_csv(tmp_path / "t.csv", [("a", "x"), ("b", "x")])
-    found = run("--classes-csv", table, "--val-share", 0.5)
+    table = write_csv(tmp_path / "t.csv", [("a", "x"), ("b", "y")])
+    found = run("--classes-csv", table, "--val-share", 0.5, "--min-images", 1)
+    found.pop("class that a split has no example of")
     title = "image with EXIF rotation" + (", annotated unrotated" if declared == "stored" and turned else "")
     assert list(found) == ([title] if orientation > 1 else [])
     result = {name.split("/")[1]: record for name, record in records(tmp_path / "out").items()}["a"].boxes[0]
@@ -507,22 +515,26 @@ def test_coco_oddities(run, tmp_path):
     (tmp_path / "source" / "package.json").write_text("{}")
     found = run()
     there = "source/all.json: "
-    assert found["id given twice"] == [
-        there + "images[5]: image 3: 3.png",
-        f"{there}images[6]: 1.png has {there}images[1] already",
+    assert found["image listed twice"] == [
+        f"{there}3.png: {there}3.png is the same image",
+        f"{there}1.png: {there}1.png is the same image",
     ]
     assert found["annotation without an image"] == [
-        there + "images[7]: no image gone.png",
+        there + "gone.png: no such image",
         there + "images[8]: an entry without id or file_name",
         there + "images[9]: an entry without id or file_name",
         there + "annotations[5]: image_id 77 is no image's id",
         there + "annotations[9]: no image_id",
     ]
-    assert found["box of a class that is not in names"] == [there + "annotations[6]: category_id 5 is in no entry of categories"]
-    assert found["box without area"] == [there + "annotations[7]: red 0 x 5"]
-    assert found["object without a usable class or box"] == [there + "annotations[8]: no bbox of four numbers"]
+    assert found["box of a class that is not in names"] == [
+        there + "0.png: annotations[6]: category_id 5 is in no entry of categories"
+    ]
+    assert found["box without area"] == [there + "1.png: annotations[7]: red 0 x 5"]
+    assert found["object without a usable class or box"] == [
+        there + "2.png: annotations[8]: no bbox of four numbers, and no outline"
+    ]
     assert found["image that the annotation file does not name"] == ["images/5.png: "]
-    assert found["annotated size differs from the image"] == [there + "images[4]: 400 x 20, the image has 40 x 20"]
+    assert found["annotated size differs from the image"] == [there + "4.png: 400 x 20, the image has 40 x 20"]
     assert found["JSON file that is not COCO's"] == ["source/package.json: "]
     assert len(records(tmp_path / "out")) == 5
 
@@ -533,6 +545,348 @@ def test_every_kind_of_oddity_has_its_own_title():
 
 def test_image_formats_are_those_of_upstream():
     assert set(upstream("utils.dataloaders").IMG_FORMATS) == SUFFIXES
+
+
+# What people write and plainly mean, and what leaves nothing
+
+BOXES = [[4, 2, 8, 8], [20, 10, 20, 10], [24, 4, 12, 12], [2, 8, 30, 10], [30, 1, 5, 15], [15, 9, 20, 10]]
+
+
+def around(x: float, y: float, width: float, height: float) -> list[float]:
+    """The outline of a box."""
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def coco_content(**more: object) -> dict[str, list]:
+    return {
+        "images": [coco_image(n, f"p {n}.png", image_class="xy"[n % 2]) for n in range(6)],
+        "annotations": [coco_box(n, 1 + n % 2, *box, segmentation=[around(*box)]) for n, box in enumerate(BOXES)],
+        "categories": [{"id": 1, "name": "blue"}, {"id": 2, "name": "red"}],
+        **more,
+    }
+
+
+@pytest.fixture
+def coco(run, tmp_path) -> Callable[..., tuple[dict[str, list[str]], dict[str, LabelRecord]]]:
+    """Convert `coco_content()` after a change to it: the oddities, and each image's record by stem."""
+    for n in range(6):
+        draw(tmp_path / "source" / "images" / "a" / f"p {n}.png")
+
+    def convert_changed(change: Callable[[dict], object], *flags: object):
+        content = coco_content()
+        change(content)
+        (tmp_path / "source" / "all.json").write_text(json.dumps(content))
+        found = run("--val-share", 0.34, *flags)
+        return found, by_stem(tmp_path)
+
+    return convert_changed
+
+
+def each(key: str, change: Callable[[dict], object]) -> Callable[[dict], None]:
+    return lambda content: [change(entry) for entry in content[key]] and None
+
+
+def mask(text: bool) -> Callable[[dict], None]:
+    """Boxes as run lengths down the columns of 40 x 20 pixels, plain or in COCO's compressed letters."""
+
+    def letters(runs: list[int]) -> str:
+        found = ""
+        for place, run in enumerate(runs):
+            value = run - runs[place - 2] if place > 2 else run
+            more = True
+            while more:
+                bits, value = value & 31, value >> 5
+                more = value != (-1 if bits & 16 else 0)
+                found += chr((bits | (32 if more else 0)) + 48)
+        return found
+
+    def change(entry: dict) -> None:
+        x, y, width, height = entry.pop("bbox")
+        runs = [x * HEIGHT + y, *[height, HEIGHT - height] * (width - 1), height]
+        entry["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": letters(runs) if text else runs}
+
+    return each("annotations", change)
+
+
+def as_corners(entry: dict) -> None:
+    x, y, width, height = entry["bbox"]
+    entry["bbox"] = [x, y, x + width, y + height]
+
+
+def as_shares(entry: dict) -> None:
+    x, y, width, height = entry["bbox"]
+    entry["bbox"] = [x / WIDTH, y / HEIGHT, width / WIDTH, height / HEIGHT]
+
+
+def without_outline(change: Callable[[dict], object]) -> Callable[[dict], None]:
+    return each("annotations", lambda entry: (entry.pop("segmentation"), change(entry)))
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (each("categories", lambda entry: entry.update(id=str(entry["id"]))), None),
+        (each("annotations", lambda entry: entry.update(image_id=f" {entry['image_id']}")), None),
+        (each("annotations", lambda entry: entry.update(image_id=float(entry["image_id"]))), None),
+        (each("annotations", lambda entry: entry.update(category_id=f"{entry['category_id']}.0")), None),
+        (each("images", lambda entry: entry.update(id=f"{entry['id']:03}")), None),
+        (each("annotations", lambda entry: entry.update(image_id=f"p {entry['image_id']}.png")), None),
+        (each("annotations", lambda entry: entry.update(bbox=[f"{value:.1f}" for value in entry["bbox"]])), None),
+        (each("annotations", lambda entry: entry.update(bbox=str(entry["bbox"]))), None),
+        (each("annotations", lambda entry: entry.update(bbox=[entry["bbox"]])), None),
+        (each("images", lambda entry: (entry.pop("width"), entry.pop("height"))), None),
+        (each("images", lambda entry: entry.update(file_name=f"C:\\data\\a\\{entry['file_name']}")), None),
+        (each("images", lambda entry: entry.update(file_name=f"/old/place/{entry['file_name']}")), None),
+        (each("images", lambda entry: entry.update(file_name=entry["file_name"].replace(" ", "%20"))), None),
+        (each("images", lambda entry: entry.update(file_name=f"https://h.org/a%2Fp%20{entry['id']}.png?key=1")), None),
+        (each("images", lambda entry: entry.update(file_name=f"A/{entry['file_name'].upper()}")), None),
+        (each("images", lambda entry: entry.update(file_name=entry["file_name"].replace(".png", ".jpg"))), None),
+        (each("annotations", lambda entry: entry.pop("bbox")), "object with an outline but no usable box"),
+        (each("annotations", lambda entry: entry.update(bbox=[0, 0, 0, 0])), "object with an outline but no usable box"),
+        (each("annotations", lambda entry: (entry.pop("bbox"), entry.update(segmentation=entry["segmentation"][0]))),
+         "object with an outline but no usable box"),
+        (mask(text=False), "object with an outline but no usable box"),
+        (mask(text=True), "object with an outline but no usable box"),
+        (each("annotations", as_corners), "boxes in other terms than the format's"),
+        (without_outline(as_corners), "boxes in other terms than the format's"),
+        (each("annotations", as_shares), "boxes in other terms than the format's"),
+        (without_outline(as_shares), "boxes in other terms than the format's"),
+        (without_outline(lambda entry: (as_corners(entry), as_shares(entry))), "boxes in other terms than the format's"),
+        (lambda content: content["images"].append(coco_image(77, "p 3.png")), "image listed twice"),
+    ],
+)  # fmt: skip
+def test_coco_as_people_write_it_gives_the_same_boxes(coco, change, noted):
+    found, result = coco(change)
+    assert list(found) == ([noted] if noted else [])
+    for n, (x, y, width, height) in enumerate(BOXES):
+        expected = Box(n % 2, (x + width / 2) / WIDTH, (y + height / 2) / HEIGHT, width / WIDTH, height / HEIGHT)
+        assert result[f"p {n}"].image_class == n % 2
+        assert [close(box, expected) for box in result[f"p {n}"].boxes] == [True]
+
+
+def test_boxes_says_what_they_are_where_nothing_tells(coco):
+    small = without_outline(lambda entry: entry.update(bbox=[2, 2, 4, 6]))
+    assert coco(small)[0]["boxes that fit as two corners as well"] == [
+        "source/all.json: 6 boxes; --boxes xywh or --boxes xyxy decides"
+    ]
+    as_size, as_corners_ = coco(small)[1]["p 0"].boxes[0], coco(small, "--boxes", "xyxy")[1]["p 0"].boxes[0]
+    assert close(as_size, Box(0, 4 / 40, 5 / 20, 4 / 40, 6 / 20)) and close(as_corners_, Box(0, 3 / 40, 4 / 20, 2 / 40, 4 / 20))
+    found, result = coco(small, "--boxes", "cxcywh")
+    assert found["boxes in other terms than the format's"] == ["source/all.json: 6 boxes read as cxcywh in pixels"]
+    assert close(result["p 0"].boxes[0], Box(0, 2 / 40, 2.5 / 20, 4 / 40, 5 / 20)), "it reaches above the picture by 1 pixel"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: content["annotations"].clear(), "no box is left to convert: the annotations have no objects"),
+        (each("annotations", lambda entry: entry.update(iscrowd="1")), "crowd region of COCO (6): source/all.json: p 0.png: "),
+        (each("annotations", lambda entry: entry.update(category_id=9)), "category_id 9 is in no entry of categories"),
+        (each("annotations", lambda entry: entry.update(image_id="nine")), "image_id nine is no image's id"),
+        (without_outline(lambda entry: entry.pop("bbox")), "no bbox of four numbers, and no outline"),
+        (without_outline(lambda entry: entry.update(bbox=[9, 9, 0, 5])), "box without area (6): "),
+        (without_outline(lambda entry: entry.update(bbox=[900, 9, 10, 5])), "box wholly outside the image (6): "),
+        (without_outline(lambda entry: entry.update(bbox=[20, 10, -5, -5])), "box without area (6): "),
+        (each("images", lambda entry: entry.update(file_name="gone" + entry["file_name"])), "gonep 0.png: no such image"),
+        (each("images", lambda entry: entry.pop("image_class")), "the annotations name no class of any image: name a source"),
+    ],
+)  # fmt: skip
+def test_a_conversion_that_keeps_nothing_fails_and_says_why(coco, tmp_path, change, reason):
+    with pytest.raises(ConversionError, match=re.escape(reason)) as error:
+        coco(change)
+    assert "\n" not in str(error.value) and sorted(file.name for file in tmp_path.iterdir()) == ["source"]
+
+
+def test_boxes_of_an_id_that_two_images_have_go_to_neither(coco):
+    found, result = coco(lambda content: content["images"][1].update(id=0))
+    assert set(result) == {"p 2", "p 3", "p 4", "p 5"}
+    assert found["annotation that fits several images"] == ["source/all.json: p 1.png: image 0: p 0.png, p 1.png"]
+    assert found["annotation without an image"] == [
+        "source/all.json: p 0.png: annotations[0]: its image cannot be used",
+        "source/all.json: annotations[1]: image_id 1 is no image's id",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "big5", "cp1252", "gb18030"])
+def test_voc_in_the_encoding_it_declares(run, tmp_path, encoding):
+    table = write_voc(tmp_path / "source", {"a": "x", "b": "y", "c": "x", "d": "y"})
+    name = "é" if encoding == "cp1252" else "紅"
+    for file in (tmp_path / "source" / "Annotations").iterdir():
+        text = file.read_text().replace("red", name)
+        file.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding))
+    assert "annotation that cannot be read" not in run("--classes-csv", table)
+    assert names(tmp_path / "out", "names") == ["blue", name]
+
+
+def test_voc_as_people_write_it(run, tmp_path):
+    """No size, a size of 0, shares of the picture, upper-case tags, several names or boxes in one object, entities."""
+    table = write_voc(tmp_path / "source", {f"{n}": "xy"[n % 2] for n in range(8)})
+    folder = tmp_path / "source" / "Annotations"
+    run("--classes-csv", table)
+    expected = by_stem(tmp_path)
+    whole = (folder / "1.xml").read_text()
+    (folder / "1.xml").write_text(re.sub("<size>.*</size>", "", whole))
+    (folder / "2.xml").write_text(re.sub("<size>.*</size>", "<size><width>0</width><height>0</height></size>", whole))
+    (folder / "3.xml").write_text(re.sub("</?[a-z]+>", lambda tag: tag.group().upper(), whole))
+    (folder / "4.xml").write_text(re.sub(r">(\d+)<", r">\1.0<", whole))
+    (folder / "5.xml").write_text(whole.replace("<name>red</name>", "<name>red</name><name>blue</name>"))
+    bomb = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;&b;&b;">]>\n'
+    (folder / "6.xml").write_text(bomb + whole)
+    found = run("--classes-csv", table)
+    found.pop("class that a split has no example of", None)
+    result = by_stem(tmp_path)
+    assert {stem: record.boxes for stem, record in result.items() if stem not in "5"} == {
+        stem: record.boxes for stem, record in expected.items() if stem not in "56"
+    }
+    assert len(result["5"].boxes) == 1
+    assert found == {
+        "annotation that cannot be read": ["source/Annotations/6.xml:1: declares an entity, which no annotation needs"],
+        "object without a usable class or box": ["source/Annotations/5.xml:3: several names: blue, red"],
+    }
+    for n in range(8):
+        write_xml(folder / f"{n}.xml", ("red", 0.1, 0.1, 0.3, 0.5), ("blue", 0.5, 0.5, 1, 1))
+    assert list(run("--classes-csv", table)) == ["boxes in other terms than the format's"]
+    for record in by_stem(tmp_path).values():
+        assert close(record.boxes[0], AS_BOXES["red"]) and close(record.boxes[1], AS_BOXES["blue"])
+
+
+@pytest.mark.parametrize("tree_of", ["{name}/images", "{name}/train/JPEGImages", "images/{name}", "train/images/{name}/img"])
+def test_classes_from_folders_pass_by_those_that_are_no_class(run, tmp_path, tree_of):
+    for n in range(8):
+        folder = tmp_path / "source" / tree_of.format(name=["psax", "plax"][n % 2])
+        write_xml(draw(folder / f"{n}.png").with_suffix(".xml"), RED)
+    run("--classes-from", "folder", "--val-share", 0.25)
+    assert names(tmp_path / "out") == ["plax", "psax"]
+    assert {int(stem): record.image_class for stem, record in by_stem(tmp_path).items()} == {n: 1 - n % 2 for n in range(8)}
+
+
+def test_a_single_image_class_is_said_aloud_and_no_flag_in_use_is_advised(run, tmp_path, capsys):
+    for n in range(4):
+        write_xml(draw(tmp_path / "source" / "a" / f"{n}.png").with_suffix(".xml"), RED)
+    main(["source", "out", "--classes-from", "folder"])
+    assert "\nWARNING: only one image class: a: 4 images" in capsys.readouterr().out
+    shutil.move(tmp_path / "source" / "a", tmp_path / "source" / "images")
+    with pytest.raises(ConversionError, match="no image class is left") as error:
+        run("--classes-from", "folder")
+    assert "--classes-csv FILE" in str(error.value) and "--classes-from" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "flags"),
+    [
+        ("image,view\n0,é\n1,007\n2,é\n3,007\n".encode(), ()),
+        ("image;plane\r\n0; é \r\n1;007\r\n2;é\r\n3;007\r\n".encode("utf-16"), ()),
+        ("image\tDiagnosis\n0\té\n1\t007\n2\té\n3\t007\n".encode("utf-16-le"), ()),
+        ("\ufeffsep=;\nFile Name;Label\n0.png;é\n1.PNG;007\nold/2.jpg;é\nJPEGImages\\3.png;007\n".encode(), ()),
+        ("image|class\n0|é\n1|007\n2|é\n3|007\n".encode("cp1252"), ("--csv-encoding", "cp1252")),
+        ('\n"image, file";"class"\n"0";"é"\n1;"007";\n2;é\n3;007\n'.encode(), ("--csv-columns", "image, file", "class")),
+    ],
+    ids=["view", "plane_utf16", "diagnosis_utf16_without_mark", "sep_and_paths", "cp1252", "comma_in_header"],
+)
+def test_class_tables_as_people_save_them(run, tmp_path, content, flags):
+    write_voc(tmp_path / "source", dict.fromkeys("0123", ""))
+    (tmp_path / "t.csv").write_bytes(content)
+    assert run("--classes-csv", "t.csv", "--val-share", 0.5, *flags) == {}
+    assert names(tmp_path / "out") == ["007", "é"]
+    assert {stem: record.image_class for stem, record in by_stem(tmp_path).items()} == {
+        "0": 1, "1": 0, "2": 1, "3": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "flags", "message"),
+    [
+        (b"image,class\n0,x\n1,y\n0.png,y\n", (), "t.csv:2 and 4: 0.png is x in one row and y in the other: remove the wrong"),
+        (b"image,wish\n0,x\n", (), "t.csv:1: no column for the class among image, wish: name both by --csv-columns IMAGE CLASS"),
+        (b"image,wish\n0,x\n", ("--csv-columns", "image", "hope"), "among image, wish: correct --csv-columns"),
+        (b"image,view,grade\n0,x,1\n", (), "t.csv:1: 2 columns may be the class, view, grade: name both by --csv-columns"),
+        ("image,class\n0,紅\n".encode("big5"), (), "t.csv:2: not UTF-8 text: save it as CSV in UTF-8, or name its encoding by"),
+        ("image,class\n0,紅\n".encode("big5"), ("--csv-encoding", "ascii"), "t.csv:2: not ASCII text: save it as CSV in UTF-8"),
+        (b"image,class\n7,x\n8,y\n", (), "KEY. CSV row that fits no image (2): t.csv:2: 7"),
+        (b"", (), "t.csv:1: no column for the image among none"),
+    ],
+    ids=["contradiction", "unknown", "wrong_flag", "two_candidates", "big5", "wrong_encoding", "no_match", "empty"],
+)  # fmt: skip
+def test_class_tables_that_cannot_be_right(run, tmp_path, content, flags, message):
+    write_voc(tmp_path / "source", dict.fromkeys("0123", ""))
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ConversionError, match=re.escape(message)):
+        run("--classes-csv", "t.csv", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_in_two_classes_or_two_splits_is_named(run, tmp_path):
+    table = write_voc(tmp_path / "source", {"a": "x", "b": "y", "c": "x", "d": "y"})
+    folder = tmp_path / "source" / "JPEGImages"
+    shutil.copy(folder / "a.png", folder / "b.png")
+    shutil.copy(folder / "c.png", folder / "d.png")
+    lists = []
+    for split, stem in (("train", "a\nb"), ("val", "c"), ("test", "d")):
+        lists.append(tmp_path / f"{split}.txt")
+        lists[-1].write_text(stem)
+    found = run("--classes-csv", table, "--split", *lists)
+    assert found["picture that occurs twice, in different classes"] == ["b.png: a.png", "d.png: c.png"]
+    assert found["picture of val that is in test too"] == ["d.png: val: c.png"]
+    assert found["picture that occurs twice, byte for byte"] == ["b.png: train: a.png"]
+
+
+@pytest.mark.parametrize(
+    "layout", ["imgs/{}.png labels/{}.txt", "{}.png {}.txt", "x/{}.png Labels/y/{}.TXT", "images/{}.png labels/{}.txt"]
+)
+@pytest.mark.parametrize("listing", ["classes.txt", "obj.names", "notes.json"])
+def test_yolo_is_told_and_its_labels_found_wherever_they_lie(run, tmp_path, layout, listing):
+    source = tmp_path / "source"
+    for n in range(4):
+        picture, label = (source / part.format(n) for part in layout.split())
+        draw(picture)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text("1 0.5 0.5 0.5 0.5\n")
+    as_json = json.dumps({"categories": [{"id": 0, "name": "red"}, {"id": 1, "name": "blue"}], "info": {}})
+    (source / listing).write_text(as_json if listing == "notes.json" else "red\nblue\n")
+    table = write_csv(tmp_path / "t.csv", [(n, "xy"[n % 2]) for n in range(4)])
+    found = run("--classes-csv", table, "--val-share", 0.5)
+    assert set(found) == {"class that a split has no example of"} and names(tmp_path / "out", "names") == ["red", "blue"]
+    assert all(record.boxes == (Box(1, 0.5, 0.5, 0.5, 0.5),) for record in records(tmp_path / "out").values())
+
+
+def test_names_of_a_yaml_are_text_as_they_are_written(run, tmp_path):
+    yolo_source(tmp_path / "source", {f"{n}": f"{n % 3} 0.5 0.5 0.5 0.5\n{['1 0', '0 1'][n % 2]}" for n in range(6)})
+    (tmp_path / "source" / "data.yaml").write_text("names: [no, 007, 1.0]\nclassification_names: {0: on, 1: null}\n")
+    run("--val-share", 0.5)
+    assert names(tmp_path / "out", "names") == ["no", "007", "1.0"] and names(tmp_path / "out") == ["on", "null"]
+
+
+def test_names_that_a_reader_may_take_for_code_end_harmless(run, tmp_path):
+    classes = {"=cmd": "=1+1", "@a": "<b>x|y</b>", "c": "=1+1", "d": "<b>x|y</b>", "-e": "../../up"}
+    table = write_voc(tmp_path / "source", classes)
+    (tmp_path / "source" / "JPEGImages" / "=cmd.png").write_bytes(b"no picture")
+    run("--classes-csv", table, "--image-class", "=1+1", "<b>x|y</b>", "../../up", "--min-images", 1, "--val-share", 0.5)
+    rows = list(csv.reader((tmp_path / "out" / "conversion.csv").open()))
+    assert any(row[2] == "'=cmd.png" for row in rows) and not any(
+        cell.startswith(("=", "@", "-")) for row in rows for cell in row
+    )
+    text = (tmp_path / "out" / "conversion.md").read_text()
+    assert "&lt;b&gt;x\\|y&lt;/b&gt;" in text and "<b>" not in text
+    assert names(tmp_path / "out") == ["=1+1", "<b>x|y</b>", "../../up"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "source"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders, and its links need a privilege")
+def test_links_out_of_the_source_are_read_and_named_and_a_pipe_does_not_hang(run, tmp_path):
+    table = write_voc(tmp_path / "source", {"a": "x", "b": "y", "c": "x", "d": "y"})
+    folder = tmp_path / "source" / "JPEGImages"
+    outside = draw(tmp_path / "elsewhere" / "z.png")
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(outside)
+    (folder / "b.png").unlink()
+    (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    before = outside.read_bytes()
+    found = run("--classes-csv", table, "--min-images", 1)
+    assert found["image that is a link to a place outside the source"] == [f"a.png: {outside}"]
+    assert [case.split(": ")[0] for case in found["image that cannot be read"]] == ["b.png"]
+    copy = next((tmp_path / "out" / "images").glob("*/a.png"))
+    assert not copy.is_symlink() and copy.read_bytes() == before == outside.read_bytes()
 
 
 # Split
@@ -677,7 +1031,11 @@ def test_a_failure_in_the_middle_leaves_the_old_result_and_nothing_else(run, tmp
         assert tree(tmp_path) == before
 
     fail_once("gradnorm_plugin.convert.write.write_label_file", write_label_file, lambda path, *_: path.stem == "b")
-    fail_once("gradnorm_plugin.convert.write.os.rename", rename, lambda source, target: source.name.endswith(".new"))
+    left = tmp_path / ".out.x1.part"  # by a run that was killed between the two renames
+    left.mkdir()
+    (tmp_path / "out").rename(left / "old")
+    before = {name.replace(".out.x1.part/old", "out"): content for name, content in before.items()}
+    fail_once("gradnorm_plugin.convert.write.os.rename", rename, lambda source, target: source.name == "new")
 
 
 # Errors
@@ -771,8 +1129,8 @@ def test_xml_entities_are_refused_and_lines_kept():
         parse_xml(b"<a>" * 5000)
 
 
-def fuzzed(tmp_path_factory, file: str, content: bytes, *flags: str) -> bool:
-    """Convert a small sound source of which one file has any content: it ends well (True), or with one clean error."""
+def fuzz_folder(tmp_path_factory) -> Path:
+    """A folder with a small sound source in it."""
     base = tmp_path_factory.getbasetemp() / "fuzz"
     source = base / "source"
     if not source.exists():
@@ -782,6 +1140,13 @@ def fuzzed(tmp_path_factory, file: str, content: bytes, *flags: str) -> bool:
             (source / "labels").mkdir(exist_ok=True)
             (source / "labels" / f"{n}.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0\n")
         write_csv(base / "t.csv", [(n, "x") for n in range(4)])
+    return base
+
+
+def fuzzed(tmp_path_factory, file: str, content: bytes, *flags: str) -> bool:
+    """Convert a small sound source of which one file has any content: it ends well (True), or with one clean error."""
+    base = fuzz_folder(tmp_path_factory)
+    source = base / "source"
     target = base / file
     before = target.read_bytes() if target.exists() else None
     out = base / "out"
@@ -798,11 +1163,11 @@ def fuzzed(tmp_path_factory, file: str, content: bytes, *flags: str) -> bool:
         target.unlink()
         if before is not None:
             target.write_bytes(before)
-        assert not list(base.glob(".out*"))
+        assert not list(base.glob(".out*")), "nothing half-written is left"
 
 
 FUZZ = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -869,6 +1234,82 @@ def test_any_entries_among_sound_ones_in_json(tmp_path_factory, odd):
     assert fuzzed(tmp_path_factory, "source/all.json", content, *flags), "the sound entries are converted"
 
 
+def broken(content: bytes) -> st.SearchStrategy[bytes]:
+    """The content with a stretch of it lost, or replaced."""
+    places = st.integers(0, len(content))
+    filling = st.one_of(
+        st.just(b""), st.binary(max_size=8), st.sampled_from([b'"', b"]", b"<", b",", b"-", b"9", b"\xff", b"\n\n"])
+    )
+    return st.tuples(places, st.integers(0, 40), filling).map(
+        lambda damage: content[: damage[0]] + damage[2] + content[damage[0] + damage[1] :]
+    )
+
+
+LOSSES: dict[str, Callable[[dict], object]] = {
+    "box without area": lambda entry: entry.update(bbox=[5, 5, 0, 0]),
+    "box wholly outside the image": lambda entry: entry.update(bbox=[400, 2, 8, 8]),
+    "box of a class that is not in names": lambda entry: entry.update(category_id=99),
+    "object without a usable class or box": lambda entry: entry.update(bbox=["a", None, 1, 2]),
+    "annotation without an image": lambda entry: entry.pop("image_id"),
+    "crowd region of COCO": lambda entry: entry.update(iscrowd=True),
+}
+
+
+@FUZZ
+@given(lost=st.dictionaries(st.integers(0, 5), st.sampled_from(sorted(LOSSES)), max_size=6))
+def test_boxes_that_cannot_be_read_are_lost_alone_and_named(tmp_path_factory, lost):
+    base = fuzz_folder(tmp_path_factory)
+    content = {
+        "images": [coco_image(n, f"{n}.png", label="x") for n in range(4)],
+        "annotations": [coco_box(n % 4, 1, *box) for n, box in enumerate(BOXES)],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+    for n, kind in lost.items():
+        LOSSES[kind](content["annotations"][n])
+    flags = ("--format", "coco", "--annotations", "{base}/source/all.json", "--val-share", "0.5")
+    if not fuzzed(tmp_path_factory, "source/all.json", json.dumps(content).encode(), *flags):
+        assert len(lost) == 6, "one box is enough"
+        return
+    kept = sorted((record.boxes for record in records(base / "out").values()), key=str)
+    expected = [
+        tuple(
+            Box(0, (x + width / 2) / WIDTH, (y + height / 2) / HEIGHT, width / WIDTH, height / HEIGHT)
+            for n, (x, y, width, height) in enumerate(BOXES)
+            if n % 4 == image and n not in lost
+        )
+        for image in range(4)
+    ]
+    assert np.allclose([box for boxes in kept for box in boxes], [box for boxes in sorted(expected, key=str) for box in boxes])
+    cases = Counter(row["found"] for row in csv.DictReader((base / "out" / "conversion.csv").open(encoding="utf-8")))
+    assert {kind: cases[kind] for kind in LOSSES} == {kind: list(lost.values()).count(kind) for kind in LOSSES}
+
+
+@FUZZ
+@given(content=broken(json.dumps(SOUND).encode()))
+def test_damaged_json_fails_or_is_read(tmp_path_factory, content):
+    flags = ("--format", "coco", "--annotations", "{base}/source/all.json", "--min-images", "1", "--json-key", "label")
+    fuzzed(tmp_path_factory, "source/all.json", content, *flags)
+
+
+@FUZZ
+@given(content=broken(b"<annotation><object><name>red</name><bndbox><xmin>4</xmin><ymin>2</ymin><xmax>12</xmax><ymax>10</ymax>"
+                      b"</bndbox></object></annotation>"))  # fmt: skip
+def test_damaged_xml_costs_no_other_image(tmp_path_factory, content):
+    flags = ("--format", "voc", "--min-images", "1", "--val-share", "0.5", *CSV_FLAGS)
+    assert fuzzed(tmp_path_factory, "source/Annotations/0.xml", content, *flags)
+    result = {name.split("/")[1]: record for name, record in records(fuzz_folder(tmp_path_factory) / "out").items()}
+    index = names(fuzz_folder(tmp_path_factory) / "out", "names").index("red")
+    assert [result[stem].boxes[0].class_index for stem in "123"] == [index] * 3
+    assert "0" not in result or len(result["0"].boxes) <= 1
+
+
+@FUZZ
+@given(content=broken(b"image,class\n0,x\n1,y\n2,x\n3.png,y\n"))
+def test_a_damaged_class_table_gives_no_class_that_is_not_in_it(tmp_path_factory, content):
+    if fuzzed(tmp_path_factory, "t.csv", content, "--format", "voc", "--min-images", "1", *CSV_FLAGS):
+        assert all(name.encode() in content for name in names(tmp_path_factory.getbasetemp() / "fuzz" / "out"))
+
+
 @FUZZ
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda text: f"image,class\n{text}".encode())))
 def test_any_bytes_as_csv(tmp_path_factory, content):
@@ -876,10 +1317,10 @@ def test_any_bytes_as_csv(tmp_path_factory, content):
 
 
 @FUZZ
-@given(rows=st.lists(st.tuples(texts, texts)))
-def test_any_rows_after_sound_ones_in_csv(tmp_path_factory, rows):
+@given(images=st.lists(texts), name=texts)
+def test_any_rows_after_sound_ones_in_csv(tmp_path_factory, images, name):
     stream = io.StringIO()
-    csv.writer(stream).writerows([("image", "class"), ("2", "x"), ("3", "y"), *((a, b) for a, b in rows if a not in "23")])
+    csv.writer(stream).writerows([("image", "class"), ("2", "x"), ("3", "y"), *((a, name) for a in images if a not in "23")])
     content = stream.getvalue().encode(errors="replace")
     assert fuzzed(tmp_path_factory, "t.csv", content, "--format", "voc", "--min-images", "1", *CSV_FLAGS)
 

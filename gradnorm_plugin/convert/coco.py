@@ -1,20 +1,64 @@
-"""COCO: JSON files of images, annotations and categories. A bbox is x, y of the upper left corner, width, height, in pixels."""
+"""COCO: JSON files of images, annotations and categories, with their ids as numbers or text. See coco_boxes for the boxes."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from gradnorm_plugin.convert.images import ImageIndex
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import Annotation, Object, Source, clean_name, number, shown, split_names
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, number, split_names
+from gradnorm_plugin.convert.coco_boxes import READINGS, Shape, area_of, corners_of, read_shape, tell_terms
+from gradnorm_plugin.convert.image_files import ImageIndex, files_under
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import split_of_path
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
+_LISTS = ("images", "annotations", "categories")
+_NAME_KEYS = ("file_name", "filename", "path", "coco_url")
 
 Id = int | str
+T = TypeVar("T")
+
+
+class _ById(Generic[T]):
+    """Things by id, where a file may write one id as a number here and as text there, or name the thing instead."""
+
+    def __init__(self) -> None:
+        self.values: dict[Id, T] = {}
+        self._alike: dict[Id, set[Id]] = defaultdict(set)
+
+    def add(self, key: Id, value: T, name: str) -> None:
+        self.values[key] = value
+        self._alike[_as_number(key)].add(key)
+        self._alike[name].add(key)
+
+    def find(self, key: Id) -> T | None:
+        """The thing of that id; else the only one whose id is the same number, or whose name it is."""
+        if key in self.values:
+            return self.values[key]
+        alike = self._alike.get(_as_number(key), set())
+        return self.values[next(iter(alike))] if len(alike) == 1 else None
+
+
+@dataclass
+class _Listed:
+    """An entry of `images`: its file name, and the image that it means (None: none that can be used)."""
+
+    name: str
+    image: Path | None
+
+
+class _Entry(NamedTuple):
+    """An entry of `annotations` whose image and class are known."""
+
+    where: str
+    image: Path
+    name: str
+    shape: Shape
 
 
 @dataclass
@@ -23,7 +67,7 @@ class CocoReader:
 
     The class of an image is a text, or a list of texts, under `class_key` of its entry (default: the first of
     `CLASS_KEYS`); `chosen` are class names that may have commas. With `polygons`, outlines of one part are kept beside
-    the boxes.
+    the boxes. `reading` is what the four numbers of a bbox are (default: told by the boxes of each file).
     """
 
     index: ImageIndex
@@ -31,6 +75,7 @@ class CocoReader:
     class_key: str | None = None
     chosen: Sequence[str] = ()
     polygons: bool = False
+    reading: str | None = None
     source: Source = field(default_factory=lambda: Source(complete=False))
     _names: dict[str, Id] = field(default_factory=dict)
 
@@ -39,9 +84,16 @@ class CocoReader:
         categories = self._categories(content["categories"], file)
         images = self._images(content["images"], file, split)
         if split:
-            self.source.splits.setdefault(split, []).extend(image for image in images.values() if image)
-        for place, entry in enumerate(content["annotations"]):
-            self._annotation(entry, f"{shown(file)}: annotations[{place}]", images, categories)
+            found = [listed.image for listed in images.values.values() if listed.image]
+            self.source.splits.setdefault(split, []).extend(found)
+        entries = [
+            known
+            for place, entry in enumerate(content["annotations"])
+            if (known := self._entry(entry, f"annotations[{place}]", file, images, categories))
+        ]
+        reading, shares = self._terms(entries, file)
+        for known in entries:
+            self._add_object(known, reading, shares)
 
     def finish(self) -> Source:
         """All that was said; box classes are in the order of their ids."""
@@ -51,33 +103,39 @@ class CocoReader:
                 self.oddities.add(Kind.UNLISTED, self.index.key(image))
         return self.source
 
-    def _categories(self, entries: list[Any], file: Path) -> dict[Id, str]:
+    def _categories(self, entries: list[Any], file: Path) -> _ById[str]:
         """Name by id; of two that share an id the first counts."""
-        found: dict[Id, str] = {}
+        found: _ById[str] = _ById()
         for place, entry in enumerate(entries):
             where, category = f"{shown(file)}: categories[{place}]", _id(entry)
-            name = clean_name(entry.get("name")) if isinstance(entry, dict) else None
+            name = clean_name(_text(entry.get("name"))) if isinstance(entry, dict) else None
             if category is None or name is None:
                 self.oddities.add(Kind.UNREADABLE_OBJECT, where, "a category without id or name")
-            elif category in found:
-                self.oddities.add(Kind.REPEATED_ID, where, f"category {category}: {found[category]}, {name}")
+            elif category in found.values:
+                self.oddities.add(Kind.REPEATED_ID, where, f"category {category}: {found.values[category]}, {name}")
             else:
-                found[category] = name
-                self._names.setdefault(name, category)
+                found.add(category, name, name)
+                self._names.setdefault(name, _as_number(category))
         return found
 
-    def _images(self, entries: list[Any], file: Path, split: str | None) -> dict[Id, Path | None]:
-        """The image file of each id (None: there is none); their annotations are begun, and their classes noted."""
-        found: dict[Id, Path | None] = {}
+    def _images(self, entries: list[Any], file: Path, split: str | None) -> _ById[_Listed]:
+        """The image that each id means; their annotations are begun, and their classes noted."""
+        found: _ById[_Listed] = _ById()
         for place, entry in enumerate(entries):
-            where = f"{shown(file)}: images[{place}]"
-            key, name = _id(entry), entry.get("file_name") if isinstance(entry, dict) else None
-            if key is None or not isinstance(name, str):
+            key = _id(entry)
+            name = next((name for name in (_text(entry.get(k)) for k in _NAME_KEYS) if name), None) if key is not None else None
+            where = f"{shown(file)}: {name or f'images[{place}]'}"
+            if key is None or name is None:
                 self.oddities.add(Kind.NO_IMAGE, where, "an entry without id or file_name")
-            elif key in found:
-                self.oddities.add(Kind.REPEATED_ID, where, f"image {key}: {name}")
-            else:
-                found[key] = self._image(entry, name, where, file, split)
+                continue
+            image = self._image(entry, name, where, file, split)
+            before = found.values.get(key)
+            if before is None:
+                found.add(key, _Listed(name, image), name)
+            elif before.image != image or image is None:  # whose boxes are those of this id?
+                self.oddities.add(Kind.AMBIGUOUS, where, f"image {key}: {before.name}, {name}")
+                self.source.faulty.update(one for one in (before.image, image) if one)
+                before.image = None
         return found
 
     def _image(self, entry: dict[str, Any], name: str, where: str, file: Path, split: str | None) -> Path | None:
@@ -87,16 +145,16 @@ class CocoReader:
             matches = of_split or matches
         if len(matches) != 1:
             fits = ", ".join(self.index.key(image) for image in matches)
-            self.oddities.add(Kind.AMBIGUOUS if matches else Kind.NO_IMAGE, where, fits or f"no image {name}")
+            self.oddities.add(Kind.AMBIGUOUS if matches else Kind.NO_IMAGE, where, fits or "no such image")
             self.source.faulty.update(matches)
             return None
         image = matches[0]
         if image in self.source.annotations:
-            self.oddities.add(Kind.REPEATED_ID, where, f"{name} has {self.source.annotations[image].where} already")
-            return None
+            self.oddities.add(Kind.LISTED_TWICE, where, f"{self.source.annotations[image].where} is the same image")
         width, height = number(entry.get("width")), number(entry.get("height"))
         size = (width, height) if width and height and width > 0 and height > 0 else None
-        self.source.annotations[image] = Annotation([], where, size)
+        annotation = self.source.annotations.setdefault(image, Annotation([], where, size))
+        annotation.size = annotation.size or size
         self._note_class(entry, image)
         return image
 
@@ -105,47 +163,127 @@ class CocoReader:
         given = next((entry[key] for key in keys if entry.get(key) is not None), None)
         if given is None:
             return
-        texts = [str(value) for value in (given if isinstance(given, list) else [given]) if isinstance(value, (int, str))]
+        texts = [text for text in map(_text, given if isinstance(given, list) else [given]) if text]
         self.source.image_classes = self.source.image_classes or {}
-        self.source.image_classes[image] = [name for text in texts for name in split_names(text, self.chosen)]
+        named = [name for text in texts for name in split_names(text, self.chosen)]
+        before = self.source.image_classes.setdefault(image, [])
+        before += [name for name in named if not before or name not in before] if before else named
 
-    def _annotation(self, entry: Any, where: str, images: Mapping[Id, Path | None], categories: Mapping[Id, str]) -> None:
-        image_key = _id(entry, "image_id")
-        if image_key is None or image_key not in images:
+    def _entry(self, entry: Any, place: str, file: Path, images: _ById[_Listed], categories: _ById[str]) -> _Entry | None:
+        image_key, category = _id(entry, "image_id"), _id(entry, "category_id")
+        listed = None if image_key is None else images.find(image_key)
+        if listed is None or listed.image is None:
             reason = "no image_id" if image_key is None else f"image_id {image_key} is no image's id"
-            self.oddities.add(Kind.NO_IMAGE, where, reason)
-            return
-        image = images[image_key]
-        if image is None:
-            return  # its image is noted already
-        if entry.get("iscrowd") in (1, True):
-            self.oddities.add(Kind.CROWD, where, self.index.key(image))
-            return
-        box, category = entry.get("bbox"), _id(entry, "category_id")
-        values = [number(value) for value in box] if isinstance(box, list) else []
-        if len(values) != 4 or None in values:
-            self.oddities.add(Kind.UNREADABLE_OBJECT, where, "no bbox of four numbers")
-        elif category is None or category not in categories:
+            where = f"{shown(file)}: {listed.name + ': ' if listed else ''}{place}"
+            self.oddities.add(Kind.NO_IMAGE, where, "its image cannot be used" if listed else reason)
+            return None
+        where = f"{shown(file)}: {listed.name}: {place}"
+        name = None if category is None else categories.find(category)
+        shape = read_shape(entry)
+        if entry.get("iscrowd") is True or number(entry.get("iscrowd")) == 1:
+            self.oddities.add(Kind.CROWD, where)
+        elif shape is None:
+            self.oddities.add(Kind.UNREADABLE_OBJECT, where, "no bbox of four numbers, and no outline")
+        elif name is None:
             self.oddities.add(Kind.UNKNOWN_CLASS, where, f"category_id {category} is in no entry of categories")
-        elif min(values[2:]) <= 0:
-            self.oddities.add(Kind.NO_AREA, where, f"{categories[category]} {values[2]:g} x {values[3]:g}")
         else:
-            x, y, width, height = values
-            points = _outline(entry.get("segmentation")) if self.polygons else None
-            thing = Object(categories[category], (x, y, x + width, y + height), where, points)
-            self.source.annotations[image].objects.append(thing)
+            return _Entry(where, listed.image, name, shape)
+        return None
+
+    def _terms(self, entries: Sequence[_Entry], file: Path) -> tuple[str, bool]:
+        """What the four numbers of a file's boxes are, and whether they are shares of the picture."""
+        shapes = [(entry.shape, self.source.annotations[entry.image].size) for entry in entries]
+        terms = tell_terms(shapes)
+        reading = self.reading or terms.reading
+        if terms.shares or (reading != "xywh" and terms.boxes):
+            unit = "shares of the picture" if terms.shares else "pixels"
+            others = " or ".join(other for other in READINGS if other != reading)
+            advice = "" if self.reading else f" (if they are not: --boxes {others})"
+            self.oddities.add(Kind.READING, shown(file), f"{terms.boxes} boxes read as {reading} in {unit}{advice}")
+        elif terms.doubtful and not self.reading:
+            self.oddities.add(Kind.DOUBTFUL, shown(file), f"{terms.boxes} boxes; --boxes xywh or --boxes xyxy decides")
+        return reading, terms.shares
+
+    def _add_object(self, entry: _Entry, reading: str, shares: bool) -> None:
+        shape = entry.shape
+        corners = corners_of(shape.values, reading) if shape.values else None
+        if corners is None or area_of(corners) <= 0:
+            if shape.around is None:
+                size = f"{corners[2] - corners[0]:g} x {corners[3] - corners[1]:g}" if corners else ""
+                self.oddities.add(Kind.NO_AREA, entry.where, f"{entry.name} {size}")
+                return
+            self.oddities.add(Kind.FROM_OUTLINE, entry.where, entry.name)
+            corners, shares = shape.around, are_shares([shape.around])
+        points = shape.points if self.polygons else None
+        if points and shape.around and shares != are_shares([shape.around]):
+            points = None  # the outline is in other terms than the box
+        thing = Object(entry.name, corners, entry.where, points, shares)
+        self.source.annotations[entry.image].objects.append(thing)
 
 
 def _id(entry: Any, key: str = "id") -> Id | None:
     found = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(found, float) and found.is_integer():
+        return int(found)
     return found if isinstance(found, (int, str)) and not isinstance(found, bool) else None
 
 
-def _outline(segmentation: Any) -> tuple[tuple[float, float], ...] | None:
-    """The points of an outline of one part; None for several parts, a mask, or nothing usable."""
-    if not isinstance(segmentation, list) or len(segmentation) != 1 or not isinstance(segmentation[0], list):
-        return None
-    values = [number(value) for value in segmentation[0]]
-    if len(values) < 6 or len(values) % 2 or None in values:
-        return None
-    return tuple(zip(values[::2], values[1::2], strict=True))
+def _as_number(key: Id) -> Id:
+    """An id as a number if it is the text of one."""
+    text = re.fullmatch(r"\s*([0-9]{1,18})(\.0*)?\s*", key) if isinstance(key, str) else None
+    return int(text.group(1)) if text else key
+
+
+def _text(value: Any) -> str | None:
+    """A text, or a number as the JSON has it; None for anything else."""
+    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (int, float)) else None
+
+
+def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dict[Path, Any], dict[Path, str]]:
+    """The content of each COCO file and, if all are of a split, the split of each.
+
+    In a folder, those called `instances*` if there are any, else all that are COCO's.
+
+    Raises:
+        ConversionError: if there are none, or one cannot be read.
+    """
+    place = given or source
+    files = [place] if place.is_file() else files_under(place, ["json"])
+    files = [file for file in files if file.name.startswith("instances")] or files
+    contents = {}
+    for file in files:
+        content = load_json(file)
+        if is_coco(content):
+            contents[file] = content
+        elif len(files) > 1:
+            oddities.add(Kind.OTHER_JSON, shown(file))
+    if not contents:
+        raise ConversionError(
+            f"{shown(place)} {'is' if place.is_file() else 'has'} no COCO file (JSON with the lists images, annotations, "
+            f"categories): name {'another' if given else 'it by --annotations'}"
+        )
+    base = place.parent if place.is_file() else place
+    splits = {file: split_of_path(PurePosixPath(file.relative_to(base).as_posix())) for file in contents}
+    known = {file: split for file, split in splits.items() if split}
+    return contents, known if len(known) == len(contents) else {}
+
+
+def load_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ConversionError: with file and line, if it is not JSON.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ConversionError(f"{shown(file)}:{error.lineno}: not JSON ({error.msg}): correct it, or export it anew") from None
+    except RecursionError:
+        raise ConversionError(f"{shown(file)}: not COCO's JSON: lists within lists without end") from None
+    except ValueError as error:  # no text in any encoding of JSON, or a number of thousands of digits
+        raise ConversionError(f"{shown(file)}: not readable as JSON: {first_line(error)}: export it anew as UTF-8") from None
+
+
+def is_coco(content: Any) -> bool:
+    """Whether a JSON file's content has the three lists of COCO's: images, annotations, categories."""
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)

@@ -1,10 +1,11 @@
-"""What a conversion found odd and what it did with each: gathered on the way, shown as a table at the end."""
+"""What a conversion found odd and what it did with each (shown as a table at the end), and the error that ends it."""
 
 from __future__ import annotations
 
 import csv
 import io
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
 EXAMPLES = 3
@@ -23,13 +24,19 @@ class Kind(Enum):
     UNLISTED = ("image that the annotation file does not name", "left out")
     OTHER_JSON = ("JSON file that is not COCO's", "passed over")
     REPEATED_ID = ("id given twice", "first one kept, the other passed over")
+    LISTED_TWICE = ("image listed twice", "its annotations put together")
+    LINKED = ("image that is a link to a place outside the source", "read from there")
     SIZE = ("annotated size differs from the image", "image believed, boxes taken as its pixels")
     TURNED = ("image with EXIF rotation, annotated unrotated", "boxes turned with the picture, as YOLOv5 reads it")
     ROTATED = ("image with EXIF rotation", "boxes taken as those of the upright picture, as YOLOv5 reads it")
     NO_END = ("JPEG without its end mark", "copied, never linked: YOLOv5 rewrites such a file")
     SAME_NAME = ("images of one name", "renamed after their folder or suffix")
     SAME_PICTURE = ("picture that occurs twice, byte for byte", "kept; a drawn split keeps copies together")
+    TWO_CLASSES = ("picture that occurs twice, in different classes", "kept; correct one of the two")
     # Boxes
+    READING = ("boxes in other terms than the format's", "read as what they plainly are")
+    DOUBTFUL = ("boxes that fit as two corners as well", "taken as x, y, width, height, as COCO has it")
+    FROM_OUTLINE = ("object with an outline but no usable box", "box taken from around the outline")
     NO_AREA = ("box without area", "dropped")
     BEYOND = ("box wholly outside the image", "dropped")
     OUTSIDE = ("box that reaches outside the image", "clipped to the image")
@@ -51,12 +58,14 @@ class Kind(Enum):
     ALIKE = ("image classes that differ only in upper and lower case", "kept apart; correct the spelling if they are one")
     ROW_WITHOUT_IMAGE = ("CSV row that fits no image", "passed over")
     ROW_AMBIGUOUS = ("CSV row that fits several images", "passed over")
+    ONE_CLASS = ("only one image class", "kept; every accuracy is 1, and nothing is learnt of it")
     REPEATED_ROW = ("image with several CSV rows", "their classes put together")
     # Split
     LINE_WITHOUT_IMAGE = ("line of a split that fits no single image", "passed over")
     NO_SPLIT = ("image in no split", "left out")
     TWO_SPLITS = ("image in several splits", "kept in the one that is measured (test, then val)")
     LEAK = ("picture of val or test that is in train too", "kept as the split says; remove one of the two")
+    VAL_IN_TEST = ("picture of val that is in test too", "kept as the split says; remove one of the two")
     NO_VAL = ("source has no val split", "drawn from train")
     CLASS_NOT_IN_SPLIT = ("class that a split has no example of", "kept; not learnt or not measured there")
 
@@ -69,6 +78,11 @@ class Kind(Enum):
     def action(self) -> str:
         """What is done with it."""
         return self.value[1]
+
+    @property
+    def loses(self) -> bool:
+        """Whether something of the source is not in the result."""
+        return self.action.startswith(("dropped", "left out", "passed over"))
 
 
 class Oddity(NamedTuple):
@@ -95,6 +109,11 @@ class Oddities:
     def of(self, kind: Kind) -> list[Oddity]:
         """The cases of one kind."""
         return [case for case in self.cases if case.kind is kind]
+
+    def first(self) -> str:
+        """The first cases of the kinds that cost most images or boxes, on one line: why nothing is left."""
+        kinds = sorted((kind for kind in Kind if kind.loses and self.of(kind)), key=lambda kind: -len(self.of(kind)))
+        return "; ".join(f"{kind.title} ({len(self.of(kind))}): {self.of(kind)[0]}" for kind in kinds[:EXAMPLES])
 
     def table(self) -> str:
         """For the screen: a line for each kind that occurs, with its count, and under it the first cases."""
@@ -123,14 +142,36 @@ class Oddities:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Every case in a row: found, done, where, detail."""
+        """Every case in a row: found, done, where, detail; no cell is a formula to a spreadsheet."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["found", "done", "where", "detail"])
-        writer.writerows([kind.title, kind.action, _plain(where), _plain(detail)] for kind, where, detail in self.cases)
+        writer.writerows([kind.title, kind.action, _cell(where), _cell(detail)] for kind, where, detail in self.cases)
         return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{_plain(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _plain(text)
 
 
 def _plain(text: str) -> str:
     """Text on one line that any terminal and file can take: what cannot be printed becomes an escape."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+class ConversionError(ValueError):
+    """Nothing can be converted; the message says why, where and what to do."""
+
+
+def shown(path: Path) -> str:
+    """`path` as messages have it: relative to the working folder if it lies in it."""
+    try:
+        return path.relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

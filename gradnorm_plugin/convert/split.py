@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # it has no types of its own
 
-from gradnorm_plugin.convert.images import ImageIndex, Picture
-from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import ConversionError, shown
+from gradnorm_plugin.convert.annotations import Source
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
 SPLITS = ("train", "val", "test")
 DEFAULT_VAL_SHARE = 0.2
@@ -152,12 +153,63 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
     return rest, taken
 
 
-def check(splits: Mapping[str, Sequence[Path]], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities) -> None:
-    """Note pictures that occur twice, and those of val or test that are in train too."""
+def check_copies(
+    splits: Mapping[str, Sequence[Path]],
+    class_of: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    index: ImageIndex,
+    oddities: Oddities,
+) -> None:
+    """Note pictures that occur twice: in one split, in two, or in two classes (which none of them can be)."""
     seen: dict[bytes, tuple[str, Path]] = {}
     for split in SPLITS:
         for image in splits.get(split, ()):
             first_split, first = seen.setdefault(pictures[image].digest, (split, image))
-            if first != image:
-                leak = first_split != split
-                oddities.add(Kind.LEAK if leak else Kind.SAME_PICTURE, index.key(image), f"{first_split}: {index.key(first)}")
+            if first == image:
+                continue
+            kind = Kind.SAME_PICTURE if first_split == split else Kind.LEAK if first_split == "train" else Kind.VAL_IN_TEST
+            oddities.add(kind, index.key(image), f"{first_split}: {index.key(first)}")
+            if image in class_of and first in class_of and class_of[image] != class_of[first]:
+                oddities.add(Kind.TWO_CLASSES, index.key(image), index.key(first))
+
+
+def fixed_split(
+    options: argparse.Namespace, source: Source, images: Sequence[Path], index: ImageIndex, oddities: Oddities
+) -> dict[str, list[Path]] | None:
+    """The split that is given or that the source has; None if one is to be drawn.
+
+    Raises:
+        ConversionError: if it cannot be used.
+    """
+    if options.val_share is not None or options.test_share is not None:
+        return None
+    lists = dict(zip(SPLITS, options.split or (), strict=False)) or voc_lists(options.source)
+    found = from_lists(lists, index, oddities) if lists else source.splits or from_folders(index)
+    return settle_fixed(found, images, index, oddities) if found else None
+
+
+def whole_split(
+    options: argparse.Namespace,
+    fixed: Mapping[str, list[Path]] | None,
+    images: Sequence[Path],
+    class_of: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    oddities: Oddities,
+) -> dict[str, list[Path]]:
+    """The images of train, val and perhaps test; what `fixed` lacks is drawn.
+
+    Raises:
+        ConversionError: if there are too few to draw from.
+    """
+    share = options.val_share or DEFAULT_VAL_SHARE
+    parts: dict[str, list[Path]]
+    if fixed is None:
+        parts = draw(images, class_of, pictures, share, options.test_share or 0.0, options.seed)
+    elif "val" not in fixed:
+        parts = {**fixed, **draw(fixed["train"], class_of, pictures, share, 0.0, options.seed)}
+        oddities.add(
+            Kind.NO_VAL, shown(options.source), f"{len(parts['val'])} of {len(fixed['train'])} images, seed {options.seed}"
+        )
+    else:
+        parts = dict(fixed)
+    return {name: parts[name] for name in SPLITS if name in parts}

@@ -1,9 +1,14 @@
-"""Writing the joint data set: all of it, or nothing."""
+"""Writing the joint data set and the report of the conversion: all of it, or nothing."""
 
 from __future__ import annotations
 
+import glob
+import html
 import os
+import re
 import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +16,7 @@ from typing import NamedTuple
 import yaml
 from tqdm import tqdm
 
-from gradnorm_plugin.convert.records import ConversionError, shown
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.labels import LabelRecord, write_label_file
 
 REPORT = "conversion.md"
@@ -59,7 +64,12 @@ def write_dataset(
         OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("new", "old"))
+    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # by a conversion that was killed
+        if (left / "old").is_dir() and not out.exists():
+            os.rename(left / "old", out)
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))  # ours alone, on the same disk
+    new, old = work / "new", work / "old"
     try:
         new.mkdir()
         for split, samples in splits.items():
@@ -88,9 +98,8 @@ def write_dataset(
                 os.rename(old, out)
             raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        if out.exists() or not old.exists():  # else it holds what was in `out`
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _put(sample: Sample, target: Path, link: str | None) -> None:
@@ -100,3 +109,47 @@ def _put(sample: Sample, target: Path, link: str | None) -> None:
         os.link(sample.image.resolve(), target)
     else:
         shutil.copyfile(sample.image, target)
+
+
+def count_content(
+    splits: Mapping[str, Sequence[Sample]], names: Sequence[str], classification_names: Sequence[str], oddities: Oddities
+) -> list[tuple[str, str, str]]:
+    """(split, boxes in words, image classes in words) of each split; classes that a split lacks are noted as odd."""
+    rows = []
+    for split, samples in splits.items():
+        records = [sample.record for sample in samples]
+        boxes = Counter(box.class_index for record in records for box in record.boxes)
+        boxes.update(polygon.class_index for record in records for polygon in record.polygons)
+        classes = Counter(record.image_class for record in records)
+        for number, kind, listed in ((boxes, "boxes", names), (classes, "images", classification_names)):
+            for index, name in enumerate(listed):
+                if not number[index]:
+                    oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no {kind} of {name}")
+        background = sum(not record.boxes and not record.polygons for record in records)
+        rows.append(
+            (
+                f"{split}: {len(samples)} images",
+                ", ".join([f"{name} {boxes[index]}" for index, name in enumerate(names)] + [f"{background} images without"]),
+                ", ".join(
+                    [f"{name} {classes[index]}" for index, name in enumerate(classification_names)] + [f"{classes[None]} without"]
+                ),
+            )
+        )
+    return rows
+
+
+def content_text(rows: Sequence[tuple[str, str, str]]) -> str:
+    """For the screen."""
+    return "\n".join(f"{split}\n    boxes: {boxes}\n    image classes: {classes}" for split, boxes, classes in rows)
+
+
+def report_text(rows: Sequence[tuple[str, str, str]], oddities: Oddities) -> str:
+    """The whole report."""
+    lines = ["# Conversion", "", "| split | boxes | image classes |", "|---|---|---|"]
+    lines += [f"| {' | '.join(map(_inert, row))} |" for row in rows]
+    return "\n".join([*lines, "", "What was odd, and what was done with it:", "", oddities.markdown()])
+
+
+def _inert(text: str) -> str:
+    """Text in a cell of Markdown that is no table, no link and no HTML."""
+    return html.escape(re.sub(r"([\\`\[\]|])", r"\\\1", text), quote=False)

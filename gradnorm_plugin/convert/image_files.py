@@ -6,17 +6,21 @@ import hashlib
 import io
 import os
 import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
+
+from gradnorm_plugin.convert.oddities import ConversionError, shown
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py)
 SUFFIXES = frozenset({"bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
@@ -52,9 +56,11 @@ def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
                 continue
             seen.add(real)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield from (
-                Path(here, name) for name in names if not name.startswith(".") and name.rpartition(".")[2].lower() in wanted
-            )
+            for name in names:
+                if not name.startswith(".") and name.rpartition(".")[2].lower() in wanted:
+                    path = os.path.join(here, name)
+                    if os.path.isfile(path) or not os.path.exists(path):  # no pipe, which would wait for ever
+                        yield Path(path)
 
     return sorted(walk(str(folder)))
 
@@ -64,14 +70,12 @@ class ImageIndex:
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self.root, self.files = root, list(files)
-        self._paths: dict[str, Path] = {}
-        self._names: dict[str, list[Path]] = defaultdict(list)
-        self._stems: dict[str, list[Path]] = defaultdict(list)
+        self._named: dict[str, list[Path]] = defaultdict(list)
         self._numbers: dict[int, list[Path]] = defaultdict(list)
         for file in self.files:
-            self._paths[self.key(file)] = file
-            self._names[file.name].append(file)
-            self._stems[file.stem].append(file)
+            for kind, name in (("path", self.key(file)), ("name", file.name), ("stem", file.stem)):
+                for case, called in (("as is", name), ("folded", _folded(name))):
+                    self._named[f"{kind} {case} {called}"].append(file)
             if found := _LAST_NUMBER.search(file.stem):
                 self._numbers[int(found.group())].append(file)
 
@@ -82,22 +86,42 @@ class ImageIndex:
     def find(self, key: str, near: Path | None = None, numbers: bool = False) -> list[Path]:
         """The images that `key` may mean: one, none, or several among which nothing decides.
 
-        The first rule that finds any decides: the path below the folder (or its end), the file name, the stem, and, with
-        `numbers`, the number at the end of the stem (`7` is `Blood_00007.png`). Among several, those count that share
-        most of their folders' names with the file `near`.
+        The first rule that finds any decides: the path below the folder (or its end), the file name, the stem; then the
+        same of `key` as part of an address (`my%20image.png`); then both whatever the case; and, with `numbers`, the number
+        at the end of the stem (`7` is `Blood_00007.png`). Among several, those count that share most of their folders'
+        names with `key`, then with the file `near`.
         """
-        path = PurePosixPath(key.strip().replace("\\", "/"))
+        key = key.strip()
+        address = unquote(urlsplit(key).path if re.match("[a-z]{2,9}://", key) else key)
+        for case, fold in (("as is", str), ("folded", _folded)):
+            for text in dict.fromkeys((key, address)):
+                path = PurePosixPath(fold(text.replace("\\", "/")))
+                found = self._lookup(path, case)
+                if len(found) > 1:
+                    found = nearest(found, Path(text.replace("\\", "/")))
+                if found:
+                    return nearest(found, near) if near is not None and len(found) > 1 else found
+        stem = _stem(PurePosixPath(key))
+        return self._numbers.get(int(stem), []) if numbers and stem.isascii() and stem.isdigit() and len(stem) <= 18 else []
+
+    def _lookup(self, path: PurePosixPath, case: str) -> list[Path]:
         for start in range(len(path.parts)):
-            if found := self._paths.get("/".join(path.parts[start:])):
-                return [found]
-        stem = path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
-        found = self._names.get(path.name) or self._stems.get(stem) or []
-        if not found and numbers and stem.isascii() and stem.isdigit() and len(stem) <= 18:
-            found = self._numbers.get(int(stem), [])
-        return _nearest(found, near) if near is not None and len(found) > 1 else found
+            if found := self._named.get(f"path {case} {'/'.join(path.parts[start:])}"):
+                return found
+        return self._named.get(f"name {case} {path.name}") or self._named.get(f"stem {case} {_stem(path)}") or []
 
 
-def _nearest(files: list[Path], near: Path) -> list[Path]:
+def _stem(path: PurePosixPath) -> str:
+    """The name without its suffix, if that is an image's: `scan.v2` has none."""
+    return path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
+
+
+def _folded(name: str) -> str:
+    """A name whatever its case, and whether accents are letters of their own (macOS) or not."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def nearest(files: list[Path], near: Path) -> list[Path]:
     """Those of `files` in the folder of `near`, or whose folder ends in most of the same names as its folder."""
 
     def nearness(file: Path) -> int:
@@ -147,3 +171,19 @@ def _read(file: Path) -> Picture | str:
     if orientation not in range(1, 9) or (orientation in TURNS_BY_90 and size == stored and size[0] != size[1]):
         orientation = 1  # not a valid one, or one that OpenCV does not obey, so that training does not either
     return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended)
+
+
+def find_images(source: Path, given: Path | None) -> ImageIndex:
+    """The images below the folder given, else below the source's JPEGImages, else below the source.
+
+    Raises:
+        ConversionError: if there are none.
+    """
+    root = given or (source if source.is_dir() else source.parent)
+    if not given and (root / "JPEGImages").is_dir():
+        root = root / "JPEGImages"
+    files = files_under(root, SUFFIXES) if root.is_dir() else []
+    if not files:
+        advice = "name another folder of images" if given else "name their folder by --images"
+        raise ConversionError(f"{shown(root)} has no images ({', '.join(sorted(SUFFIXES))}): {advice}")
+    return ImageIndex(root, files)

@@ -1,34 +1,129 @@
-"""An annotation's boxes and outlines as shares of the picture that training sees: in it, with area, and each once.
+"""What an annotation says, whatever its format, and the label record that it becomes.
 
-Sizes are (width, height) in pixels. Inside, corners and points are shares (0 to 1 is within the picture).
+Coordinates are x to the right and y down from the upper left corner, in pixels of the annotated picture; from
+`to_record` on they are shares of the picture that training sees, in it, with area, and each once.
+Sizes are (width, height) in pixels.
 """
 
 from __future__ import annotations
 
-from gradnorm_plugin.convert.images import TURNS_BY_90, Picture
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from gradnorm_plugin.convert.image_files import TURNS_BY_90, Picture
 from gradnorm_plugin.convert.oddities import Kind, Oddities
-from gradnorm_plugin.convert.records import Annotation, Object
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon
 
-_ROUNDING = 0.5  # pixels by which a box may reach out without mention
-_THINNEST = 1e-6  # share of the picture's side: the last digit of common label files
-
 Point = tuple[float, float]
+Four = tuple[float, float, float, float]
+
+
+class Object(NamedTuple):
+    """A box (x1, y1, x2, y2) of the class `name`, its outline if there is one, and the line that it stands in.
+
+    `shares`: all are shares of the image's width and height, not pixels.
+    """
+
+    name: str
+    corners: Four
+    where: str
+    points: tuple[Point, ...] | None = None
+    shares: bool = False
+    centred: Four | None = None  # cx, cy, w, h as they were written
+
+
+@dataclass
+class Annotation:
+    """The objects of one image, the size (width, height) that the annotation gives the image, and its file."""
+
+    objects: list[Object]
+    where: str
+    size: tuple[float, float] | None = None
+
+
+@dataclass
+class Source:
+    """All that one source says. Keys are image files; an image in `faulty` has an annotation that cannot be read.
+
+    `names` are the box classes in the order of the source; `image_classes` the names that an image's own entry gives;
+    `image_class_order` the order in which the source numbers them, if it does; `splits` the images of train, val, test.
+    `complete`: whether an image that is not in `annotations` is a background (else it is no part of the data set).
+    """
+
+    annotations: dict[Path, Annotation] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    image_classes: dict[Path, list[str]] | None = None
+    image_class_order: list[str] = field(default_factory=list)
+    splits: dict[str, list[Path]] = field(default_factory=dict)
+    faulty: set[Path] = field(default_factory=set)
+    complete: bool = True
+
+
+def number(value: object) -> float | None:
+    """`value`, a number or the text of one, as a finite float; None if it is neither."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def four_numbers(values: Iterable[object]) -> Four | None:
+    """The values as numbers; None if they are not four numbers."""
+    found = [number(value) for value in values]
+    if len(found) != 4:
+        return None
+    a, b, c, d = found
+    return None if a is None or b is None or c is None or d is None else (a, b, c, d)
+
+
+def are_shares(boxes: Sequence[Four]) -> bool:
+    """Whether a source's boxes are shares of the picture where pixels are usual: (nearly) none of them reaches beyond 1."""
+    within = sum(all(-_ROUNDING_SHARE <= value <= 1 + _ROUNDING_SHARE for value in box) for box in boxes)
+    return bool(boxes) and within >= MOST * len(boxes)
+
+
+def clean_name(value: object) -> str | None:
+    """A class name without blanks around it; None if it is no text that can be printed."""
+    name = " ".join(value.split()) if isinstance(value, str) else ""
+    return name if name and name.isprintable() else None
+
+
+def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
+    """The class names in a text, as often as they are in it, between commas, semicolons or bars.
+
+    A name of `chosen` may have such signs itself, if it is the whole text.
+    """
+    whole = clean_name(text)
+    parts = [whole] if whole in chosen else [clean_name(part) for part in re.split(r"[,;|]", text)]
+    return [part for part in parts if part]
+
+
+_ROUNDING = 0.5  # pixels by which a box may reach out without mention
+_ROUNDING_SHARE = 1e-3
+_THINNEST = 1e-6  # share of the picture's side: the last digit of common label files
+MOST = 0.7  # of the boxes of a file that must agree before all are read so: some may be wrong
 
 
 def to_record(
     annotation: Annotation,
     picture: Picture,
-    names: list[str],
+    names: Sequence[str],
     image_class: int | None,
     oddities: Oddities,
 ) -> LabelRecord:
     """The label record of one image. All is written as polygons if any object has an outline: a file holds one kind."""
     turn = _is_turned(annotation, picture, oddities)
-    fitted = []
+    fitted: list[tuple[Object, Box | Polygon]] = []
     seen = set()
     for thing in annotation.objects:
-        thing = _as_shares(thing, annotation, picture, turn)
+        thing = _as_shares(thing, picture, turn)
         if thing.name not in names:
             oddities.add(Kind.UNKNOWN_CLASS, thing.where, thing.name)
             continue
@@ -38,8 +133,9 @@ def to_record(
         elif shape:
             seen.add(shape)
             fitted.append((thing, shape))
-    if not any(isinstance(shape, Polygon) for _, shape in fitted):
-        return LabelRecord(boxes=tuple(shape for _, shape in fitted), image_class=image_class)
+    boxes = tuple(shape for _, shape in fitted if isinstance(shape, Box))
+    if len(boxes) == len(fitted):
+        return LabelRecord(boxes=boxes, image_class=image_class)
     polygons = []
     for thing, shape in fitted:
         if isinstance(shape, Box):
@@ -64,10 +160,10 @@ def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> 
     return False
 
 
-def _as_shares(thing: Object, annotation: Annotation, picture: Picture, turn: bool) -> Object:
-    if annotation.shares:
+def _as_shares(thing: Object, picture: Picture, turn: bool) -> Object:
+    if thing.shares and not turn:
         return thing
-    width, height = picture.stored if turn else picture.size
+    width, height = (1, 1) if thing.shares else picture.stored if turn else picture.size
 
     def share(x: float, y: float) -> Point:
         x, y = x / width, y / height

@@ -1,0 +1,271 @@
+"""`yolov5-gradnorm convert`: its flags, and the way from labels of other formats, and a class for each image, to the result."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradnorm_plugin.convert.annotations import Source, to_record
+from gradnorm_plugin.convert.classes import image_classes
+from gradnorm_plugin.convert.coco import CLASS_KEYS, CocoReader, find_json, is_coco, load_json
+from gradnorm_plugin.convert.coco_boxes import READINGS
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
+from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE, check_copies, fixed_split, whole_split
+from gradnorm_plugin.convert.voc import find_xml, read_voc
+from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
+from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
+from gradnorm_plugin.labels import LabelRecord
+from gradnorm_plugin.terminal import fail, parse
+
+FORMATS = ("voc", "coco", "yolo")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `yolov5-gradnorm convert`."""
+    parser = argparse.ArgumentParser(
+        prog="yolov5-gradnorm convert",
+        description="Turn Pascal VOC, COCO or YOLO labels, and a class for each image, into a joint data set with its data yaml.",
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the data (or COCO's .json, or YOLO's data yaml)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("--format", choices=FORMATS, help="default: told by the files' suffixes")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images (default: JPEGImages, or below SOURCE)")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="folder of the annotations, or one file of them")
+    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="box classes in this order, others are dropped")
+    parser.add_argument("--polygons", action="store_true", help="keep COCO's outlines (one part) instead of boxes alone")
+    parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")
+    parser.add_argument("--drop-difficult", action="store_true", help="drop the boxes that Pascal VOC marks as difficult")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if convert wrote it")
+    _add_classes(parser.add_argument_group("the image's class"))
+    _add_split(parser.add_argument_group("split (default: the source's own, else drawn by class)"))
+    return parser
+
+
+def _add_classes(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
+    group.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
+    group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
+    group.add_argument(
+        "--classes-from",
+        choices=["csv", "folder", "json", "labels"],
+        help="folder: the name of the image's folder; json: COCO's images entries; labels: YOLO's one-hot lines "
+        "(default: csv with --classes-csv, else json or labels by the format)",
+    )
+    keys = ", ".join(CLASS_KEYS)
+    group.add_argument("--json-key", metavar="KEY", help=f"key of the class in COCO's images entries (default: first of {keys})")
+    group.add_argument(
+        "--image-class", nargs="+", default=[], metavar="NAME", help="image classes in this order, others are left out"
+    )
+    group.add_argument("--min-images", type=int, default=2, metavar="N", help="drop image classes with fewer images (default: 2)")
+
+
+def _add_split(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--split", nargs="+", type=Path, metavar="FILE", help="lists of images: train.txt val.txt [test.txt]")
+    group.add_argument(
+        "--val-share", type=float, metavar="SHARE", help=f"draw one, this much for val (default: {DEFAULT_VAL_SHARE})"
+    )
+    group.add_argument("--test-share", type=float, metavar="SHARE", help="draw one, this much for test (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    group.add_argument(
+        "--link",
+        nargs="?",
+        const="symlink",
+        choices=["symlink", "hardlink"],
+        help="link the images instead of copying them (symlink if nothing follows)",
+    )
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check the command line. Errors end the program as argparse does: one line, status 2."""
+    parser = build_parser()
+    options = parse(parser, argv)
+    for flag, names in (("--names", options.names), ("--image-class", options.image_class)):
+        if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
+            parser.error(f"{flag} must be different names, found {' '.join(names)!r}")
+    if options.split and len(options.split) not in (2, 3):
+        parser.error(f"--split takes two or three files: train.txt val.txt [test.txt], found {len(options.split)}")
+    if options.split and (options.val_share is not None or options.test_share is not None):
+        parser.error("--split gives a split, --val-share and --test-share draw one: leave one out")
+    val_share, test_share = options.val_share, options.test_share or 0.0
+    val_share = DEFAULT_VAL_SHARE if val_share is None else val_share
+    if not (0 < val_share < 1 and 0 <= test_share < 1 and val_share + test_share < 1):
+        parser.error(f"--val-share {val_share} and --test-share {test_share} must leave something to train on, and to validate")
+    if options.min_images < 1:
+        parser.error(f"--min-images must be at least 1, found {options.min_images}")
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must be from 0 to {2**32 - 1}, found {options.seed}")
+    if options.classes_from == "csv" and not options.classes_csv:
+        parser.error("--classes-from csv needs the file: --classes-csv FILE")
+    try:
+        codecs.lookup(options.csv_encoding or "utf-8")
+    except LookupError:
+        parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
+    if options.classes_csv and options.classes_from not in (None, "csv"):
+        parser.error(f"--classes-csv and --classes-from {options.classes_from} are two sources of the class: leave one out")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
+    options = parse_options(argv)
+    try:
+        report = convert(options)
+    except ConversionError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror or error}: nothing was converted")
+    encoding = sys.stdout.encoding or "utf-8"
+    print(report.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def convert(options: argparse.Namespace) -> str:
+    """Convert as the options say; what the result holds and what was odd, for the screen.
+
+    Raises:
+        ConversionError: if nothing can be converted; nothing has been written then.
+        OSError: if a folder cannot be read or written; the same.
+    """
+    oddities = Oddities()
+    given = [options.source, options.images, options.annotations, options.classes_csv, *(options.split or ())]
+    given = [place for place in given if place is not None]
+    for place in given:
+        if not place.exists():
+            raise ConversionError(f"{place} is not there: name an existing file or folder")
+    index = find_images(options.source, options.images)
+    check_place(options.out, [*given, index.root], options.overwrite)
+    source = read_source(options, index, oddities)
+    names = options.names or source.names
+    if not names:
+        raise ConversionError(f"{shown(options.source)} has no box with a class: {oddities.first() or 'it names no objects'}")
+    pictures = _usable(source, index, oddities)
+    fixed = fixed_split(options, source, list(pictures), index, oddities)
+    images = list(pictures) if fixed is None else sorted(image for part in fixed.values() for image in part)
+    classification_names, class_of = image_classes(options, source, images, index, oddities)
+    splits = whole_split(options, fixed, images, class_of, pictures, oddities)
+    check_copies(splits, class_of, pictures, index, oddities)
+    called = _result_names(images, index, oddities)
+    records = {image: _record(image, source, pictures[image], names, class_of.get(image), index, oddities) for image in images}
+    samples = {
+        part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
+    }
+    if not any(record.boxes or record.polygons for record in records.values()):
+        raise ConversionError(f"no box is left to convert: {oddities.first() or 'the annotations have no objects'}")
+    rows = count_content(samples, names, classification_names, oddities)
+    reports = {REPORT: report_text(rows, oddities), "conversion.csv": oddities.csv()}
+    write_dataset(options.out, samples, names, classification_names, reports, options.link)
+    written = f"written: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
+    warnings = [f"\nWARNING: {case.kind.title}: {case}: {case.kind.action}" for case in oddities.of(Kind.ONE_CLASS)]
+    return "\n".join([content_text(rows), "", oddities.table(), "", written, *warnings])
+
+
+def _usable(source: Source, index: ImageIndex, oddities: Oddities) -> dict[Path, Picture]:
+    """The images that can be used, and what is in each."""
+    wanted = [image for image in index.files if image not in source.faulty and (source.complete or image in source.annotations)]
+    usable, root = {}, index.root.resolve()
+    for image, picture in read_pictures(wanted).items():
+        if isinstance(picture, str):
+            oddities.add(Kind.UNREADABLE_IMAGE, index.key(image), picture)
+        else:
+            usable[image] = picture
+            if root not in (real := image.resolve()).parents:
+                oddities.add(Kind.LINKED, index.key(image), str(real))
+    if not usable:
+        raise ConversionError(f"no image is left to convert: {oddities.first() or 'the annotations name none'}")
+    return usable
+
+
+def _result_names(images: Sequence[Path], index: ImageIndex, oddities: Oddities) -> dict[Path, str]:
+    """The file name of each image in the result: its own, unless another has its stem and would share its label file."""
+    stems = Counter(image.stem.casefold() for image in images)
+    called, taken = {}, {stem for stem, count in stems.items() if count == 1}
+    for image in images:
+        called[image] = image.name
+        if stems[image.stem.casefold()] > 1:
+            stem = index.key(image).replace("/", "-").replace(".", "-")
+            while stem.casefold() in taken:
+                stem += "-"
+            taken.add(stem.casefold())
+            called[image] = f"{stem}{image.suffix}"
+            oddities.add(Kind.SAME_NAME, index.key(image), called[image])
+    return called
+
+
+def _record(
+    image: Path,
+    source: Source,
+    picture: Picture,
+    names: Sequence[str],
+    image_class: int | None,
+    index: ImageIndex,
+    oddities: Oddities,
+) -> LabelRecord:
+    annotation = source.annotations.get(image)
+    if not picture.ended:
+        oddities.add(Kind.NO_END, index.key(image))
+    if annotation is None:
+        oddities.add(Kind.BACKGROUND, index.key(image))
+        return LabelRecord(image_class=image_class)
+    if not annotation.objects:
+        oddities.add(Kind.NO_OBJECTS, annotation.where)
+    return to_record(annotation, picture, names, image_class, oddities)
+
+
+def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
+    """What the annotations of the images of `index` say.
+
+    Raises:
+        ConversionError: if they are not where and what the options say.
+    """
+    form = options.format or detect_format(options.annotations or options.source, index)
+    if form == "voc":
+        return read_voc(find_xml(options.source, options.annotations), index, oddities, options.drop_difficult)
+    if form == "coco":
+        contents, splits = find_json(options.source, options.annotations, oddities)
+        reader = CocoReader(index, oddities, options.json_key, options.image_class, options.polygons, options.boxes)
+        for file, content in contents.items():
+            reader.add(file, content, splits.get(file))
+        return reader.finish()
+    labels = options.annotations
+    description = find_description(options.source)
+    listed = listed_classes(options.source, options.source / "labels", *([labels] if labels else []))
+    names = (description.names if description else listed) or options.names
+    if not names:
+        raise ConversionError(f"{shown(options.source)} has no data yaml and no classes.txt: name the box classes by --names")
+    image_classes = (description.image_classes if description else []) or options.image_class
+    return read_yolo(index, labels, names, image_classes, description, oddities)
+
+
+def detect_format(place: Path, index: ImageIndex) -> str:
+    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images.
+
+    Raises:
+        ConversionError: if they are of none or several formats.
+    """
+    if place.is_file():
+        suffix = place.suffix[1:].lower()
+        known = {"xml": "voc", "json": "coco", "txt": "yolo", **dict.fromkeys(YAML_SUFFIXES, "yolo")}
+        if suffix not in known:
+            raise ConversionError(f"{shown(place)} is no .json and no data yaml: name a folder, or say --format")
+        return known[suffix]
+    files = files_under(place, ["xml", "json", "txt", "names", *YAML_SUFFIXES])
+    images = {image.with_suffix("") for image in index.files}
+    jsons = [file for file in files if file.suffix.lower() == ".json"]
+    marks = {
+        "voc": any(file.suffix.lower() == ".xml" for file in files),
+        "coco": bool(jsons),
+        "yolo": any(
+            file.suffix[1:].lower() in YAML_SUFFIXES or file.name in CLASS_FILES or is_label_file(file, images) for file in files
+        ),
+    }
+    if jsons and (marks["voc"] or marks["yolo"]):  # other programs' notes and settings are JSON, too
+        marks["coco"] = any(is_coco(load_json(file)) for file in jsons)
+    formats = [name for name, there in marks.items() if there]
+    if len(formats) != 1:
+        what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
+        raise ConversionError(f"{shown(place)} has {what}: say --format voc, coco or yolo, and where they are by --annotations")
+    return formats[0]
