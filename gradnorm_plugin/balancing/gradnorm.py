@@ -109,6 +109,9 @@ class GradNorm(Balancer):
     """
 
     name = "gradnorm"
+    label = "GradNorm"
+    note = "gradient norms by training rate (Chen 2018)"
+    needs_shared_layer = True
 
     def __init__(
         self,
