@@ -142,12 +142,16 @@ class GradNormLoss:
         if not torch.is_grad_enabled():
             return detection_loss, items
         self.settle()
-        self.applied_weights = weights = self._weights()
         share, labelled = self._share_of_labels(targets.classes)
         classification_loss = self.classification_loss(logits, targets.classes) * share
+        of_all_ranks = sum_over_ranks(torch.cat([detection_loss, classification_loss]).detach().float()).unbind()
+        images = len(targets.classes) * world_size()
+        if labelled:
+            self.balancer.weigh([loss / images for loss in of_all_ranks])
+        self.applied_weights = weights = self._weights()
         total = weights[0] * detection_loss + weights[1] * classification_loss
-        of_all_ranks = sum_over_ranks(torch.cat([detection_loss, classification_loss, total]).detach().float())
-        self.losses = JointLosses(*of_all_ranks.unbind(), labelled, images=len(targets.classes) * world_size())
+        of_all_tasks = weights[0] * of_all_ranks[0] + weights[1] * of_all_ranks[1]
+        self.losses = JointLosses(*of_all_ranks, of_all_tasks, labelled, images)
         self._refuse_non_finite(items)
         if labelled and self.balancer.begin_step(self.losses.tasks):
             if self._probe is not None and min(weights) > 0 and logits.requires_grad:

@@ -8,10 +8,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchjd.aggregation import IMTLG, ConFIG
 from torchjd.aggregation import CAGrad as ReferenceCAGrad
 from torchjd.aggregation import PCGrad as ReferencePCGrad
 
-from gradnorm_plugin.balancing import CAGrad, DynamicWeightAverage, FixedWeights, PCGrad, UncertaintyWeights
+from gradnorm_plugin.balancing import (
+    BALANCERS,
+    Bisector,
+    CAGrad,
+    DynamicWeightAverage,
+    FixedWeights,
+    LogLosses,
+    PCGrad,
+    SoftOptimalUncertainty,
+    UncertaintyWeights,
+)
+from gradnorm_plugin.balancing.balancer import WatchedBalancer
+from gradnorm_plugin.compare.methods import METHODS
+from gradnorm_plugin.training.facts import balancing_facts
+from gradnorm_plugin.training.options import make_balancer, parse_options
 
 sizes = st.floats(1e-3, 1e3)
 
@@ -110,6 +125,43 @@ def test_an_epoch_without_losses_changes_nothing():
     assert epoch(balancer) == before
 
 
+# Weights from the batch's own losses
+
+
+@settings(max_examples=50, deadline=None)
+@given(losses=st.tuples(sizes, sizes, sizes))
+def test_log_losses_take_the_step_that_autograd_finds(losses):
+    """d sum(log L) / dL, divided by the first task's."""
+    leaves = torch.tensor(losses, dtype=torch.float64, requires_grad=True)
+    leaves.log().sum().backward()
+    weights = LogLosses(num_tasks=3).weigh(list(leaves.detach()))
+    assert weights.tolist() == pytest.approx((leaves.grad / leaves.grad[0]).tolist(), rel=1e-12) and weights[0] == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(losses=st.tuples(sizes, sizes), temperature=st.floats(0.05, 100))
+def test_uw_so_is_the_softmax_of_inverse_losses(losses, temperature):
+    weights = SoftOptimalUncertainty(temperature=temperature).weigh(scalars(*losses))
+    first, second = (1 / (temperature * float(torch.tensor(loss))) for loss in losses)
+    assert weights[0].item() == pytest.approx(1 / (1 + math.exp(min(second - first, 700))), rel=1e-9, abs=1e-300)
+    assert weights.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("make", [LogLosses, SoftOptimalUncertainty])
+def test_weights_of_a_batch_are_held_until_the_next_and_through_a_resume(make):
+    balancer, resumed = make(), make()
+    held = balancer.weigh(scalars(0.5, 2.0)).tolist()
+    assert held != make().weights.tolist() and balancer.weigh(scalars(math.nan, 2.0)).tolist() == held
+    resumed.load_state_dict(balancer.state_dict())
+    assert resumed.weights.tolist() == held
+    assert torch.isfinite(make().weigh(scalars(0.0, 2.0))).all() and torch.isfinite(make().weigh(scalars(0.0, 0.0))).all()
+
+
+def test_uw_so_tends_to_equal_weights_and_log_losses_do_not_see_units():
+    assert SoftOptimalUncertainty(temperature=1e9).weigh(scalars(0.01, 5.0)).tolist() == pytest.approx([0.5, 0.5])
+    assert LogLosses().weigh(scalars(2.0, 6.0)).tolist() == pytest.approx(LogLosses().weigh(scalars(0.2, 0.6)).tolist())
+
+
 # Balancers that look at directions
 
 
@@ -131,6 +183,29 @@ def test_against_torchjd(seed, ours, reference, tolerance):
     expected = reference(gradients) * (2 if isinstance(ours, CAGrad) else 1)
     found = ours.factors(gram_of(gradients)) @ gradients
     assert (found - expected).norm() <= tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_imtl_g_config_and_nash_mtl_go_along_the_bisector(seed):
+    """TorchJD's IMTL-G and ConFIG, and the equation that Nash-MTL solves: (G G^T a)_i = 1 / a_i, up to the length of a."""
+    gradients = torch.randn(2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    gradients[1] *= 10 ** (seed % 5 - 2)
+    factors = Bisector().factors(gram_of(gradients))
+    for method in (IMTLG(), ConFIG()):
+        along = torch.nn.functional.cosine_similarity(factors @ gradients, method(gradients), dim=0)
+        assert along.item() == pytest.approx(1, abs=1e-9)
+    first, second = (gram_of(gradients) @ factors * factors).tolist()
+    assert first == pytest.approx(second, rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(length=sizes, angle=st.floats(0, math.pi))
+def test_the_bisector_is_as_near_to_both_and_leaves_the_first_gradient_as_it_is(length, angle):
+    gradients = pair(length, angle)
+    factors = Bisector().factors(gram_of(gradients))
+    assert factors.tolist() == pytest.approx([1, 1 / length], rel=1e-9) and factors[0] == 1
+    along = gradients @ (factors @ gradients) / gradients.norm(dim=1)
+    assert along[0].item() == pytest.approx(along[1].item(), abs=1e-9)
 
 
 @settings(max_examples=100, deadline=None)
@@ -165,7 +240,7 @@ def test_cagrad_with_radius_0_is_the_sum():
     assert CAGrad(c=0.0).factors(gram_of(pair(3.0, 2.0))).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("balancer", [PCGrad(), CAGrad()], ids=lambda b: b.name)
+@pytest.mark.parametrize("balancer", [PCGrad(), CAGrad(), Bisector()], ids=lambda b: b.name)
 @pytest.mark.parametrize("gradients", [[[0.0, 0.0], [1.0, 2.0]], [[1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
 def test_without_one_of_the_gradients_the_other_is_handed_on(balancer, gradients):
     assert balancer.factors(gram_of(torch.tensor(gradients))).tolist() == [1.0, 1.0]
@@ -184,6 +259,7 @@ def test_equal_gradients_stay_a_sum_of_equals():
     (lambda: UncertaintyWeights(lr=0.0), "lr must be finite and positive, found 0.0"),
     (lambda: UncertaintyWeights(initial_weights=(1.0, 0.0)), r"initial_weights must be positive, found \[1.0, 0.0\]"),
     (lambda: DynamicWeightAverage(temperature=-1), "temperature must be finite and positive, found -1"),
+    (lambda: SoftOptimalUncertainty(temperature=0), "temperature must be finite and positive, found 0"),
     (lambda: CAGrad(c=math.inf), "c must be finite and not negative, found inf"),
     (lambda: PCGrad(initial_weights=(1.0,)), "initial_weights has 1 values, expected one for each of 2 tasks"),
     (lambda: FixedWeights((1, 1), interval=-1), "interval must be a whole number of at least 0, found -1"),
@@ -194,7 +270,8 @@ def test_settings_out_of_range_are_named(make, message):
 
 
 @pytest.mark.parametrize("make", [
-    lambda **k: FixedWeights((1, 1), **k), UncertaintyWeights, DynamicWeightAverage, PCGrad, CAGrad,
+    lambda **k: FixedWeights((1, 1), **k), UncertaintyWeights, DynamicWeightAverage, SoftOptimalUncertainty, LogLosses, PCGrad,
+    CAGrad, Bisector,
 ])  # fmt: skip
 def test_gradients_are_looked_at_every_interval_batches(make):
     losses = scalars(1.0, 2.0)
@@ -205,3 +282,39 @@ def test_gradients_are_looked_at_every_interval_batches(make):
     resumed.load_state_dict(balancer.state_dict())
     assert [resumed.begin_step(losses) for _ in range(3)] == [False, False, True]
     assert torch.equal(resumed.update([1.0, 2.0], [3.0, 4.0]), resumed.weights)
+
+
+def test_every_balancer_but_the_fixed_weights_is_a_method_of_compare():
+    assert set(BALANCERS) - {"fixed"} <= set(METHODS)
+    for name, balancer in BALANCERS.items():
+        assert balancer.name == name and balancer.label and balancer.note
+        assert parse_options(["--balancer", name]).balancer == name
+
+
+class Halved(WatchedBalancer):
+    """Weights that are `share` of 1, as anyone might add it."""
+
+    name = "halved"
+    label = "Halved"
+    note = "a half each"
+    settings = {"share": "what is left of each loss"}
+
+    def __init__(self, share: float = 0.5, interval: int = 0) -> None:
+        super().__init__(torch.full((2,), share, dtype=torch.float64), interval)
+        self.share = share
+
+
+def test_a_new_balancer_is_one_class_and_one_entry(monkeypatch, capsys):
+    """Its flag with the default in the help, its setting, its facts, and the refusal of flags that are not its own."""
+    monkeypatch.setitem(BALANCERS, Halved.name, Halved)
+    found = make_balancer(parse_options(["--balancer", "halved", "--halved-share", "0.25", "--gradnorm-interval", "5"]))
+    assert type(found) is Halved and found.weights.tolist() == [0.25, 0.25] and found.interval == 5
+    assert make_balancer(parse_options(["--balancer", "halved"])).share == 0.5
+    facts = {"balancer": "halved", "weights": [0.25, 0.25], "interval": 5, "share": 0.25}
+    assert balancing_facts(found) == facts
+    for line in ("--halved-share 0.1", "--balancer halved --gradnorm-lr 1", "--balancer halved --initial-weights 1 1"):
+        with pytest.raises(SystemExit):
+            parse_options(line.split())
+    with pytest.raises(SystemExit):
+        parse_options(["--help"])
+    assert "what is left of each loss (default: 0.5)" in " ".join(capsys.readouterr().out.split())

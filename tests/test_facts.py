@@ -104,6 +104,9 @@ def test_settings_of_the_balancer():
     report = balancing_facts(GradNorm(**PRESETS["report"]))
     assert report["weight_ranges"] == [[1.0, 4.0], [0.01, 0.4]] and report["weight_sum"] == 4.0 and report["alpha"] == 1.5
     assert balancing_facts(GradNorm(**PRESETS["paper"]))["weight_ranges"] is None
+    ratio = balancing_facts(GradNorm(**PRESETS["ratio"]))
+    assert (ratio["reference"], ratio["start"], ratio["weight_ranges"]) == (0, "measured", [[1.0, 1.0], [1e-4, 1.0]])
+    assert "weight_sum" not in ratio and "reference" not in report
     assert balancing_facts(FixedWeights((1.0, 0.01), 5)) == {"balancer": "fixed", "weights": [1.0, 0.01], "interval": 5}
     assert balancing_facts(CAGrad(c=0.2)) == {"balancer": "cagrad", "weights": [1.0, 1.0], "interval": 0, "c": 0.2}
     assert balancing_facts(DynamicWeightAverage())["temperature"] == 2.0

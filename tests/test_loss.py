@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
-from gradnorm_plugin.balancing import PRESETS
+from gradnorm_plugin.balancing import PRESETS, LogLosses
 from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -82,6 +82,22 @@ def test_weights_follow_the_balancer_fed_by_hand():
         optimizer.step()
         optimizer.zero_grad()
     assert criterion.balancer.updates == 6
+
+
+def test_weights_may_follow_from_the_batchs_own_losses():
+    """Those of the batch itself, not of the one before; a batch without classes keeps what is held."""
+    images, targets = make_batch()
+    model = make_model()
+    criterion = GradNormLoss(model, LogLosses(interval=1))
+    loss, _ = criterion(model(images), targets)
+    detection, classification = (part.item() for part in criterion.losses.tasks)
+    assert criterion.applied_weights == pytest.approx((1, detection / classification), rel=1e-12)
+    assert loss.item() == criterion.losses.total.item() == pytest.approx(2 * criterion.losses.detection.item())
+    loss.backward()
+    assert criterion.settle() is not None
+    held = criterion.applied_weights
+    criterion(model(images), JointTargets(targets.boxes, torch.full_like(targets.classes, -1)))
+    assert criterion.applied_weights == held
 
 
 def test_model_gradient_is_that_of_the_plain_weighted_loss():

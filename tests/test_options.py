@@ -128,8 +128,9 @@ def test_ours_are_told_apart_from_upstreams():
     ours = {action.dest for action in build_parser()._actions} - upstreams
     assert ours == {
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
-        "gradnorm_warmup", "gradnorm_lr", "uncertainty_lr", "dwa_temperature", "cagrad_c", "weight_scope", "class_weights",
-        "fitness_share", "allow_download", "log_interval", "backbone", "head", "shared_layer", "channels_last",
+        "gradnorm_warmup", "gradnorm_lr", "gradnorm_start", "uncertainty_lr", "dwa_temperature", "uw_so_temperature", "cagrad_c",
+        "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval", "backbone", "head", "shared_layer",
+        "channels_last",
     }  # fmt: skip
 
 
@@ -154,6 +155,16 @@ def test_presets():
     assert settings() == REPORT | {"weights": [1.0, 0.01]}
     assert settings("--gradnorm-preset", "report") == settings()
     assert settings("--gradnorm-preset", "paper") == PAPER | {"weights": [1.0, 1.0]}
+
+
+def test_the_preset_of_ratios():
+    found = settings("--gradnorm-preset", "ratio")
+    ratio = {"weight_sum": None, "weight_ranges": [(1.0, 1.0), (1e-4, 1.0)], "weights": [1.0, 0.01]}
+    assert found == REPORT | ratio
+    balancer = make_balancer(parse_options(["--gradnorm-preset", "ratio", "--initial-weights", "2", "1"]))
+    assert (balancer.reference, balancer.start, balancer.weights.tolist()) == (0, "measured", [1.0, 0.5])
+    mixed = make_balancer(parse_options("--gradnorm-start measured --weight-sum 1.1 --weight-ranges 0.7 1.1 0.001 0.4".split()))
+    assert (mixed.reference, mixed.start, mixed.weight_sum) == (None, "measured", 1.1)
 
 
 @pytest.mark.parametrize("preset", ["report", "paper"])
@@ -212,6 +223,18 @@ def test_two_backbones_mean_fixed_weights(line, weights):
         ("--log-interval 0", "--log-interval must be at least 1, found 0"),
         ("--fitness-share nan", "--fitness-share must be from 0 to 1"),
         ("--balancer none", "--balancer"),
+        ("--gradnorm-preset ratio --weight-sum 2", "--weight-sum: with --gradnorm-preset ratio detection's weight is always 1"),
+        ("--gradnorm-preset ratio --weight-ranges 2 4 0 1", "weight_ranges[0] is (2.0, 4.0), expected a range that holds 1"),
+        ("--gradnorm-preset ratio --gradnorm-warmup 0", "start is 'measured', which needs a warmup of at least 1 batch, found 0"),
+        ("--gradnorm-start guessed", "--gradnorm-start"),
+        ("--balancer log --initial-weights 1 1", "--initial-weights: log sets the weights itself"),
+        (
+            "--balancer bisector --gradnorm-start given",
+            "--gradnorm-start belongs to --balancer gradnorm; with --balancer bisector",
+        ),
+        ("--uw-so-temperature 2", "--uw-so-temperature belongs to --balancer uw-so; with --balancer gradnorm it has no effect"),
+        ("--balancer uw-so --uw-so-temperature 0", "temperature must be finite and positive, found 0.0"),
+        ("--backbone dual --balancer bisector", "--backbone dual shares no layer"),
         ("--no-such-flag", "--no-such-flag"),
         ("--batch_size 4", "unrecognized arguments: --batch_size 4; did you mean --batch-size?"),
         ("--gradnrom-alpha=1 --epcohs 3", "did you mean --gradnorm-alpha, --epochs?"),

@@ -6,8 +6,8 @@ T tasks; losses and gradient norms are unweighted, that is, those of the task al
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +16,32 @@ from torch import Tensor
 class Balancer(ABC):
     """Holds one weight a task. The weights are no model parameters: no optimiser decays them, no EMA averages them.
 
-    A step of training calls `begin_step` with the batch's losses, then, if that asked for it, `update` with what the backward
-    pass showed; an epoch ends with `end_epoch`.
+    A step of training asks `weigh` for the batch's weights and calls `begin_step` with its losses, then, if that asked for it,
+    `update` with what the backward pass showed; an epoch ends with `end_epoch`.
     """
 
     name: str
     """What `--balancer` calls it."""
+    label: str
+    """In tables and pictures."""
+    note: str
+    """What it is, in a line."""
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Numbers among the constructor's arguments that have a flag `--NAME-ARGUMENT`, each with the flag's help."""
+    needs_shared_layer: ClassVar[bool] = False
+    """Whether there is nothing to balance where the tasks share no layer."""
     weights: Tensor
     """(T,) float64 on the CPU, the factor of each task's loss in the total."""
+
+    def weigh(self, losses: Sequence[Tensor]) -> Tensor:
+        """The weights for the batch with these losses, (T,) float64: those that are held, or new ones that are held from now on.
+
+        Called only for a batch in which every task has a loss; any other gets the weights that are held.
+
+        Args:
+            losses: as for `begin_step`.
+        """
+        return self.weights
 
     @abstractmethod
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
@@ -91,6 +109,11 @@ class WatchedBalancer(Balancer):
         """Take over a state that `state_dict` gave."""
         super().load_state_dict(state)
         self.batches = state.get("batches", 0)  # version 0.1.0 wrote none for fixed weights
+
+
+def loss_values(losses: Sequence[Tensor]) -> Tensor:
+    """T detached scalars as (T,) float64 on the CPU."""
+    return torch.stack([loss.detach().reshape(()) for loss in losses]).cpu().double()
 
 
 def as_task_vector(name: str, values: Sequence[float] | Tensor, num_tasks: int) -> Tensor:

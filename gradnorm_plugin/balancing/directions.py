@@ -28,6 +28,8 @@ class GradientSurgery(WatchedBalancer):
         ValueError: naming the argument that is out of its range.
     """
 
+    needs_shared_layer = True
+
     def __init__(self, initial_weights: Sequence[float] | None = None, interval: int = 0) -> None:
         super().__init__(positive_weights("initial_weights", initial_weights, 2), interval)
 
@@ -48,6 +50,8 @@ class PCGrad(GradientSurgery):
     """
 
     name = "pcgrad"
+    label = "PCGrad"
+    note = "conflicting gradients are projected apart (Yu 2020)"
 
     def factors(self, gram: Tensor) -> Tensor:
         """1 - g_1.g_2 / |g_i|^2 for both where g_1.g_2 < 0, else 1."""
@@ -73,6 +77,9 @@ class CAGrad(GradientSurgery):
     """
 
     name = "cagrad"
+    label = "CAGrad"
+    note = "the step that is best for the worse task (Liu 2021)"
+    settings = {"c": "how far from the mean gradient, as a share of it"}
 
     def __init__(self, initial_weights: Sequence[float] | None = None, c: float = 0.4, interval: int = 0) -> None:
         super().__init__(initial_weights, interval)

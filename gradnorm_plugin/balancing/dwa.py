@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.balancing.balancer import WatchedBalancer
+from gradnorm_plugin.balancing.balancer import WatchedBalancer, loss_values
 
 
 class DynamicWeightAverage(WatchedBalancer):
@@ -34,6 +34,9 @@ class DynamicWeightAverage(WatchedBalancer):
     """
 
     name = "dwa"
+    label = "DWA"
+    note = "weights from how fast each loss falls (Liu 2019)"
+    settings = {"temperature": "larger makes the weights more equal"}
 
     def __init__(self, num_tasks: int = 2, temperature: float = 2.0, interval: int = 0) -> None:
         if not (math.isfinite(temperature) and temperature > 0):
@@ -45,7 +48,7 @@ class DynamicWeightAverage(WatchedBalancer):
 
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
         """Add the batch's losses to the epoch's; a batch whose losses are not finite is left out."""
-        found = torch.stack([loss.detach().reshape(()) for loss in losses]).cpu().double()
+        found = loss_values(losses)
         if torch.isfinite(found).all():
             self._sums, self._counted = self._sums + found, self._counted + 1
         return super().begin_step(losses)

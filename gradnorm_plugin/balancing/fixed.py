@@ -17,6 +17,8 @@ class FixedWeights(WatchedBalancer):
     """
 
     name = "fixed"
+    label = "Fixed"
+    note = "weights that never change"
 
     def __init__(self, weights: Sequence[float], interval: int = 0) -> None:
         super().__init__(torch.tensor(list(weights), dtype=torch.float64), interval)

@@ -9,7 +9,7 @@ For T tasks with losses L_i, weights w_i and the weights W of the last shared la
 
 G_i is linear in w_i, so dL_grad/dw_i = sign(G_i - target_i) * ||grad_W L_i||: no second differentiation is needed.
 
-Two deviations from the paper:
+Deviations from the paper, always:
 
 * The step is relative. Real norms differ by two orders of magnitude, so one additive step size is far too coarse for one task
   and without effect on the other. We descend L_grad / mean(G) on log(w), that is, since dL_grad/dlog(w_i) = w_i * dL_grad/dw_i:
@@ -17,6 +17,22 @@ Two deviations from the paper:
   Each weight moves in the direction the paper gives, stays positive, and does not depend on the units of the losses.
 * The sum of the weights is kept together with a range for each weight (`project_weights`); without ranges it is the paper's
   renormalisation.
+
+Deviations with a `reference` task, as in the preset `ratio`:
+
+* The reference task's weight is 1 throughout, instead of a fixed sum: the rule sets the ratios of the other weights to it, and
+  nothing else. A sum S multiplies the reference task's loss by up to S, which acts as a learning rate S times as large, and lets
+  every change of the ratio change that rate. At weight 1 the reference task's step is the one that its loss has alone.
+* The targets are those of a ratio: target_i = mean_j(G_j) * r_i ** alpha / mean_j(r_j ** alpha), which sum to sum_j(G_j). The
+  paper's sum to more than that for alpha > 1 (Jensen), so they cannot all be met at once. For two tasks, where one has
+  r_i ** alpha >= 2, that task stays below its target with all of the gradient there is, and the other's weight falls without
+  end, until its range stops it. With these targets every set of losses has one ratio at which all G_i are at their targets.
+
+Deviation with `start="measured"`, as in the preset `ratio`:
+
+* The gradient norms of the warm-up's batches are measured too, and after each of them the weights are set, not stepped, to where
+  the geometric means of the norms so far would give equal G_i. Training rates are 1 then, so equality is the target. A ratio that
+  is given 100 times too large or too small is in use for the first batch only; steps of 0.1 would take dozens of updates.
 """
 
 from __future__ import annotations
@@ -29,7 +45,7 @@ import torch
 from torch import Tensor
 
 from gradnorm_plugin.balancing.balancer import Balancer, as_task_vector, positive_weights
-from gradnorm_plugin.balancing.projection import check_ranges, project_weights
+from gradnorm_plugin.balancing.projection import check_ranges, check_ratio_ranges, project_weights, ratio_weights
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "report": {
@@ -50,31 +66,52 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "warmup": 1,
         "lr": 0.025,
     },
+    "ratio": {
+        "alpha": 1.5,
+        "initial_weights": (1.0, 0.01),
+        "reference": 0,
+        "weight_ranges": ((1.0, 1.0), (1e-4, 1.0)),
+        "start": "measured",
+        "interval": 10,
+        "warmup": 10,
+        "lr": 0.1,
+    },
 }
-"""Settings for two tasks, detection first: those of the report that this project started from, and the paper's."""
+"""Settings for two tasks, detection first: those of the report that this project started from, the paper's, and those that keep
+detection's weight at 1."""
+STARTS = ("given", "measured")
+"""Where the weights come from before the first update."""
 
 
 class GradNorm(Balancer):
     """GradNorm for `num_tasks` tasks, from losses and gradient norms alone.
 
-    The first `warmup` batches run at `initial_weights` as they are given; the mean of their losses is L(0). From the first
-    update on the weights sum to `weight_sum` and stay in `weight_ranges`.
+    The mean loss of the first `warmup` batches is L(0). They run at `initial_weights` as they are given, or, with
+    `start="measured"`, only the first of them does. From the first update on the weights stay in `weight_ranges`, and sum to
+    `weight_sum` or have the weight of the `reference` task at 1.
 
     Args:
         num_tasks: T.
         alpha: strength of the pull towards equal training rates; 0 only equalises the gradient norms.
         initial_weights: T positive weights; default 1 each.
-        weight_sum: S; default T.
-        weight_ranges: T pairs (low, high), or None for no ranges.
+        weight_sum: S; default T. Not together with `reference`.
+        weight_ranges: T pairs (low, high), or None for no ranges. With `reference` they bound the ratios to its weight, and
+            its own must contain 1.
         interval: batches from one update to the next.
         warmup: batches before the first update.
         lr: size of a relative step.
+        reference: the task whose weight is always 1; None keeps the sum of the weights instead.
+        start: "given", the warm-up runs at `initial_weights`; "measured", at the weights that equalise the gradient norms
+            which it shows.
 
     Raises:
         ValueError: naming the argument that is out of its range.
     """
 
     name = "gradnorm"
+    label = "GradNorm"
+    note = "gradient norms by training rate (Chen 2018)"
+    needs_shared_layer = True
 
     def __init__(
         self,
@@ -86,20 +123,29 @@ class GradNorm(Balancer):
         interval: int = 1,
         warmup: int = 0,
         lr: float = 0.1,
+        reference: int | None = None,
+        start: str = "given",
     ) -> None:
         self.num_tasks = num_tasks
         self.alpha = alpha
-        self.weight_sum = float(num_tasks if weight_sum is None else weight_sum)
+        self.reference = reference
+        if reference is not None and weight_sum is not None:
+            raise ValueError(f"weight_sum is {weight_sum}, but with a reference task, whose weight is always 1, no sum is kept")
+        self.weight_sum = float(num_tasks if weight_sum is None else weight_sum) if reference is None else None
         self.weight_ranges = [(0.0, math.inf)] * num_tasks if weight_ranges is None else [tuple(r) for r in weight_ranges]
         self.interval = interval
         self.warmup = warmup
         self.lr = lr
+        self.start = start
         self._check_arguments()
         self.weights = positive_weights("initial_weights", initial_weights, num_tasks)
+        if reference is not None:
+            self.weights = self.weights / self.weights[reference].clone()
         self.batches = 0
         self.updates = 0
         self.initial_losses: Tensor | None = None
         self._warmup_losses: list[Tensor] = []
+        self._warmup_norms: list[Tensor] = []
 
     def _check_arguments(self) -> None:
         for name, value, lowest in (
@@ -112,18 +158,28 @@ class GradNorm(Balancer):
         for name, value in (("alpha", self.alpha), ("lr", self.lr)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, found {value}")
-        if not (math.isfinite(self.weight_sum) and self.weight_sum > 0):
+        if self.start not in STARTS:
+            raise ValueError(f"start must be one of {', '.join(STARTS)}, found {self.start!r}")
+        if self.start == "measured" and not self.warmup:
+            raise ValueError("start is 'measured', which needs a warmup of at least 1 batch, found 0")
+        if self.weight_sum is not None and not (math.isfinite(self.weight_sum) and self.weight_sum > 0):
             raise ValueError(f"weight_sum must be positive, found {self.weight_sum}")
         if len(self.weight_ranges) != self.num_tasks:
             raise ValueError(f"weight_ranges has {len(self.weight_ranges)} pairs, expected {self.num_tasks}")
-        check_ranges(self.weight_sum, self.weight_ranges)
+        if self.reference is None:
+            check_ranges(self.weight_sum, self.weight_ranges)
+        else:
+            check_ratio_ranges(self.reference, self.weight_ranges)
 
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
-        """Count one batch; True every `interval` batches once the `warmup` batches, whose losses make L(0), are over."""
+        """Count one batch; True every `interval` batches once the `warmup` batches, whose losses make L(0), are over.
+
+        With `start="measured"` also for each of the warm-up's batches.
+        """
         self.batches += 1
         if self.batches <= self.warmup:
             self._warmup_losses.append(torch.stack([loss.detach().float().reshape(()) for loss in losses]))
-            return False
+            return self.start == "measured"
         return (self.batches - self.warmup - 1) % self.interval == 0
 
     def training_rates(self, losses: Tensor) -> Tensor:
@@ -143,7 +199,7 @@ class GradNorm(Balancer):
         return torch.stack([losses.cpu().double() for losses in self._warmup_losses]).mean(0)
 
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
-        """One step of GradNorm on the weights.
+        """One step of GradNorm on the weights; with `start="measured"` in the warm-up, the weights that the norms ask for.
 
         Values that are not finite (an overflow under AMP) and a task without gradient leave everything as it is.
 
@@ -162,18 +218,30 @@ class GradNorm(Balancer):
         measurable = torch.isfinite(losses).all() and torch.isfinite(norms).all() and (norms > 0).all()
         if not measurable:
             return self.weights
+        if self.start == "measured" and self.batches <= self.warmup:
+            self._warmup_norms.append(norms.log())
+            self.weights = self._allowed(torch.exp(-torch.stack(self._warmup_norms).mean(0)))
+            return self.weights
         if self.initial_losses is None:
             self.initial_losses = self._mean_of_warmup() if self._warmup_losses else losses.clone()
             self._warmup_losses.clear()
+            self._warmup_norms.clear()
         weighted = self.weights * norms
-        target = weighted.mean() * self.training_rates(losses) ** self.alpha
+        pull = self.training_rates(losses) ** self.alpha
+        target = weighted.mean() * (pull if self.reference is None else pull / pull.mean())
         excess = weighted - target
         # Two equal tasks differ in their last digits; the sign must not make a full step of that.
         excess[excess.abs() <= 1e-9 * weighted.mean()] = 0
         step = self.lr * torch.sign(excess) * weighted / weighted.mean()
-        self.weights = project_weights(self.weights * torch.exp(-step), self.weight_sum, self.weight_ranges)
+        self.weights = self._allowed(self.weights * torch.exp(-step))
         self.updates += 1
         return self.weights
+
+    def _allowed(self, weights: Tensor) -> Tensor:
+        """Positive (T,) `weights` in their ranges, with their sum or the reference's weight as it must be."""
+        if self.reference is None:
+            return project_weights(weights, self.weight_sum, self.weight_ranges)
+        return ratio_weights(weights, self.reference, self.weight_ranges)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, L(0) and counters; plain tensors and numbers."""
@@ -183,6 +251,7 @@ class GradNorm(Balancer):
             "updates": self.updates,
             "initial_losses": self.initial_losses,
             "warmup_losses": [loss.cpu() for loss in self._warmup_losses],
+            "warmup_norms": list(self._warmup_norms),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -191,3 +260,4 @@ class GradNorm(Balancer):
         self.batches, self.updates = state["batches"], state["updates"]
         self.initial_losses = state["initial_losses"]
         self._warmup_losses = list(state["warmup_losses"])
+        self._warmup_norms = list(state.get("warmup_norms", ()))  # versions before `start` wrote none

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.balancing.balancer import WatchedBalancer, positive_weights
+from gradnorm_plugin.balancing.balancer import WatchedBalancer, loss_values, positive_weights
 
 
 class UncertaintyWeights(WatchedBalancer):
@@ -40,6 +40,9 @@ class UncertaintyWeights(WatchedBalancer):
     """
 
     name = "uncertainty"
+    label = "Uncertainty"
+    note = "a learned noise for each task (Kendall 2018)"
+    settings = {"lr": "step size on the log variances"}
 
     def __init__(
         self, num_tasks: int = 2, initial_weights: Sequence[float] | None = None, lr: float = 0.025, interval: int = 0
@@ -56,7 +59,7 @@ class UncertaintyWeights(WatchedBalancer):
 
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
         """One gradient step on the log variances; a batch whose losses are not finite is left out."""
-        found = torch.stack([loss.detach().reshape(()) for loss in losses]).cpu().double()
+        found = loss_values(losses)
         if torch.isfinite(found).all():
             gradient = (1 - 2 * self.weights * found) / 2
             self.weights = torch.exp(-(self.log_variances - self.lr * gradient)) / 2

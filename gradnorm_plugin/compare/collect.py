@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
+from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.compare.folders import Plan, is_finished, run_folder
 from gradnorm_plugin.compare.methods import Method
 from gradnorm_plugin.evaluation.summary import CLASSIFICATION_HEADLINES as CLASSIFICATION
@@ -25,7 +26,7 @@ GRADIENTS = (
 )  # fmt: skip
 CURVES = {"detection": "mAP50-95", "classification": "balanced_accuracy"}
 """Task -> the figure that stands for it where there is room for one."""
-OUTPUT_BALANCERS = {"pcgrad", "cagrad"}
+OUTPUT_BALANCERS = {name for name, balancer in BALANCERS.items() if issubclass(balancer, GradientSurgery)}
 """Balancers that compare the tasks' gradients at the shared layer's output, the others at its weights."""
 
 

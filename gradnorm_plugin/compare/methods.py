@@ -1,9 +1,14 @@
-"""The ways to train that `compare` knows, each a name and the training flags that make it. One more is one more entry here."""
+"""The ways to train that `compare` knows, each a name and the training flags that make it.
+
+Every balancer is one of them by itself; any other is an entry here.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+from gradnorm_plugin.balancing import BALANCERS, Balancer, FixedWeights, GradNorm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -38,6 +43,11 @@ def _fixed(detection: str, classification: str) -> tuple[str, ...]:
     return "--balancer", "fixed", "--initial-weights", detection, classification
 
 
+def _of(balancer: type[Balancer]) -> Method:
+    """The balancer with its own settings."""
+    return Method(balancer.name, balancer.label, ("--balancer", balancer.name), note=balancer.note)
+
+
 _ALONE = "the joint network with the other task's loss switched off"
 
 _POOLED = ("--head", "pooled")  # without a detector that learns there is nothing to be guided by; two backbones share nothing
@@ -49,11 +59,8 @@ METHODS = {
         Method("classification-only", "Classification only", (*_fixed("0", "1"), *_POOLED), detects=False, note=_ALONE),
         Method("fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="the weights that GradNorm starts from, kept"),
         Method("fixed-1-1", "Fixed 1 / 1", _fixed("1", "1"), note="the plain sum of the losses"),
-        Method("uncertainty", "Uncertainty", ("--balancer", "uncertainty"), note="a learned noise for each task (Kendall 2018)"),
-        Method("dwa", "DWA", ("--balancer", "dwa"), note="weights from how fast each loss falls (Liu 2019)"),
-        Method("pcgrad", "PCGrad", ("--balancer", "pcgrad"), note="conflicting gradients are projected apart (Yu 2020)"),
-        Method("cagrad", "CAGrad", ("--balancer", "cagrad"), note="the step that is best for the worse task (Liu 2021)"),
-        Method("gradnorm", "GradNorm", ("--balancer", "gradnorm"), note="gradient norms by training rate (Chen 2018)"),
+        *(_of(balancer) for balancer in BALANCERS.values() if balancer not in (FixedWeights, GradNorm)),
+        _of(GradNorm),
         Method("dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing is shared; a larger network"),
     )
 }

@@ -16,8 +16,6 @@ OPTIONS = (
     "class_weights", "fitness_share",
 )  # fmt: skip
 """The options that are shown up front; all stand at the end."""
-BALANCING = ("alpha", "weight_sum", "weight_ranges", "interval", "warmup", "lr", "temperature", "c", "weights")
-"""What `run.json` tells of the balancer's settings."""
 
 
 def missing(run: RunFiles, say: Wording, field: str) -> Missing:
@@ -37,7 +35,8 @@ def run_section(run: RunFiles, say: Wording) -> Section:
                 facts.append((say("option.label", name=name), run.options.text(name) or empty))
     if run.facts is not None:
         balancing = run.facts.record("balancing")
-        facts += [(say("run.balancing", name=name), balancing.text(name)) for name in BALANCING if balancing.text(name)]
+        names = [name for name in balancing.values if balancing.text(name) and name not in OPTIONS]
+        facts += [(say("run.balancing", name=name), balancing.text(name)) for name in names]
     blocks.append(Table(say("run.caption"), (), facts, numeric=False))
     blocks += [missing(run, say, field) for field in ("facts", "options") if getattr(run, field) is None]
     return Section("run", say("run.title"), blocks)

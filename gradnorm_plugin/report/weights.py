@@ -86,6 +86,8 @@ def _range_points(run: RunFiles, weights: dict[str, list[float]], say: Wording) 
     ranges = run.facts.record("balancing").pairs("weight_ranges") if run.facts is not None else []
     points = []
     for task, bounds in zip(TASKS, ranges, strict=False):
+        if bounds[0] == bounds[1]:  # the weight of a reference task is always 1
+            continue
         later = weights[task][1:]  # the first measurement still has the initial weight
         ends = [sum(math.isclose(weight, end, rel_tol=1e-5) for weight in later) for end in bounds]
         values = {"low": figure(bounds[0]), "high": figure(bounds[1]), "at_low": count(ends[0]), "at_high": count(ends[1])}

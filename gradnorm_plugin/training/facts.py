@@ -26,7 +26,7 @@ GFLOPS_SIZE = 640
 """Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
 
 
-_SETTINGS = ("alpha", "weight_sum", "interval", "warmup", "lr", "temperature", "c")
+_OF_GRADNORM = ("alpha", "weight_sum", "interval", "warmup", "lr", "reference", "start")
 
 
 def model_facts(model: JointDetectionModel) -> dict[str, Any]:
@@ -91,8 +91,12 @@ def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
 
 
 def balancing_facts(balancer: Balancer) -> dict[str, Any]:
-    """What sets the task weights and with which settings; `weight_ranges` is None where there are none."""
-    settings = {name: vars(balancer)[name] for name in _SETTINGS if name in vars(balancer)}
+    """What sets the task weights and with which settings; `weight_ranges` is None where there are none.
+
+    GradNorm has either a `weight_sum` or a `reference`, the task whose weight is always 1.
+    """
+    names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *balancer.settings)
+    settings = {name: vars(balancer)[name] for name in names if vars(balancer).get(name) is not None}
     if isinstance(balancer, GradNorm):
         bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
         return {

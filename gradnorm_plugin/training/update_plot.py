@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from gradnorm_plugin.balancing import BALANCERS, Balancer, GradientSurgery
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head, log_scale, read_rows
 from gradnorm_plugin.training.run_file import read_facts
 
@@ -38,8 +39,8 @@ def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
     window = _window(len(rows))
     _weights(axes[0, 0], rows, settings)
     head(axes[0, 1], "b", "Losses of a batch, unweighted")
-    # PCGrad and CAGrad compare the gradients at the shared layer's output z, the others at its last weights W.
-    place = "z" if settings.get("balancer") in {"pcgrad", "cagrad"} else "W"
+    # Gradient surgery compares the gradients at the shared layer's output z, the others at its last weights W.
+    place = "z" if issubclass(BALANCERS.get(settings.get("balancer"), Balancer), GradientSurgery) else "W"
     head(axes[1, 0], "c", rf"Gradient norms, unweighted:  $\|\nabla_{place} L_i\|$")
     head(axes[1, 1], "d", rf"Gradient norms, weighted:  $w_i\,\|\nabla_{place} L_i\|$")
     for task, colour in _TASKS:
