@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gradnorm_plugin.data.files import fresh_file
 from gradnorm_plugin.labels import __file__ as _rules_file
 
 _RULES = hashlib.sha256(Path(_rules_file).read_bytes()).hexdigest()
@@ -59,13 +60,8 @@ def write_classes(path: Path, label_files: Sequence[str], states: np.ndarray, bo
     Raises:
         OSError: if the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, key=np.array(_key(label_files, bounds)), states=states, classes=classes)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with fresh_file(path) as file:
+        np.savez(file, key=np.array(_key(label_files, bounds)), states=states, classes=classes)
 
 
 def _key(label_files: Sequence[str], bounds: Bounds) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gradnorm_plugin.data.checking import LabelScan
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
@@ -27,6 +28,7 @@ _run = _val.run  # by a name of its own: while ours works, upstream's module has
 def run_one_pass(
     *,
     joint_data: dict[str, Any],
+    scan: LabelScan,
     bootstrap: Bootstrap | None,
     weights: list[str] | str,
     project: str | Path,
@@ -41,7 +43,8 @@ def run_one_pass(
     Without `plots`, as upstream's speed and study have it, there are neither pictures nor intervals.
 
     Args:
-        joint_data: the data yaml's content as upstream's `check_dataset` returns it.
+        joint_data: the data yaml's content as `find_dataset` returns it.
+        scan: what `check_labels` found in the split.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
 
     Returns:
@@ -57,7 +60,7 @@ def run_one_pass(
         _val,
         check_dataset=lambda _: joint_data,
         DetectMultiBackend=partial(_load, recording, None if options["single_cls"] else len(names)),
-        create_dataloader=partial(_make_loader, recording, len(joint_data["names"])),
+        create_dataloader=partial(_make_loader, recording, joint_data, scan),
         save_one_txt=labels.save_boxes,
     )
     try:
@@ -107,10 +110,18 @@ def _load(recording: Recording, num_box_classes: int | None, weights: list[str] 
     return model
 
 
-def _make_loader(recording: Recording, num_box_classes: int, *args: Any, **kwargs: Any) -> tuple[RecordedBatches, Any]:
+def _make_loader(
+    recording: Recording, joint_data: dict[str, Any], scan: LabelScan, *args: Any, **kwargs: Any
+) -> tuple[RecordedBatches, Any]:
     """The joint loader in `create_dataloader`'s place."""
-    names = recording.classification_names
-    loader, dataset = create_joint_dataloader(*args, classification_names=names, num_box_classes=num_box_classes, **kwargs)
+    loader, dataset = create_joint_dataloader(
+        *args,
+        classification_names=recording.classification_names,
+        num_box_classes=len(joint_data["names"]),
+        scan=scan,
+        root=Path(joint_data["path"]) if joint_data.get("path") else None,
+        **kwargs,
+    )
     return recording.batches(loader), dataset
 
 
