@@ -69,11 +69,12 @@ def start(form: str, data_yaml: str) -> dict[str, float]:
     data = general.check_dataset(data_yaml)
     create, options = dataloaders.create_dataloader, {"workers": 0}
     if form == "joint":
-        check_labels(data)
+        scans = check_labels(data)
         create = create_joint_dataloader
         options |= {"classification_names": classification_names(data), "num_box_classes": data["nc"]}
-    loader, dataset = create(data["train"], 64, 16, 32, hyp=HYP, augment=True, shuffle=True, **options)
-    val_loader, _ = create(data["val"], 64, 16, 32, hyp=HYP, rect=True, pad=0.5, **options)
+    train, val = ({"scan": scans[split]} if form == "joint" else {} for split in ("train", "val"))
+    loader, dataset = create(data["train"], 64, 16, 32, hyp=HYP, augment=True, shuffle=True, **train, **options)
+    val_loader, _ = create(data["val"], 64, 16, 32, hyp=HYP, rect=True, pad=0.5, **val, **options)
     found = {"wall": time.perf_counter() - begin, "processors": sum(os.times()[:4]) - processors}
     found["resident"] = (psutil.Process().memory_info().rss - resident) / (len(loader.dataset) + len(val_loader.dataset))
     found["pickled"] = len(pickle.dumps(vars(dataset))) / len(dataset)

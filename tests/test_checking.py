@@ -53,10 +53,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 def start(data: dict[str, Any]) -> tuple[JointDataset, JointDataset]:
     """What training does before its first batch."""
-    check_labels(data)
+    scans = check_labels(data)
     options = {"classification_names": NAMES, "num_box_classes": 4, "workers": 0}
-    _, train = create_joint_dataloader(data["train"], SIZE, 4, 32, hyp=HYP, augment=True, **options)
-    _, val = create_joint_dataloader(data["val"], SIZE, 4, 32, rect=True, pad=0.5, **options)
+    _, train = create_joint_dataloader(data["train"], SIZE, 4, 32, hyp=HYP, augment=True, scan=scans["train"], **options)
+    _, val = create_joint_dataloader(data["val"], SIZE, 4, 32, rect=True, pad=0.5, scan=scans["val"], **options)
     return train, val
 
 
@@ -124,12 +124,12 @@ def test_files_that_come_and_go_are_noticed(data: dict[str, Any]) -> None:
 
 
 def test_a_change_after_the_check_is_noticed(data: dict[str, Any], reads: dict[str, list[str]]) -> None:
-    check_labels(data)
+    scan = check_labels(data)["train"]
     rewrite(label_file(data, "00_0"), "0 0.5 0.5 0.3 0.4\n\n0 1\n")
-    assert joint(data["train"]).image_classes[0] == 1
+    assert joint(data["train"], scan=scan).image_classes[0] == 1
     rewrite(label_file(data, "00_0"), "0 0.5 1.5 0.3 0.4\n\n0 1\n")
     with pytest.raises(LabelErrors, match="coordinate 1.5 is outside 0..1"):
-        joint(data["train"])
+        joint(data["train"], scan=scan)
 
 
 def test_wrong_files_leave_no_cache_and_no_old_class(data: dict[str, Any]) -> None:
@@ -264,16 +264,13 @@ def test_upstreams_messages_have_their_prefix(data: dict[str, Any], monkeypatch:
     image = Path(data["train"]) / "00_0.png"
     image.write_bytes(b"")
     lines: list[str] = []
-    check_labels(data)
+    scan = check_labels(data)["train"]
     monkeypatch.setattr(general.LOGGER, "info", lines.append)
-    joint(data["train"], prefix="train: ")
+    joint(data["train"], prefix="train: ", scan=scan)
     assert lines[0].startswith(f"train: WARNING ⚠️ {image}: ignoring corrupt image/label: ")
 
 
-def test_only_the_first_process_of_a_machine_hands_on(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others would write upstream's cache again, all at the same time."""
-    monkeypatch.setattr(dataloaders, "LOCAL_RANK", 1)
-    assert check_labels(data)["train"].tolist() == CLASSES and not checking._waiting
+def test_other_processes_of_a_machine_use_the_caches_of_the_first(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataloaders, "LOCAL_RANK", 0)
     joint(data["train"])
     written = (Path(data["train"]).parent / "labels.cache").stat().st_mtime_ns

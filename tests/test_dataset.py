@@ -240,7 +240,7 @@ def test_all_wrong_files_of_all_splits_at_once(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_images(tmp_path / split, [0, 1, -1])
     data = description(tmp_path)
-    assert {split: found.tolist() for split, found in check_labels(data).items()} == {
+    assert {split: found.classes.tolist() for split, found in check_labels(data).items()} == {
         "train": [0, 1, -1],
         "val": [0, 1, -1],
     }
@@ -257,7 +257,7 @@ def test_all_wrong_files_of_all_splits_at_once(tmp_path: Path) -> None:
         create_joint_dataloader(data["train"], SIZE, 4, 32, classification_names=NAMES)
 
     wrong.write_text(right)
-    assert check_labels(data, splits=("train",))["train"].tolist() == [0, 1, -1]
+    assert check_labels(data, splits=("train",))["train"].classes.tolist() == [0, 1, -1]
 
 
 def test_unusable_descriptions(tmp_path: Path) -> None:

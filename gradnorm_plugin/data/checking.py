@@ -1,7 +1,7 @@
 """All label files of a data set read by the strict rules of `labels`, before upstream reads (or drops) any of them.
 
 A large data set is read once: where its classes are not kept from an earlier start (`label_cache`), the processes that read the
-label files by our rules also do upstream's work on the same image, and what they find waits for the data set that is made next.
+label files by our rules also do upstream's work on the same image, and what they find is handed to the data set.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from gradnorm_plugin.data.description import DescriptionError, classification_names
 from gradnorm_plugin.data.label_cache import Bounds, cache_file, file_states, read_classes
+from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
 from gradnorm_plugin.data.targets import NO_CLASS
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file
 from gradnorm_plugin.upstream.gateway import upstream
@@ -35,6 +36,8 @@ class LabelScan:
     """What the label files of one source say, as they were when `states` was taken."""
 
     label_files: list[str]
+    lists: dict[Path, list[str]]
+    """The images that text files name, as they were read."""
     bounds: Bounds
     states: np.ndarray
     """(files, 2) int64, see `label_cache.file_states`."""
@@ -44,68 +47,42 @@ class LabelScan:
     """Upstream's `verify_image_label` for each image, made in the same pass; None if the classes come from the cache."""
 
 
-# What `check_labels` found, for the data sets of the same run; each takes its own.
-_waiting: list[LabelScan] = []
-
-
-class _Listed(Exception):
-    """Upstream has listed the files; the rest of its constructor is not wanted."""
-
-
-class _Listing(_dataloaders.LoadImagesAndLabels):
-    """Upstream's data set until it knows its files, so that folders, lists and text files mean what they do there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "label_files":
-            raise _Listed
-
-
-def label_files(source: str | list[str]) -> list[str]:
-    """The label file of every image that upstream finds in `source`: a folder, a text file of paths, or a list of such.
-
-    Raises:
-        DescriptionError: if `source` does not exist or has no images.
-    """
-    return _list(source).label_files
-
-
 def check_labels(
     data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "val"), trained: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """Read every label file of `data` (as upstream's `check_dataset` returns it); the image classes of each split.
+) -> dict[str, LabelScan]:
+    """Read every label file of `data` (as `find_dataset` returns it); what they say, for the data sets of each split.
 
     Args:
         trained: what the training split must have at least one of: "boxes", "classes".
 
     Raises:
-        DescriptionError: if `classification_names` or a split cannot be used, or no image of a split can be read.
+        DescriptionError: if `classification_names` or a split cannot be used, or no image or label file of a split can be read.
         LabelErrors: if any label file of any split breaks the rules, with all that do.
     """
-    _waiting.clear()
     bounds = len(data["names"]), len(classification_names(data))
+    listings: dict[str, Listing] = {}
     found: dict[str, LabelScan] = {}
     errors: dict[str, LabelError] = {}
     for split in splits:
         if not data.get(split):
             raise DescriptionError(f"the data yaml has no `{split}`: add the folder or list of its images")
         try:
-            listing = _list(data[split])
-            found[split] = _scan(data[split], listing.im_files, listing.label_files, bounds)
-            _warn_of_lone_labels(split, data[split], listing)
+            listings[split] = list_images(data[split], Path(data["path"]) if data.get("path") else None)
+            found[split] = _scan(data[split], listings[split], bounds)
+            _warn_of_lone_labels(split, data[split], listings[split])
         except LabelErrors as wrong:
             errors |= {error.file: error for error in wrong.errors}
     if errors:
         raise LabelErrors(list(errors.values()))
     for split, scan in found.items():
+        check_found(split, listings[split], scan.states[:, 1] < 0, needed=bool(trained) and split == "train")
         _refuse_unreadable(split, scan)
     _refuse_untrainable(found.get("train"), trained)
-    if _dataloaders.LOCAL_RANK <= 0:  # the others find the caches that this one writes, and must not write them as well
-        _waiting.extend(found.values())
-    return {split: scan.classes for split, scan in found.items()}
+    check_apart(listings)
+    return found
 
 
-def _warn_of_lone_labels(split: str, source: str | list[str], listing: _Listing) -> None:
+def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) -> None:
     """Upstream looks for the label of each image, and never for a label without one: say so where a folder has some."""
     if _dataloaders.LOCAL_RANK > 0 or not all(
         Path(place).is_dir() for place in (source if isinstance(source, list) else [source])
@@ -153,19 +130,17 @@ def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None
         raise DescriptionError("no image of `train` has a box, and YOLOv5 needs one to start: add box lines to its label files")
 
 
-def scan_labels(source: str | list[str], im_files: list[str], label_files: list[str], bounds: Bounds) -> LabelScan:
-    """What the label files of `source` say: as `check_labels` found it, if no file has changed since, else found now.
+def scan_labels(source: str | list[str], listing: ImageLists, bounds: Bounds, found: LabelScan | None) -> LabelScan:
+    """What the label files of `listing` say: as `check_labels` found it, if no file has changed since, else found now.
 
     Raises:
         LabelErrors: if any file breaks the rules, with all that do.
     """
-    for scan in _waiting:
-        if (scan.label_files, scan.bounds) == (label_files, bounds):
-            _waiting.remove(scan)
-            if np.array_equal(scan.states, file_states(label_files)):
-                return scan
-            break
-    return _scan(source, im_files, label_files, bounds)
+    files = listing.label_files
+    if found is not None and (found.label_files, found.bounds) == (files, bounds):
+        if np.array_equal(found.states, file_states(files)):
+            return found
+    return _scan(source, listing, bounds)
 
 
 @contextmanager
@@ -184,25 +159,12 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _list(source: str | list[str]) -> _Listing:
-    listing = _Listing.__new__(_Listing)
-    try:
-        listing.__init__(source)
-    except _Listed:
-        strange = [file for file in listing.im_files if "\0" in file]
-        if strange:
-            raise DescriptionError(f"{source} lists {strange[0]!r}: no file name has the character U+0000") from None
-        return listing
-    except Exception as error:  # upstream raises plain Exception here
-        raise DescriptionError(str(error)) from None
-    raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer names its label_files: this version is not supported")
-
-
-def _scan(source: str | list[str], im_files: list[str], label_files: list[str], bounds: Bounds) -> LabelScan:
+def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> LabelScan:
+    im_files, label_files = listing.im_files, listing.label_files
     states = file_states(label_files)  # before the files are read: a change in between shows at the next start
     classes = read_classes(cache_file(source, label_files), label_files, states, bounds)
     if classes is not None:
-        return LabelScan(label_files, bounds, states, classes, None)
+        return LabelScan(label_files, listing.lists, bounds, states, classes, None)
     with _dataloaders.Pool(_dataloaders.NUM_THREADS) as pool, collector_paused():
         examined = pool.imap(partial(_examine, bounds=bounds), zip(im_files, label_files, strict=True), CHUNK)
         found = list(
@@ -218,12 +180,14 @@ def _scan(source: str | list[str], im_files: list[str], label_files: list[str], 
     if errors:
         raise LabelErrors(list(errors.values()))
     classes = np.array([image_class for image_class, _ in found], dtype=np.int64)
-    return LabelScan(label_files, bounds, states, classes, [result for _, result in found])
+    return LabelScan(label_files, listing.lists, bounds, states, classes, [result for _, result in found])
 
 
 def _examine(files: tuple[str, str], bounds: Bounds) -> tuple[int | LabelError, Sequence[Any] | None]:
     """The class of an image and upstream's finding on it; the error and None if its label file breaks the rules."""
     im_file, label_file = files
+    if os.path.exists(im_file) and not os.path.isfile(im_file):  # to open a pipe would wait for ever
+        return NO_CLASS, [None, None, None, None, 0, 0, 0, 1, f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"]
     try:
         image_class = read_label_file(label_file, *bounds).image_class
     except LabelError as error:

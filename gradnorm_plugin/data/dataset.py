@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader
 
 from gradnorm_plugin.data.checking import LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.image_cache import CachedImage
 from gradnorm_plugin.data.label_cache import cache_file, write_classes
+from gradnorm_plugin.data.listing import ImageLists
 from gradnorm_plugin.data.targets import NO_CLASS, JointTargets
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -29,7 +31,7 @@ _dataloaders = upstream("utils.dataloaders")
 _LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
 
 
-class JointDataset(_LoadImagesAndLabels):
+class JointDataset(ImageLists):
     """Upstream's data set whose items end with the image's class, and whose mosaics and mixups are of one class.
 
     A labelled image (the anchor) is combined only with images of its class or without one; an unlabelled one with any.
@@ -44,9 +46,17 @@ class JointDataset(_LoadImagesAndLabels):
         classification_names: dict[int, str],
         num_box_classes: int | None = None,
         mix_classes: bool = False,
+        scan: LabelScan | None = None,
+        root: Path | None = None,
         **kwargs: Any,
     ) -> None:
-        """Upstream's arguments, then ours; `num_box_classes` None leaves the upper bound of box classes to upstream.
+        """Upstream's arguments, then ours.
+
+        Args:
+            num_box_classes: None leaves the upper bound of box classes to upstream.
+            mix_classes: whether mosaics may be of several classes.
+            scan: what `check_labels` found; what has not changed since is not read again.
+            root: the `path` of the data yaml, from which the paths in a list may count.
 
         Raises:
             LabelErrors: if a label file breaks the rules of `gradnorm_plugin.labels`.
@@ -54,19 +64,25 @@ class JointDataset(_LoadImagesAndLabels):
         """
         self.classification_names = classification_names
         self._bounds = (num_box_classes, len(classification_names))
-        self._scan: LabelScan | None = None
+        self._scan = scan
+        self.lists, self.root = {} if scan is None else scan.lists, root
+        arguments = inspect.signature(_LoadImagesAndLabels).bind(path, *args, **kwargs).arguments
+        self._on_disk = arguments.get("cache_images") == "disk"
+        self._unwritten: OSError | None = None
         try:
             with collector_paused():
                 super().__init__(path, *args, **kwargs)
         except Exception as error:
             if "_label_files" in vars(self):
                 raise
-            raise DescriptionError(str(error)) from None  # upstream raises plain Exception where it finds no files
+            cause = error.__cause__ if isinstance(error.__cause__, DescriptionError) else error
+            raise DescriptionError(str(cause)) from None  # upstream raises plain Exception where it finds no files
         # Upstream has filtered and, for rectangular batches, sorted its lists by now.
         classes = dict(zip(self._scan.label_files, self._scan.classes, strict=True))
         self.image_classes = np.array([classes[file] for file in self._label_files], dtype=np.int64)
         self._keep_classes()
-        self._scan = None
+        self._scan, self.lists = None, {}
+        self._warn_of_unwritten()
         self.mix_classes = mix_classes
         self._anchor_class: int | None = None
         self._pools: dict[int, Sequence[int] | None] = {}
@@ -83,7 +99,7 @@ class JointDataset(_LoadImagesAndLabels):
         first = "_label_files" not in vars(self)
         self._label_files = files
         if first:
-            self._scan = scan_labels(self.path, self.im_files, files, self._bounds)
+            self._scan = scan_labels(self.path, self, self._bounds, self._scan)
             if self._scan.results is not None:
                 # Upstream's own cache may be older than a file whose size did not change; no cache is of this version.
                 self.cache_version = None
@@ -93,7 +109,42 @@ class JointDataset(_LoadImagesAndLabels):
         vars(self).pop("cache_version", None)
         results = self._scan.results
         with nullcontext() if results is None else swapped(_dataloaders, Pool=partial(_Found, results, prefix)):
-            return super().cache_labels(path, prefix)
+            found = super().cache_labels(path, prefix)
+        with suppress(OSError):
+            path.with_suffix(".cache.npy").unlink(missing_ok=True)  # upstream's temporary file, where the disk was full
+        return found
+
+    @property
+    def npy_files(self) -> list[CachedImage]:
+        """Where upstream looks for the pixels of each image: ours instead of its .npy files, and only under `--cache disk`."""
+        return self._npy_files
+
+    @npy_files.setter
+    def npy_files(self, files: Sequence[Path]) -> None:
+        self._npy_files = [CachedImage(file, self._on_disk) for file in self.im_files]
+
+    def cache_images_to_disk(self, i: int) -> None:
+        """Keep the pixels of image `i`, until the first time that they cannot be written."""
+        if self._unwritten is None and not self.npy_files[i].exists():
+            try:
+                self.npy_files[i].write(_dataloaders.cv2.imread)
+            except OSError as error:
+                self._unwritten = error
+
+    def _warn_of_unwritten(self) -> None:
+        if self._unwritten is not None:
+            upstream("utils.general").LOGGER.warning(
+                f"WARNING ⚠️ --cache disk: nothing can be written beside the images ({self._unwritten.strerror}): images that are "
+                f"not there already are read from their own files; --cache ram needs no disk"
+            )
+            self._unwritten = None
+
+    def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
+        """Upstream's estimate from a few images; whether all can be read is seen when they are."""
+        try:
+            return super().check_cache_ram(*args, **kwargs)
+        except AttributeError:  # OpenCV gives None for an image that it cannot read
+            return True
 
     def _keep_classes(self) -> None:
         """For the next start, and after upstream's cache of it: ours says that neither need be made."""
@@ -178,14 +229,69 @@ class _Found:
             yield *found, self.prefix + message if message else message
 
 
+class LoaderError(DescriptionError):
+    """Images could not be read while batches were made; or a process that makes them is gone."""
+
+
+@contextmanager
+def _one_error(workers: int) -> Iterator[None]:
+    """What goes wrong while a batch is made, in this process or in a worker, as one message without the worker's trace.
+
+    Raises:
+        LoaderError: saying what to do.
+        AssertionError: upstream's, as it is: it says what is wrong with an image.
+    """
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        text = str(error)
+        line = text.strip().splitlines()[-1] if text.strip() else type(error).__name__
+        if "shared memory" in text or "Bus error" in text or "bus error" in text:
+            advice = (
+                "/dev/shm is too small for the batches of the loader's workers: use --workers 0, or make it larger "
+                "(docker run --shm-size=8g)"
+            )
+        elif "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+            advice = (
+                f"a worker of the loader was ended from outside, mostly for lack of memory: use fewer --workers than {workers}"
+            )
+        elif isinstance(error, MemoryError) or "MemoryError" in text or "Insufficient memory" in text:
+            advice = "there is not enough memory for a batch: use fewer --workers, a smaller --batch-size or --imgsz"
+        else:
+            advice = "a batch cannot be made"
+        raise LoaderError(f"{advice} ({line})") from error
+
+
+class _Loader(_dataloaders.InfiniteDataLoader):
+    """Upstream's loader, ending with one message."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with _one_error(self.num_workers):
+            yield from super().__iter__()
+
+
+class _PlainLoader(DataLoader):
+    """PyTorch's loader, which upstream takes for `--image-weights`, ending with one message."""
+
+    def __iter__(self) -> Iterator[Any]:
+        with _one_error(self.num_workers):
+            yield from super().__iter__()
+
+
 def create_joint_dataloader(
     *args: Any,
     classification_names: dict[int, str],
     num_box_classes: int | None = None,
     mix_classes: bool = False,
+    scan: LabelScan | None = None,
+    root: Path | None = None,
     **kwargs: Any,
 ) -> tuple[DataLoader, JointDataset]:
     """Upstream's `create_dataloader` (same arguments, then ours) for joint data: batches carry `JointTargets`.
+
+    Iterating over the loader raises LoaderError if a batch cannot be made or a worker is gone.
 
     Raises:
         ValueError: if `quad` is asked for.
@@ -203,7 +309,9 @@ def create_joint_dataloader(
         classification_names=classification_names,
         num_box_classes=num_box_classes,
         mix_classes=mix_classes,
+        scan=scan,
+        root=root,
     )
     dataset.collate_fn = JointDataset.collate_fn  # upstream takes it from the name it makes the data set with
-    with swapped(_dataloaders, LoadImagesAndLabels=dataset):
+    with swapped(_dataloaders, LoadImagesAndLabels=dataset, InfiniteDataLoader=_Loader, DataLoader=_PlainLoader):
         return create(*args, **kwargs)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from reprlib import repr as short
 from typing import Any
+
+NAME_KEYS = ("names", "classification_names")
+LONGEST_NAME = 200
+"""Characters; a longer name would fit neither a table nor the name of a file."""
 
 
 class DescriptionError(ValueError):
@@ -28,8 +33,7 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
     _check_numbers(key, found)
     names = {index: found[index] for index in sorted(found)}
     for index, name in names.items():
-        if not isinstance(name, str) or not name.strip():
-            raise DescriptionError(f"`{key}` of the data yaml has {short(name)} at {index}, which is no name: quote it as text")
+        _check_name(key, index, name)
     if len(set(names.values())) < len(names):
         raise DescriptionError(f"`{key}` of the data yaml has a name twice ({', '.join(names.values())}): rename one")
     return names
@@ -38,7 +42,7 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
 def check_description(data: Any) -> None:
     """Refuse what upstream would stumble over in a data yaml's content: places that are no text, names that are no names.
 
-    What is missing altogether is left to upstream, which says so; names may be numbers, as it allows.
+    What is missing altogether is left to upstream, which says so.
 
     Raises:
         DescriptionError: naming the key and what to write there.
@@ -59,8 +63,19 @@ def check_description(data: Any) -> None:
     if not names:
         raise DescriptionError("`names` of the data yaml is empty: give a name for each class of the boxes")
     for index, name in names.items():
-        if name is None or isinstance(name, (list, dict, set, bytes)):
-            raise DescriptionError(f"`names` of the data yaml has {short(name)} at {index}, which is no name: quote it as text")
+        _check_name("names", index, name)
+
+
+def _check_name(key: str, index: int, name: Any) -> None:
+    """Refuse what would be no name, or break the tables, logs and files that name the class."""
+    where = f"`{key}` of the data yaml has {short(name)} at {index}"
+    if not isinstance(name, str) or not name.strip():
+        raise DescriptionError(f"{where}, which is no name: quote it as text")
+    strange = next((letter for letter in name if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if strange is not None:
+        raise DescriptionError(f"{where} with the character U+{ord(strange):04X}: a name is one line of letters, remove it")
+    if len(name) > LONGEST_NAME:
+        raise DescriptionError(f"{where} with {len(name)} characters: shorten it to {LONGEST_NAME}")
 
 
 def _check_numbers(key: str, names: Any) -> None:

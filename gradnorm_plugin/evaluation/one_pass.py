@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from gradnorm_plugin.data.checking import LabelScan
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
@@ -27,6 +28,7 @@ _run = _val.run  # by a name of its own: while ours works, upstream's module has
 def run_one_pass(
     *,
     joint_data: dict[str, Any],
+    scan: LabelScan,
     bootstrap: Bootstrap | None,
     weights: list[str] | str,
     project: str | Path,
@@ -41,7 +43,8 @@ def run_one_pass(
     Without `plots`, as upstream's speed and study have it, there are neither pictures nor intervals.
 
     Args:
-        joint_data: the data yaml's content as upstream's `check_dataset` returns it.
+        joint_data: the data yaml's content as `find_dataset` returns it.
+        scan: what `check_labels` found in the split.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
 
     Returns:
@@ -53,7 +56,7 @@ def run_one_pass(
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     made = [part for part in (folder / "labels", folder, *folder.parents) if not part.exists()]
     recording, labels = Recording(classification_names(joint_data)), LabelFiles()
-    parts = _Parts(recording, joint_data, options["single_cls"])
+    parts = _Parts(recording, joint_data, scan, options["single_cls"])
     ours = swapped(
         _val,
         check_dataset=lambda _: joint_data,
@@ -91,8 +94,8 @@ def run_one_pass(
 class _Parts:
     """The joint model, its image size and the joint loader in the place of upstream's, for one pass."""
 
-    def __init__(self, recording: Recording, joint_data: dict[str, Any], single_cls: bool) -> None:
-        self.recording, self.joint_data, self.single_cls = recording, joint_data, single_cls
+    def __init__(self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool) -> None:
+        self.recording, self.joint_data, self.scan, self.single_cls = recording, joint_data, scan, single_cls
         self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
         self.model: JointBackend | None = None
         self.imgsz = 0
@@ -157,6 +160,8 @@ class _Parts:
             *args,
             classification_names=self.recording.classification_names,
             num_box_classes=len(self.joint_data["names"]),
+            scan=self.scan,
+            root=Path(self.joint_data["path"]) if self.joint_data.get("path") else None,
             **kwargs,
         )
         return self.recording.batches(loader), dataset

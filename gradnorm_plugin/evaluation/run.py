@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from gradnorm_plugin.data.checking import check_labels, label_files
+from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
@@ -44,18 +44,17 @@ def evaluate(options: argparse.Namespace) -> None:
     _general.print_args(settings)
     bootstrap = Bootstrap(settings.pop("bootstrap"), settings.pop("seed"))
     split = options.task if options.task in SPLITS else "val"
-    data = _check_data(options.data, split, settings.pop("allow_download"))
-    if options.save_txt and (pair := same_stem(label_files(data[split]))):
+    data, scan = _check_data(options.data, split, settings.pop("allow_download"))
+    if options.save_txt and (pair := same_stem(scan.label_files)):
         raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
-    one_pass = partial(run_one_pass, joint_data=data, bootstrap=bootstrap if bootstrap.resamples else None)
+    one_pass = partial(run_one_pass, joint_data=data, scan=scan, bootstrap=bootstrap if bootstrap.resamples else None)
     with swapped(upstream("val"), run=one_pass):
         upstream("val").main(argparse.Namespace(**settings))
 
 
-def _check_data(file: str, split: str, allow_download: bool) -> dict[str, Any]:
+def _check_data(file: str, split: str, allow_download: bool) -> tuple[dict[str, Any], LabelScan]:
     data = find_dataset(file, allow_download)
     try:
-        check_labels(data, (split,))
+        return data, check_labels(data, (split,))[split]
     except DescriptionError as error:
         raise DescriptionError(f"{file}: {error}") from None
-    return data

@@ -16,7 +16,8 @@ import torch
 import yaml
 from torch import nn
 
-from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, classification_names
+from gradnorm_plugin.data.files import read_yaml
 from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.upstream.gateway import upstream
@@ -54,13 +55,15 @@ def check_files(options: argparse.Namespace) -> None:
     if options.resume:
         return
     reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
-    needed = set(yaml.safe_load(Path(reference).read_text(encoding="utf-8", errors="ignore")))
+    needed = set(read_yaml(reference))
     hyp = _read_yaml(options, "hyp")
     _require_keys(options, "hyp", hyp, needed)
     start = _find_weights(str(options.weights)) if options.weights else None
     if options.cfg:
         network = _read_yaml(options, "cfg")
         _require_keys(options, "cfg", network, MODEL_KEYS)
+        if yaml.safe_load(Path(options.cfg).read_text(encoding="ascii", errors="ignore")) != network:
+            raise OptionError(f"--cfg {options.cfg}: YOLOv5 reads model yamls as ASCII: write its keys and values so")
     else:
         network = _network_of(options.weights, start)
     flag = f"--cfg {options.cfg}" if options.cfg else f"--weights {options.weights}"
@@ -141,11 +144,11 @@ def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
     name = getattr(options, flag)
     try:
         path = upstream("utils.general").check_yaml(name)
-        contents = yaml.safe_load(Path(path).read_text(encoding="utf-8", errors="ignore"))
+        contents = read_yaml(path, NAME_KEYS if flag == "data" else ())
     except AssertionError as error:
         raise OptionError(f"--{flag} {name}: {error}") from None
-    except Exception as error:  # PyYAML has more than its own errors, such as ValueError for a 13th month
-        raise OptionError(f"--{flag} {name} cannot be read: {error}") from None
+    except DescriptionError as error:
+        raise OptionError(f"--{flag} {error}") from None
     if not isinstance(contents, dict):
         raise OptionError(f"--{flag} {path} holds no `key: value` lines: it should be a YOLOv5 {flag} yaml")
     setattr(options, flag, str(Path(path).resolve()))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.balancing import GradNorm, TaskGradients
-from gradnorm_plugin.data.checking import check_labels
+from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.data.files import read_yaml
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
@@ -43,6 +44,8 @@ class JointRun:
         self.command: Sequence[str] = ()
         self.data: dict[str, Any] | None = None
         self.names: dict[int, str] = {}
+        self.scans: dict[str, LabelScan] = {}
+        """What the check of the labels found, by split, until its data set is made."""
         self.model: JointDetectionModel | None = None
         self.datasets: dict[str, JointDataset] = {}
         """By split, as the loaders made them: `train` and, on the main process, `val`."""
@@ -63,7 +66,9 @@ class JointRun:
                     upstream("train"),
                     check_dataset=self.check_dataset,
                     Model=self.make_model,
+                    yaml=SimpleNamespace(safe_load=lambda stream: read_yaml(stream.name)),  # not in the locale's encoding
                     create_dataloader=self.make_loader,
+                    labels_to_image_weights=self.image_weights,
                     ComputeLoss=self.make_loss,
                     check_train_batch_size=self.estimate_batch_size,
                     Loggers=self.make_loggers,
@@ -86,7 +91,7 @@ class JointRun:
             found = find_dataset(data, self.options.allow_download)
             self.names = classification_names(found)
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                check_labels(found, trained=("boxes",) if self.detection_only else ("boxes", "classes"))
+                self.scans = check_labels(found, trained=("boxes",) if self.detection_only else ("boxes", "classes"))
             self.data = found
         return self.data
 
@@ -114,19 +119,36 @@ class JointRun:
 
     def make_loader(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The joint loader in `create_dataloader`'s place."""
+        split = "train" if kwargs.get("augment") else "val"
         loader, dataset = create_joint_dataloader(
             *args,
             classification_names=self.names,
             num_box_classes=self.data["nc"],
             mix_classes=self.detection_only,
+            scan=self.scans.pop(split, None),
+            root=Path(self.data["path"]) if self.data.get("path") else None,
             **kwargs,
         )
-        if kwargs.get("augment"):
+        if split == "train":
             self.datasets, self.batches_per_epoch = {"train": dataset}, len(loader)
             loader = WatchedLoader(loader, self.begin_batch, self.end_batch, self.end_epoch)
         else:
             self.datasets["val"] = dataset
         return loader, dataset
+
+    def image_weights(self, labels: Sequence[np.ndarray], nc: int, class_weights: np.ndarray) -> np.ndarray:
+        """(images,) how likely `--image-weights` draws each image: half by upstream's rule for boxes, half by image class.
+
+        Upstream's alone never draws an image without boxes. Every image class has the same share of the other half.
+        """
+        of_boxes = upstream("utils.general").labels_to_image_weights(labels, nc=nc, class_weights=class_weights)
+        classes = self.datasets["train"].image_classes
+        if self.detection_only or not (classes >= 0).any():
+            return of_boxes
+        of_classes = balanced_class_weights(classes, len(self.names)).numpy()[classes] * (classes >= 0)
+        if self.classification_only or not of_boxes.sum() > 0:
+            return of_classes
+        return of_boxes / of_boxes.sum() + of_classes / of_classes.sum()
 
     def begin_batch(self, paths: Sequence[str]) -> None:
         """Remember the images of the batch that is about to be trained."""

@@ -1,0 +1,74 @@
+"""`--cache disk`: the pixels of each image beside it, used only where they are those of the picture as it is now.
+
+Upstream keeps `a.npy` beside `a.jpg`, whatever becomes of the picture (and for `a.png` too), and reads it without being asked.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from gradnorm_plugin.data.files import fresh_file
+
+SUFFIX = ".pixels"
+
+
+class CachedImage:
+    """In the place of the path of an image's .npy: upstream asks `exists()`, then `numpy.load`s it.
+
+    The file is NumPy's own format, (H, W, 3) uint8, and at its end 16 bytes: time of the picture's last change in ns, its size.
+    """
+
+    __slots__ = ("image", "used")
+
+    def __init__(self, image: str, used: bool) -> None:
+        """`used`: whether the run asked for it; else there is nothing, whatever lies there."""
+        self.image, self.used = image, used
+
+    def __fspath__(self) -> str:
+        return f"{self.image}{SUFFIX}"
+
+    def exists(self) -> bool:
+        """Whether the pixels are there, whole, and of the picture as it is now. A link is nothing."""
+        if not self.used:
+            return False
+        try:
+            if not stat.S_ISREG(os.lstat(self).st_mode):
+                return False
+            with open(self, "rb") as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    return False
+                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+                start, end = file.tell(), file.seek(0, os.SEEK_END)
+                file.seek(max(start, end - 16))
+                state = file.read()
+            whole = len(shape) == 3 and min(shape) > 0 and shape[2] == 3 and start + shape[0] * shape[1] * 3 + 16 == end
+            return whole and dtype == np.uint8 and not fortran_order and state == self._state()
+        except (OSError, ValueError):
+            return False
+
+    def stat(self) -> Any:
+        """For upstream's count of bytes; there are none where the pixels could not be written."""
+        return os.stat(self) if self.exists() else SimpleNamespace(st_size=0)
+
+    def write(self, read: Any) -> None:
+        """Keep what `read(image)` returns, (H, W, 3) uint8; nothing if it is None, as OpenCV says of what it cannot read.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        state = self._state()  # before the picture is read: a change in between shows
+        pixels = read(self.image)
+        if pixels is not None:
+            with fresh_file(Path(self)) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
+                file.write(state)
+
+    def _state(self) -> bytes:
+        found = os.stat(self.image)
+        return np.array([found.st_mtime_ns, found.st_size], dtype="<i8").tobytes()

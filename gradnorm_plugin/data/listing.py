@@ -1,0 +1,230 @@
+"""Which images a data source names, and which label files lie near them that nothing reads."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from reprlib import repr as short
+
+from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.files import read_text
+from gradnorm_plugin.upstream.gateway import upstream
+
+_dataloaders = upstream("utils.dataloaders")
+
+SHOWN = 5
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+_LABEL_FOLDERS = ("labels", "label", "annotations")
+
+
+def read_list(file: Path, root: Path | None = None) -> list[str]:
+    """The absolute paths of the images that a text file names, one in each line, each once.
+
+    A relative path counts from the working directory, the file's own folder or `root` (the `path` of the data yaml), whichever
+    has the image; after `./` the file's folder comes first, as upstream has it. Blanks around a line, empty lines, quotes, `~`
+    and backslashes are read as they are meant.
+
+    Raises:
+        DescriptionError: if the file is not Unicode text, or at the first line that names no file.
+    """
+    found: list[str] = []
+    other: list[str] = []
+    for number, line in enumerate(_LINE_BREAK.split(read_text(file)), start=1):
+        text = line.strip()
+        if not text or (text.startswith("#") and not _is_image(text)):
+            continue
+        if "\0" in text:
+            raise DescriptionError(f"{file}:{number}: {short(text)}: no file name has the character U+0000")
+        candidates = list(_meant(text, file.parent, root))
+        path = next((path for path in candidates if os.path.exists(path)), candidates[0])
+        if _is_image(path):
+            found.append(path)
+        elif os.path.isfile(path):
+            other.append(path)
+        else:
+            raise DescriptionError(
+                f"{file}:{number}: {short(text)} is not the path of an image: a list has one path in each line and nothing else"
+            )
+    images = list(dict.fromkeys(found))
+    if other:
+        _warn(f"{file} names {_some(other)}, of a kind that YOLOv5 does not read: left out")
+    if len(images) < len(found):
+        _warn(f"{file} names {len(found) - len(images)} images more than once: each is used once")
+    return images
+
+
+def _is_image(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in _dataloaders.IMG_FORMATS
+
+
+def _meant(text: str, folder: Path, root: Path | None) -> Iterator[str]:
+    """The paths that a line may mean, the likeliest first."""
+    spellings = [text]
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
+        spellings.insert(0, text[1:-1])
+    if "\\" in text and os.sep == "/":
+        spellings += [spelling.replace("\\", "/") for spelling in spellings]
+    bases = [Path.cwd(), folder] if not text.startswith("./") else [folder, Path.cwd()]
+    bases += [root] if root else []
+    for spelling in spellings:
+        for base in bases:
+            yield os.path.normpath(base / os.path.expanduser(spelling))
+
+
+class ImageLists(_dataloaders.LoadImagesAndLabels):
+    """Upstream's data set, its lists of images read by `read_list`, once each."""
+
+    lists: dict[Path, list[str]]
+    """What was read; set before upstream's constructor runs."""
+    root: Path | None = None
+
+    def read_list(self, p: Path) -> list[str]:
+        """In the place of upstream's own reading."""
+        if p not in self.lists:
+            self.lists[p] = read_list(p, self.root)
+        return self.lists[p]
+
+
+class _Listed(Exception):
+    """Upstream has listed the files; the rest of its constructor is not wanted."""
+
+
+class Listing(ImageLists):
+    """Upstream's data set until it knows its files, so that folders, lists and text files mean what they do there."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "label_files":
+            raise _Listed
+
+
+def list_images(source: str | list[str], root: Path | None = None) -> Listing:
+    """Upstream's data set of `source`, with nothing but its `im_files` and `label_files`.
+
+    Raises:
+        DescriptionError: if `source` does not exist, has no images, or names one that no file can have.
+    """
+    listing = Listing.__new__(Listing)
+    listing.lists, listing.root = {}, root
+    try:
+        listing.__init__(source)
+    except _Listed:
+        for file in listing.im_files:
+            if not file.isprintable() and any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in file):
+                raise DescriptionError(f"{source} has {file!r}, whose name is not UTF-8: rename it") from None
+        return listing
+    except Exception as error:  # upstream raises plain Exception here, with what went wrong as its cause
+        raise DescriptionError(str(error.__cause__ if isinstance(error.__cause__, DescriptionError) else error)) from None
+    raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer names its label_files: this version is not supported")
+
+
+def check_found(split: str, listing: Listing, missing: Sequence[bool], needed: bool) -> None:
+    """Name the label files that lie near images without one and are not read.
+
+    Args:
+        missing: for each image, whether it has no label file.
+        needed: whether the split must have one at least.
+
+    Raises:
+        DescriptionError: if no image has a label file, and the split needs one or some lie near.
+    """
+    without = [
+        (image, label) for image, label, absent in zip(listing.im_files, listing.label_files, missing, strict=True) if absent
+    ]
+    if not without:
+        return
+    near = Neighbourhood()
+    unread = list(dict.fromkeys(file for image, label in without if (file := near.unread(image, label))))
+    advice = "the labels of .../images/x.png are read from .../labels/x.txt, in these very letters: move or rename them"
+    lie_near = f"{len(unread)} label file{'s' * (len(unread) > 1)} lie{'s' * (len(unread) == 1)} near and"
+    lie_near += f" {'are' if len(unread) > 1 else 'is'} not read: {_some(unread)}; {advice}"
+    if len(without) == len(listing.im_files):
+        looked_in = _some(sorted({os.path.dirname(label) for label in listing.label_files}))
+        message = f"no label file found for `{split}`; looked in {looked_in}"
+        if unread:
+            raise DescriptionError(f"{message}; {lie_near}")
+        others = near.others(without)
+        if others:
+            message += f"; {others} is of another format: `python -m gradnorm_plugin convert` reads Pascal VOC and COCO"
+        if needed:
+            raise DescriptionError(f"{message}; {advice.partition(':')[0]} (docs/labels.md)")
+        _warn(message)
+    elif unread:
+        _warn(f"{len(without)} images of `{split}` have no label file, but {lie_near}")
+
+
+class Neighbourhood:
+    """Looks around images for what may be meant as their label files; every folder is listed once."""
+
+    def __init__(self) -> None:
+        self._names = cache(_names)
+        self._folders = cache(self._label_folders)
+
+    def unread(self, image: str, label: str) -> str | None:
+        """A file near `image` that is named as its label file might be, and is not `label`."""
+        names = (os.path.basename(label).lower(), f"{os.path.basename(image)}.txt".lower())
+        for folder in (os.path.dirname(label), *self._folders(os.path.dirname(image))):
+            there = self._names(folder)
+            for name in names:
+                if name in there and os.path.isfile(file := os.path.join(folder, there[name])) and file != label:
+                    return file
+        return None
+
+    def others(self, pairs: Sequence[tuple[str, str]]) -> str | None:
+        """A label file of another format near the first images."""
+        for image, label in pairs[:SHOWN]:
+            stem = os.path.splitext(os.path.basename(image))[0].lower()
+            for folder in (os.path.dirname(label), *self._folders(os.path.dirname(image))):
+                there = self._names(folder)
+                for name in (f"{stem}.xml", f"{stem}.json"):
+                    if name in there:
+                        return os.path.join(folder, there[name])
+        return None
+
+    def _label_folders(self, folder: str) -> list[str]:
+        """Where the labels of the images of `folder` may lie: there, and in `labels` beside each of its path's last parts."""
+        parts = Path(folder).parts
+        found = [folder]
+        for index in range(len(parts), max(0, len(parts) - 4), -1):
+            beside = os.path.join(*parts[:index])
+            siblings = [name for lower, name in self._names(beside).items() if lower in _LABEL_FOLDERS]
+            for name in siblings:
+                found += [os.path.join(beside, name, *parts[index + 1 :]), os.path.join(beside, name)]
+        return list(dict.fromkeys(found))
+
+
+def _names(folder: str) -> dict[str, str]:
+    """What lies in a folder, by its name in small letters."""
+    try:
+        return {name.lower(): name for name in sorted(os.listdir(folder))}
+    except OSError:
+        return {}
+
+
+def check_apart(listings: dict[str, Listing]) -> None:
+    """Warn of images that are both trained and measured on."""
+    real = cache(os.path.realpath)
+
+    def images(listing: Listing) -> set[tuple[str, str]]:
+        return {(real(os.path.dirname(file)), os.path.basename(file)) for file in listing.im_files}
+
+    if "train" not in listings or "val" not in listings:
+        return
+    train, val = images(listings["train"]), images(listings["val"])
+    both = sorted(os.path.join(*pair) for pair in train & val)
+    if both and train == val:
+        _warn("`val` has the very images of `train`: its figures say nothing about new images")
+    elif both:
+        _warn(f"{len(both)} of {len(val)} images of `val` are also in `train`, which flatters its figures: {_some(both)}")
+
+
+def _some(files: Sequence[str]) -> str:
+    return ", ".join(files[:SHOWN]) + (f", ... ({len(files)} in all)" if len(files) > SHOWN else "")
+
+
+def _warn(message: str) -> None:
+    if _dataloaders.LOCAL_RANK <= 0:
+        upstream("utils.general").LOGGER.warning(f"WARNING ⚠️ {message}")
