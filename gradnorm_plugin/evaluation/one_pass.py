@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 _val = upstream("val")
 _general = upstream("utils.general")
 _run = _val.run  # by a name of its own: while ours works, upstream's module has ours under the name
+
+_DRAWING_SECONDS = 10
 
 
 def run_one_pass(
@@ -60,19 +64,16 @@ def run_one_pass(
         create_dataloader=partial(_make_loader, recording, len(joint_data["names"])),
         save_one_txt=labels.save_boxes,
     )
-    try:
+    with _whole_or_none(folder):
         with recording.in_place(), ours:
             results = _run(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
             )
-    except BaseException:
-        _remove_if_empty(folder)
-        raise
-    figures = summarise(recording, names, weights, task, bootstrap if plots else None)
-    by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
-    for line in (*table(figures, by_class), *notes(figures)):
-        _general.LOGGER.info(line)
-    write_summary(figures, folder)
+        figures = summarise(recording, names, weights, task, bootstrap if plots else None)
+        by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
+        for line in (*table(figures, by_class), *notes(figures)):
+            _general.LOGGER.info(line)
+        write_summary(figures, folder)
     if plots:
         plot_classification(recording.classification(), list(recording.classification_names.values()), folder)
     if options["save_json"]:
@@ -118,8 +119,21 @@ def _listed(names: Mapping[int, str]) -> str:
     return ", ".join(names.values())
 
 
-def _remove_if_empty(folder: Path) -> None:
-    """Upstream makes its folder before it looks at the model."""
-    for empty in (folder / "labels", folder):
-        with suppress(OSError):
-            empty.rmdir()
+@contextmanager
+def _whole_or_none(folder: Path) -> Iterator[None]:
+    """A new folder goes again if the pass fails; one that was stopped by the user stays, unless it is empty.
+
+    Upstream makes it before it looks at the model, and writes its pictures as far as there is space.
+    """
+    new, threads = not folder.exists(), set(threading.enumerate())
+    try:
+        yield
+    except BaseException as error:
+        if new and isinstance(error, Exception):
+            for thread in set(threading.enumerate()) - threads:  # upstream's, which draw
+                thread.join(timeout=_DRAWING_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
+        for empty in (folder / "labels", folder):
+            with suppress(OSError):
+                empty.rmdir()
+        raise
