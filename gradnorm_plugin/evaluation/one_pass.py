@@ -18,6 +18,7 @@ from gradnorm_plugin.evaluation.options import EvaluationError
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.summary import notes, summarise, table, write_summary
+from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -55,6 +56,7 @@ def run_one_pass(
         EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
     """
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
+    replace_links(folder)  # upstream writes its files by name
     recording, labels = Recording(classification_names(joint_data)), LabelFiles()
     names = SINGLE_CLASS if options["single_cls"] else joint_data["names"]
     ours = swapped(
@@ -64,7 +66,7 @@ def run_one_pass(
         create_dataloader=partial(_make_loader, recording, len(joint_data["names"])),
         save_one_txt=labels.save_boxes,
     )
-    with _whole_or_none(folder):
+    with swapped(threading, excepthook=_not_drawn), _whole_or_none(folder):
         with recording.in_place(), ours:
             results = _run(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
@@ -117,6 +119,14 @@ def _make_loader(recording: Recording, num_box_classes: int, *args: Any, **kwarg
 
 def _listed(names: Mapping[int, str]) -> str:
     return ", ".join(names.values())
+
+
+def _not_drawn(failure: threading.ExceptHookArgs) -> None:
+    """Upstream draws in threads of its own: there a full disk costs a picture, and needs no trace."""
+    if isinstance(failure.exc_value, OSError):
+        _general.LOGGER.warning(f"WARNING ⚠️ a picture could not be written: {explain(failure.exc_value)}")
+    else:
+        threading.__excepthook__(failure)
 
 
 @contextmanager
