@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
+from gradnorm_plugin.files import explain, is_a_matter_of_place
 from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.upstream.errors import CheckoutError
 from gradnorm_plugin.upstream.gateway import put_first
@@ -61,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if (error.name or "").startswith("gradnorm_plugin"):
             raise
         fail(f"{error.name} is not installed here: use .venv/bin/python after `make setup`, or `pip install -e .`")
+    except OSError as error:
+        if not is_a_matter_of_place(error):
+            raise
+        fail(explain(error))
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

@@ -26,6 +26,8 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "take a shorter name",
 }
 
+_OF_PLACE = {*_REMEDIES, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
 
 class WriteError(OSError):
     """A file could not be written; what was there before is untouched."""
@@ -35,7 +37,23 @@ class WriteError(OSError):
         super().__init__(getattr(cause, "errno", None), reason, str(path))
 
     def __str__(self) -> str:
-        return f"{self.filename} cannot be written: {self.strerror}; {_REMEDIES.get(self.errno, 'name another folder')}"
+        return f"{self.filename} cannot be written: {self.strerror}; {_remedy(self)}"
+
+
+def explain(error: OSError) -> str:
+    """What the file system refused, in one line: the place, the reason, and what to do."""
+    if isinstance(error, WriteError) or error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; {_remedy(error)}"
+
+
+def is_a_matter_of_place(error: OSError) -> bool:
+    """Whether another place, or more space, would have done: nothing that a traceback would help with."""
+    return error.errno in _OF_PLACE
+
+
+def _remedy(error: OSError) -> str:
+    return _REMEDIES.get(error.errno, "name another place")
 
 
 class UnfinishedFile:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradnorm_plugin.files import WriteError, whole_file
+from gradnorm_plugin.files import WriteError, explain, whole_file
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.terminal import fail, parse
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         done = strip(options.weights, options.output)
     except StripError as error:
         fail(str(error))
+    except OSError as error:
+        fail(explain(error))
     print(
         f"{options.weights} -> {done.output}: {done.parameters:,} of {done.parameters_before:,} parameters, "
         f"{done.size / 1e6:.1f} of {done.size_before / 1e6:.1f} MB; a stock YOLOv5 loads it, without this package"
@@ -67,6 +69,7 @@ def strip(weights: Path, output: Path | None = None) -> Stripped:
     Raises:
         StripError: if `weights` is missing, damaged or no joint checkpoint, or `output` cannot be written; nothing is left behind
             then.
+        OSError: if a path is none that the system takes.
     """
     output = weights.with_name(f"{weights.stem}_detection.pt") if output is None else output
     _check_paths(weights, output)

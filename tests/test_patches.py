@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
@@ -125,3 +126,25 @@ def test_a_font_that_cannot_be_fetched_is_replaced_after_one_attempt(tmp_path: P
     fonts = {general.check_font("Arial.Unicode.ttf", progress=progress) for progress in (True, False)}
     assert fonts == {Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"}
     assert len(attempts) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc", "C:\\x", "..", ".", "", "a\nb", "x" * 300, 7])
+def test_crops_of_any_class_go_into_one_folder_below_crops(tmp_path: Path, name: Any) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    detections = [torch.tensor([[2.0, 2.0, 30.0, 30.0, 0.9, 0.0]])]
+    times, shape = [general.Profile()] * 3, (1, 3, 32, 32)
+    found = upstream("models.common").Detections([image], detections, ["1.jpg"], times, {0: name}, shape)
+    found.crop(save_dir=tmp_path / "run", exist_ok=True)
+    crop, drawn = sorted((path for path in tmp_path.rglob("*") if path.is_file()), key=lambda path: -len(path.parts))
+    assert crop.parent.parent == tmp_path / "run" / "crops" and crop.name == drawn.name == "1.jpg"
+
+
+def test_a_class_whose_name_has_dollars_is_drawn_as_it_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matrix = upstream("utils.metrics").ConfusionMatrix(nc=2)
+    matrix.plot(save_dir=tmp_path, names=["$\\frac$", "US$ and CA$"])
+    assert (tmp_path / "confusion_matrix.png").is_file() and "failure" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["person", "left ventricle", "AR", "臺灣", "a.b", "7"])
+def test_an_ordinary_class_has_the_folder_that_it_always_had(name: str) -> None:
+    assert upstream("utils.plots").crop_folder(name) == name

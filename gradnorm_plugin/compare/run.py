@@ -21,6 +21,7 @@ from gradnorm_plugin.compare.planning import check_origin, check_plan, extend_pl
 from gradnorm_plugin.compare.runner import train_all
 from gradnorm_plugin.compare.runs import FAILED, FINISHED, Run, make_runs
 from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.report.records import ReportError
 from gradnorm_plugin.terminal import fail
@@ -43,8 +44,10 @@ def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None
             module = import_module("gradnorm_plugin.compare.write")
             write = partial(module.write_comparison, predictions=options.original_predictions)
         runs = compare(root, plan, options, write)
-    except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError, OSError) as error:
+    except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(explain(error))
     failed = sum(run.state == FAILED for run in runs)
     if failed:
         fail(f"{failed} of {len(runs)} runs failed: mend what their logs say, then `{_resume(root)}` trains them again")

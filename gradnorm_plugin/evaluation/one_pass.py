@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gradnorm_plugin.evaluation.options import DEFAULT_SIZE, EvaluationError
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
+from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -23,6 +26,8 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 _val = upstream("val")
 _general = upstream("utils.general")
 _run = _val.run  # by a name of its own: while ours works, upstream's module has ours under the name
+
+_DRAWING_SECONDS = 10
 
 
 def run_one_pass(
@@ -54,7 +59,7 @@ def run_one_pass(
         EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
     """
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
-    made = [part for part in (folder / "labels", folder, *folder.parents) if not part.exists()]
+    replace_links(folder)  # upstream writes its files by name
     recording, labels = Recording(classification_names(joint_data)), LabelFiles()
     parts = _Parts(recording, joint_data, scan, options["single_cls"])
     ours = swapped(
@@ -65,21 +70,18 @@ def run_one_pass(
         create_dataloader=parts.make_loader,
         save_one_txt=labels.save_boxes,
     )
-    try:
+    with swapped(threading, excepthook=_not_drawn), _whole_or_none(folder):
         with recording.in_place(), ours:
             results = _run(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
             )
-    except BaseException:
-        _remove_if_empty(made)
-        raise
-    settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
-    untrained = parts.model.untrained
-    figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
-    by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
-    for line in (*table(figures, by_class), *notes(figures)):
-        _general.LOGGER.info(line)
-    write_summary(figures, folder)
+        settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
+        untrained = parts.model.untrained
+        figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
+        by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
+        for line in (*table(figures, by_class), *notes(figures)):
+            _general.LOGGER.info(line)
+        write_summary(figures, folder)
     if plots and "classification" not in untrained:
         plot_classification(recording.classification(), list(recording.classification_names.values()), folder)
     if options["save_json"]:
@@ -189,8 +191,30 @@ def _listed(names: Mapping[int, str]) -> str:
     return ", ".join(names.values())
 
 
-def _remove_if_empty(folders: list[Path]) -> None:
-    """Upstream makes its folder, and those above, before it looks at the model."""
-    for empty in folders:
-        with suppress(OSError):
-            empty.rmdir()
+def _not_drawn(failure: threading.ExceptHookArgs) -> None:
+    """Upstream draws in threads of its own: there a full disk costs a picture, and needs no trace."""
+    if isinstance(failure.exc_value, OSError):
+        _general.LOGGER.warning(f"WARNING ⚠️ a picture could not be written: {explain(failure.exc_value)}")
+    else:
+        threading.__excepthook__(failure)
+
+
+@contextmanager
+def _whole_or_none(folder: Path) -> Iterator[None]:
+    """A new folder goes again if the pass fails; one that was stopped by the user stays, unless it is empty.
+
+    Upstream makes it, and those above, before it looks at the model, and writes its pictures as far as there is space.
+    """
+    made = [part for part in (folder / "labels", folder, *folder.parents) if not part.exists()]
+    threads = set(threading.enumerate())
+    try:
+        yield
+    except BaseException as error:
+        if folder in made and isinstance(error, Exception):
+            for thread in set(threading.enumerate()) - threads:  # upstream's, which draw
+                thread.join(timeout=_DRAWING_SECONDS)
+            shutil.rmtree(folder, ignore_errors=True)
+        for empty in made:
+            with suppress(OSError):
+                empty.rmdir()
+        raise

@@ -14,6 +14,7 @@ from gradnorm_plugin.evaluation.bootstrap import Bootstrap
 from gradnorm_plugin.evaluation.files import same_stem
 from gradnorm_plugin.evaluation.one_pass import run_one_pass
 from gradnorm_plugin.evaluation.options import SPLITS, EvaluationError, parse_options
+from gradnorm_plugin.files import explain, is_a_matter_of_place
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -27,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate(parse_options(argv))
     except (LabelErrors, DescriptionError, EvaluationError) as error:
         fail(str(error))
+    except OSError as error:
+        if not is_a_matter_of_place(error):
+            raise
+        fail(explain(error))
     except AssertionError as error:  # upstream's way to say what is wrong with its input
         if not str(error):
             raise

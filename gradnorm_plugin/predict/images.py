@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gradnorm_plugin.files import WriteError, write_bytes
+from gradnorm_plugin.files import explain, write_bytes
 from gradnorm_plugin.predict.errors import ImageError, PredictError
 
 _WHOLE = (b"\xff\xd9", b"IEND\xaeB`\x82")  # the last bytes of a JPEG and of a PNG file
@@ -177,7 +177,7 @@ def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
             raise PredictError(f"{path} cannot be written as {path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content.tobytes())
-    except WriteError as error:
-        raise PredictError(str(error)) from None
-    except (cv2.error, OSError) as error:
+    except OSError as error:
+        raise PredictError(explain(error)) from None
+    except cv2.error as error:
         raise PredictError(f"{path} cannot be written: {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.files import explain, whole_file
 from gradnorm_plugin.labels import LabelError
 from gradnorm_plugin.predict.drawing import Style
 from gradnorm_plugin.predict.errors import PredictError
@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse_options(argv)
     try:
         predict(options)
-    except (PredictError, LabelError, OSError) as error:
+    except (PredictError, LabelError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(explain(error))
 
 
 def predict(options: argparse.Namespace) -> Path | None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradnorm_plugin.files import write_text
+from gradnorm_plugin.files import explain, write_text
 from gradnorm_plugin.report.compose import compose
 from gradnorm_plugin.report.files import read_run
 from gradnorm_plugin.report.records import ReportError
@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(parser, argv)
     try:
         written = write_report(options.run, options.lang, options.output)
-    except (ReportError, OSError) as error:
+    except ReportError as error:
         fail(str(error))
+    except OSError as error:
+        fail(explain(error))
     for file in written:
         print(file)
 

@@ -78,7 +78,7 @@ def read_rows(table: Path) -> pd.DataFrame | None:
 
 def head(axis: Axes, letter: str, title: str, pad: float = 6) -> None:
     """The panel's letter, bold, and its title, `pad` points above it."""
-    axis.set_title(rf"$\mathbf{{{letter}}}$  {title}", loc="left", pad=pad)
+    axis.set_title(rf"$\mathbf{{{letter}}}$  {title}", loc="left", pad=pad, parse_math=True)  # YOLOv5 has it off, for names
 
 
 def log_scale(axis: Axes) -> None:

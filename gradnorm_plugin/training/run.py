@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.files import WriteError
+from gradnorm_plugin.files import WriteError, replace_links
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.report.files import ReportError
@@ -76,6 +76,8 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
         check_files(options)
         run.check_dataset(options.data)
+        if options.exist_ok:
+            replace_links(Path(options.project) / options.name)  # upstream adds to results.csv, and draws, by name
         check_place(options)
     with under_their_own_names(), run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
         try:

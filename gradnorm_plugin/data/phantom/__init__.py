@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gradnorm_plugin.data.phantom.dataset import Settings, generate, plans
 from gradnorm_plugin.data.phantom.plan import count_cases
+from gradnorm_plugin.files import explain
 
 __all__ = ["Settings", "generate", "main"]
 
@@ -39,7 +40,9 @@ def main(argv: list[str]) -> None:
     try:
         settings = Settings(args.train, args.val, args.seed, args.size)
         made = generate(args.root, settings, args.workers, args.overwrite)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        sys.exit(f"demo-data: {explain(error)}")
+    except ValueError as error:
         sys.exit(f"demo-data: {error}")
     print(f"{args.root}: {'generated' if made else 'already complete, nothing to do'}")
     for split, plan in plans(settings).items():
