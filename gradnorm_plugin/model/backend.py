@@ -55,7 +55,7 @@ class JointBackend(_common.DetectMultiBackend):
             found = getattr(members[0], METADATA_KEY, None) if members else None
         elif self.jit:
             found = json.loads(self.extra_files["config.txt"] or "{}").get(METADATA_KEY)
-        elif self.onnx and not self.dnn:  # OpenCV's reader gives neither metadata nor the second output
+        elif self.onnx and not self.dnn:  # OpenCV's reader gives no metadata
             found = json.loads(self.meta.get(METADATA_KEY, "{}"))
         elif self.xml:
             description = Path(self.w).with_suffix(".yaml")
