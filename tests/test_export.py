@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -295,8 +294,30 @@ def test_upstreams_detect_finds_the_same_boxes_in_every_format(folder: Path) -> 
             assert len(found[name]) == len(lines) and same.any(0).all() and same.any(1).all(), (form, name)
 
 
-def test_opencvs_own_reader_gives_the_boxes(folder: Path) -> None:
+def test_opencvs_own_reader_gives_both_outputs_the_boxes_first(folder: Path) -> None:
+    """Version 4 gives the class first, and only it unless asked for more."""
     images = pictures(folder)[:1]
     model = upstream("models.common").DetectMultiBackend(str(folder / "joint" / "best.onnx"), dnn=True)
-    np.testing.assert_allclose(model(images), backend(folder / "joint" / "best.pt")(images)[0], rtol=1e-4, atol=1e-3)
-    assert cv2.dnn.readNetFromONNX(str(folder / "joint" / "best.onnx")).getUnconnectedOutLayersNames()[1] == "classification"
+    boxes, probabilities = backend(folder / "joint" / "best.pt")(images)
+    found_boxes, found_probabilities = model(images)
+    np.testing.assert_allclose(found_boxes, boxes, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found_probabilities, probabilities, rtol=0, atol=1e-4)
+
+
+def test_formats_that_lose_the_class_of_the_image_are_refused_and_a_failure_is_the_exit_status(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "joint" / "best.pt", tmp_path)
+    steps = [
+        {"name": "both", "script": "export.py", "arguments": ["--include", "torchscript", "saved_model"]},
+        {"name": "stale", "script": "export.py", "arguments": ["--include", "openvino", "--opset", "999"]},
+    ]
+    for step in steps:
+        step["script"] = str(find_checkout() / "export.py")
+        step["arguments"] += ["--weights", str(tmp_path / "best.pt"), "--imgsz", str(SIZE)]
+    shutil.copy(folder / "joint" / "best.onnx", tmp_path)  # of an earlier export: nothing to make OpenVINO's file from
+    (tmp_path / "commands.json").write_text(json.dumps(steps), encoding="utf-8")
+    done = subprocess.run([sys.executable, DRIVER, tmp_path / "commands.json"], capture_output=True, text=True, cwd=tmp_path)
+    assert "@@ both failed" in done.stdout and "@@ stale failed" in done.stdout
+    assert done.stderr.count("its formats cannot hold the class of the image") == 1
+    assert sorted(path.name for path in tmp_path.glob("best*")) == ["best.onnx", "best.pt", "best.torchscript"]

@@ -13,18 +13,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from joint_checkpoint import write_checkpoint
 from joint_data import write_joint_dataset
 
 from gradnorm_plugin.files import WriteError, whole_file
-<<<<<<< HEAD
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.files import OptionError
 from gradnorm_plugin.training.options import given_flags, parse_options
-=======
-from gradnorm_plugin.training.files import OptionError
-from gradnorm_plugin.training.options import parse_options
->>>>>>> files/files
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.training.state import read_state
@@ -146,7 +140,6 @@ def test_a_damaged_checkpoint_is_one_error(data, tmp_path, capsys):
     assert "last.pt is no checkpoint" in capsys.readouterr().err
 
 
-<<<<<<< HEAD
 def unfinished(folder: Path, **changes: Any) -> Path:
     """A run of 3 epochs, killed in its second: what `--resume` reads of it, with parts of the checkpoint changed."""
     weights = folder / "run/weights"
@@ -205,14 +198,12 @@ def test_what_is_no_checkpoint_of_a_run(name, message, tmp_path):
     unfinished(tmp_path)
     with pytest.raises(OptionError, match=message):
         resume_options(parse_options(["--resume", str(tmp_path / name)]))
-=======
+
+
 @pytest.fixture
 def strangers_run(tmp_path: Path) -> Path:
     """A run broken off after its first epoch; it came with links that lead out of it."""
-    weights = tmp_path / "run" / "weights"
-    weights.mkdir(parents=True)
-    checkpoint = torch.load(write_checkpoint(tmp_path / "made.pt", torch.rand(2, 3, 64, 64)), weights_only=False)
-    torch.save({**checkpoint, "epoch": 0, "best_fitness": 0.5}, weights / "last.pt")
+    unfinished(tmp_path)
     (tmp_path / "mine.csv").write_text("epoch, loss\n0, 1\n1, 2\n")
     (tmp_path / "run" / "results.csv").symlink_to(tmp_path / "mine.csv")
     return tmp_path / "run"
@@ -220,7 +211,7 @@ def strangers_run(tmp_path: Path) -> Path:
 
 def test_no_permission_comes_from_the_options_of_a_run(strangers_run):
     more = {"allow_download": True, "evolve": 300, "bucket": "b", "upload_dataset": True}
-    (strangers_run / "opt.yaml").write_text(yaml.safe_dump({"epochs": 5, "data": "x.yaml", **more}))
+    (strangers_run / "opt.yaml").write_text(yaml.safe_dump({"epochs": 5, "batch_size": 4, "imgsz": 64, "data": "x.yaml", **more}))
     last = strangers_run / "weights" / "last.pt"
     options = parse_options(["--resume", str(last)])
     assert resume_options(options)
@@ -231,15 +222,19 @@ def test_no_permission_comes_from_the_options_of_a_run(strangers_run):
     table = strangers_run / "results.csv"
     assert not table.is_symlink() and table.read_text() == "epoch, loss\n0, 1\n"
     assert (strangers_run.parent / "mine.csv").read_text() == "epoch, loss\n0, 1\n1, 2\n"
->>>>>>> files/files
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-<<<<<<< HEAD
         ("just words", "opt.yaml is not that of a run: it has no epochs, batch_size, imgsz"),
         ("epochs: [", "opt.yaml cannot be read"),
+        (
+            "{epochs: 3, batch_size: 4, imgsz: 64, data: https://example.org/x.yaml}",
+            "`data` is the address https://example.org/x",
+        ),
+        ("a: 2024-13-45", "cannot be read"),
+        ("[" * 1000, "cannot be read"),
         ("{epochs: many, batch_size: 4, imgsz: 64}", "it has no epochs in whole numbers"),
         ("{epochs: 3, batch_size: 4, imgsz: 64, weight_sum: 99}", "opt.yaml is not that of a joint run: weight_sum"),
     ],
@@ -255,15 +250,3 @@ def test_without_any_run_there_is_nothing_to_resume(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OptionError, match=rf"there is no last.pt of a run in or below {tmp_path}"):
         resume_options(parse_options(["--resume"]))
-=======
-        ("data: https://example.org/x.yaml", "`data` is the address https://example.org/x.yaml"),
-        ("- 1", "holds no options"),
-        ("a: 2024-13-45", "cannot be read"),
-        ("[" * 1000, "cannot be read"),
-    ],
-)
-def test_options_of_a_run_that_cannot_be_used_are_one_error(strangers_run, text, message):
-    (strangers_run / "opt.yaml").write_text(text)
-    with pytest.raises(OptionError, match=rf"opt\.yaml.*{message}"):
-        resume_options(parse_options(["--resume", str(strangers_run / "weights" / "last.pt")]))
->>>>>>> files/files

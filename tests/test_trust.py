@@ -296,6 +296,12 @@ def test_layers_that_models_yolo_has_imported_load_and_others_are_refused_before
             trust.load_checkpoint(forge(New(Named(*name.split(".", 1))), tmp_path / "bad.pt"))
 
 
+@pytest.mark.parametrize("script", ["train.py", "segment/train.py", "classify/train.py"])
+def test_every_training_asks_before_it_starts(script):
+    code = (ROOT / script).read_text(encoding="utf-8")
+    assert code.index(" check_layers(model)") < code.index(" smart_optimizer(")
+
+
 def test_threads_load_at_once_and_leave_nothing_behind(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     files = [forge({"model": model}, tmp_path / f"{i}.pt") for i, model in enumerate([tiny(), nn.ReLU(), common.Conv(3, 3)])]

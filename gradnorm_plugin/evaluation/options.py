@@ -78,7 +78,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.imgsz is not None and options.imgsz < 1:
         parser.error(f"--imgsz must be at least 1, found {options.imgsz}")
     if options.dnn:
-        parser.error("--dnn: OpenCV hands out one output, the boxes; leave it out, ONNX Runtime hands out both")
+        parser.error("--dnn: OpenCV reads no names of the image's classes; leave it out, ONNX Runtime reads them")
     for weights in options.weights:
         if "://" not in weights and not Path(weights).exists():
             raise EvaluationError(f"--weights {weights} is not there")

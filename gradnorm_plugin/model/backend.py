@@ -102,7 +102,7 @@ class JointBackend(_common.DetectMultiBackend):
         """What an exported file says about itself; empty for other files."""
         if self.jit:
             return json.loads(self.extra_files["config.txt"] or "{}")
-        if self.onnx and not self.dnn:  # OpenCV's reader gives neither metadata nor the second output
+        if self.onnx and not self.dnn:  # OpenCV's reader gives no metadata
             return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, "imgsz") if key in self.meta}
         if self.xml:
             description = Path(self.w).with_suffix(".yaml")

@@ -33,7 +33,7 @@ class PooledNorm(nn.Module):
         rows, norm = x.flatten(0, -2), self.norm
         if self.training and len(rows) == 1:
             return F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).reshape(x.shape)
-        return norm(rows).reshape(x.shape)
+        return norm(rows).reshape(x.shape)  # not view_as, which CoreML does not know
 
 
 class PooledLinear(nn.Module):
