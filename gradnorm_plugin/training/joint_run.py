@@ -213,9 +213,9 @@ class JointRun:
         if batches > balancer.warmup + balancer.interval:
             return
         upstream("utils.general").LOGGER.warning(
-            f"WARNING ⚠️ this run has {batches} batches, and GradNorm looks at the gradients from batch {balancer.warmup + 1} on, "
-            f"every {balancer.interval}: the task weights hardly leave their initial values; train longer, or set "
-            f"--gradnorm-warmup and --gradnorm-interval lower"
+            f"WARNING ⚠️ this run has {batches} batch{'es' * (batches != 1)}, and GradNorm looks at the gradients from batch "
+            f"{balancer.warmup + 1} on, every {balancer.interval}: the task weights hardly leave their initial values; "
+            f"train longer, or set --gradnorm-warmup and --gradnorm-interval lower"
         )
 
     def estimate_batch_size(self, model: nn.Module, *args: Any, **kwargs: Any) -> int:
