@@ -79,7 +79,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             raise EvaluationError(f"--weights {weights} is not there")
     try:
         options.data = upstream("utils.general").check_yaml(options.data)
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         raise EvaluationError(f"--data {options.data}: {error}") from None
     # What upstream does with its own options after parsing them
     options.save_json |= options.data.endswith("coco.yaml")
