@@ -223,3 +223,17 @@ def test_only_the_gateway_knows_where_upstream_is():
         wrong += [f"{file}:{line} imports {m} by itself" for m, line in imports(file) if m.partition(".")[0] in UPSTREAMS]
     assert in_gateway > 0
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("command", ["predict", "val"])
+@pytest.mark.parametrize("flag", ["--help", "--no-such-flag"])
+def test_help_and_mistyped_flags_are_answered_without_pytorch(command, flag):
+    code = f"""
+import sys
+from gradnorm_plugin.cli import main
+try:
+    main([{command!r}, {flag!r}])
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    assert python("-c", code).stdout.splitlines()[-1] == ("0 False" if flag == "--help" else "2 False")

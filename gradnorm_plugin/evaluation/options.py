@@ -20,7 +20,7 @@ class EvaluationError(ValueError):
 
 def upstream_parser() -> argparse.ArgumentParser:
     """The parser that upstream's `val.parse_opt` builds, with every flag it knows."""
-    return parser_of(upstream("val").parse_opt)
+    return parser_of("val")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -74,12 +74,17 @@ class _Files(Source):
             yield from self._video(path)
 
     def _video(self, path: str) -> Iterator[list[Frame]]:
-        loader = _loaders.LoadImages(path, transforms=_no_scaling, vid_stride=self.vid_stride)
+        capture = cv2.VideoCapture(path)
+        fps = capture.get(cv2.CAP_PROP_FPS) / self.vid_stride
         number = 0
-        for _, _, image, capture, _ in loader:
-            number = loader.frame
-            fps = capture.get(cv2.CAP_PROP_FPS) / self.vid_stride
+        # Not upstream's own loop: it asks for one frame more than there are, which OpenCV reports as an error.
+        while all(capture.grab() for _ in range(self.vid_stride)):
+            readable, image = capture.retrieve()
+            if not readable:
+                break
+            number += 1
             yield [Frame(path, image, number, fps if math.isfinite(fps) and fps > 0 else STREAM_FPS)]
+        capture.release()
         if not number:
             self.unreadable.append(f"{path}: no frame of this video can be read")
 
