@@ -179,9 +179,13 @@ def under_their_own_names() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in _modules_by_their_own_names():
+        after = _modules_by_their_own_names()
+        for name in after:
             del sys.modules[name]
         sys.modules.update(before)
+        root = upstream_root()
+        free = [name for name in after.keys() - before.keys() if not _belongs_to_another(name, root)]
+        sys.modules.update({name: after[name] for name in free})  # as if they had been imported outside the block
 
 
 def _modules_by_their_own_names() -> dict[str, ModuleType]:
