@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -35,6 +36,9 @@ _COMMANDS = {
     "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
 }
 
+# Their parsers need no PyTorch, which takes seconds: --help and a mistyped flag are answered before it is imported.
+_LIGHT_PARSERS = {"predict": "gradnorm_plugin.predict.options", "val": "gradnorm_plugin.evaluation.options"}
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage.
@@ -45,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     guard_log()
     try:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
+            if not sys.stderr.isatty():  # in a log each state of a progress bar stays: one in ten seconds is enough
+                os.environ.setdefault("TQDM_MININTERVAL", "10")
             put_first()  # `python -m` puts the working folder first, whatever is in it
             module, function, _ = _COMMANDS[line[0]]
+            if line[0] in _LIGHT_PARSERS:
+                import_module(_LIGHT_PARSERS[line[0]]).build_parser().parse_args(line[1:])
             getattr(import_module(module), function)(line[1:])
         elif not line:
             _parser().print_help()

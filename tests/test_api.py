@@ -233,3 +233,17 @@ def test_without_a_command_the_help_is_shown():
 def test_a_mistyped_command_is_told_the_closest_one():
     done = python("-m", "gradnorm_plugin", "predcit")
     assert done.returncode == 2 and "there is no command predcit; did you mean predict?" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["predict", "val"])
+@pytest.mark.parametrize("flag", ["--help", "--no-such-flag"])
+def test_help_and_mistyped_flags_are_answered_without_pytorch(command, flag):
+    code = f"""
+import sys
+from gradnorm_plugin.cli import main
+try:
+    main([{command!r}, {flag!r}])
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    assert python("-c", code).stdout.splitlines()[-1] == ("0 False" if flag == "--help" else "2 False")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import matplotlib
@@ -148,3 +152,55 @@ def test_a_class_whose_name_has_dollars_is_drawn_as_it_is_called(tmp_path: Path,
 @pytest.mark.parametrize("name", ["person", "left ventricle", "AR", "臺灣", "a.b", "7"])
 def test_an_ordinary_class_has_the_folder_that_it_always_had(name: str) -> None:
     assert upstream("utils.plots").crop_folder(name) == name
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a server on this machine, and the folder that it serves."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", folder
+        server.shutdown()
+
+
+@pytest.mark.parametrize("find", [general.check_file, upstream("utils.downloads").attempt_download])
+def test_an_address_is_never_answered_from_a_file_of_its_name(
+    served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[str], str]
+) -> None:
+    address, folder = served
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (folder / "x y.yaml").write_text("new")
+    assert find(f"{address}/x%20y.yaml?key=1") == "x y.yaml" and Path("x y.yaml").read_text() == "new"
+    assert find(f"{address}/x%20y.yaml") == "x y.yaml"  # the same still
+    Path("x y.yaml").write_text("old")
+    with pytest.raises(FileExistsError, match="x y.yaml is there already, and not what .*: remove or rename it"):
+        find(f"{address}/x%20y.yaml")
+    Path("gone.yaml").write_text("old")
+    with pytest.raises(FileNotFoundError, match=r"gone.yaml cannot be fetched \(404\)"):
+        find(f"{address}/gone.yaml")
+    with pytest.raises(FileNotFoundError, match=r"cannot be fetched \(ConnectionError\)"):
+        find("http://127.0.0.1:1/gone.yaml")
+    for no_name in (f"{address}/", f"{address}/..", address):
+        with pytest.raises(FileNotFoundError, match="does not end in the name of a file"):
+            find(no_name)
+    (folder / "empty.yaml").touch()
+    with pytest.raises(FileNotFoundError, match="is empty"):
+        find(f"{address}/empty.yaml")
+    assert sorted(path.name for path in here.iterdir()) == ["gone.yaml", "x y.yaml"]
+    assert Path("x y.yaml").read_text() == Path("gone.yaml").read_text() == "old"
+
+
+def test_a_path_that_says_where_the_file_is_is_not_looked_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Path(general.check_yaml("coco.yaml")) == find_checkout() / "data" / "coco.yaml"
+    for elsewhere in ("./coco.yaml", "../coco.yaml", str(tmp_path / "*.yaml"), "co[c]o.yaml"):
+        with pytest.raises(AssertionError, match="File not found"):
+            general.check_yaml(elsewhere)

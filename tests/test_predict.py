@@ -7,7 +7,10 @@ import io
 import json
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import matplotlib
@@ -280,6 +283,22 @@ def test_video(folder, predictor, tmp_path):
     expected = predictor(original.retrieve()[1])
     assert rows(out / "images.csv")[0]["image_class"] == expected.image_class.name
     assert np.abs(video.read()[1].astype(int) - expected.draw()).mean() < 8  # mp4v is lossy
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "clip.mp4"])
+def test_a_picture_or_video_at_an_address_is_fetched_whatever_lies_in_the_working_folder(folder, tmp_path, monkeypatch, name):
+    served = folder / "pictures" if name == "0.jpg" else folder
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"something else")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{name}"
+        main(["--weights", str(folder / "joint.pt"), "--source", f"{address}?token=secret", "--project", "out", "--save-json"])
+        server.shutdown()
+    found = json.loads(Path("out/exp/predictions.json").read_text(encoding="utf-8"))
+    assert {image["path"] for image in found} == {address} and len(found) == (1 if name == "0.jpg" else 7)
+    assert files(Path("out/exp")) == {name, "predictions.json"} and Path(name).read_bytes() == b"something else"
 
 
 def test_streams_run_side_by_side(folder, tmp_path):

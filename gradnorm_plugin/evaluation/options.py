@@ -23,7 +23,7 @@ class EvaluationError(ValueError):
 
 def upstream_parser() -> argparse.ArgumentParser:
     """The parser that upstream's `val.parse_opt` builds, with every flag it knows."""
-    return parser_of(upstream("val").parse_opt)
+    return parser_of("val")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             raise EvaluationError(f"--weights {weights} is not there")
     try:
         options.data = upstream("utils.general").check_yaml(options.data)
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         raise EvaluationError(f"--data {options.data}: {error}") from None
     # What upstream does with its own options after parsing them
     options.save_json |= options.data.endswith("coco.yaml")

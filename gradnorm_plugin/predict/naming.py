@@ -24,7 +24,8 @@ class OutputNames:
         moving = frame.number is not None
         key = (frame.path, moving)
         if key not in self._of:
-            plain = Path(frame.path).stem if not moving or Path(frame.path).is_file() else Path(frame.path).name
+            is_file = "://" in frame.path or Path(frame.path).is_file()  # of streams the names hold no address
+            plain = Path(frame.path).stem if not moving or is_file else Path(frame.path).name
             name, count = plain, 1
             while self._is_taken(name, moving):
                 count += 1

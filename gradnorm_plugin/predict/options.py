@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gradnorm_plugin.predict.predictor import DEFAULT_SIZE
+from gradnorm_plugin.predict import DEFAULT_SIZE
 from gradnorm_plugin.terminal import parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
-from gradnorm_plugin.upstream.gateway import upstream
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Upstream's parser with our defaults, and our flags."""
-    parser = parser_of(upstream("detect").parse_opt)
+    parser = parser_of("detect")
     parser.prog = "yolov5-gradnorm predict"
     parser.description = "Find boxes and the class of images, videos and cameras."
     parser.epilog = (

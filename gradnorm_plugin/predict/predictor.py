@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.predict import DEFAULT_SIZE
 from gradnorm_plugin.predict.errors import PredictError
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
 from gradnorm_plugin.predict.images import as_picture, is_several
@@ -26,9 +27,6 @@ _general = upstream("utils.general")
 _letterbox = upstream("utils.augmentations").letterbox
 
 AnImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | bytes | BinaryIO
-
-DEFAULT_SIZE = 320
-"""Pixels of the longer side that images are scaled to where the weights do not say: the launcher's default."""
 
 
 class Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 from tqdm import tqdm
@@ -27,7 +28,9 @@ class Progress:
         self.objects: Counter[str] = Counter()
         self.image_classes: Counter[str] = Counter()
         few = source.total is not None and source.total <= FEW
-        self._bar = None if few else tqdm(total=source.total, desc="predict", bar_format=_general.TQDM_BAR_FORMAT)
+        pause = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log each state of the bar stays
+        bar = {"desc": "predict", "bar_format": _general.TQDM_BAR_FORMAT, "mininterval": pause}
+        self._bar = None if few else tqdm(total=source.total, **bar)
 
     def add(self, prediction: Prediction, milliseconds: float) -> None:
         """Count one image and show it; `milliseconds` is the time the network took for it."""

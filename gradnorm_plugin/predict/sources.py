@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -17,8 +19,8 @@ from gradnorm_plugin.predict.errors import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.upstream.gateway import upstream
 
+_downloads = upstream("utils.downloads")
 _loaders = upstream("utils.dataloaders")
-_general = upstream("utils.general")
 
 STREAM_FPS = 30
 """Frames a second that the video of a stream is written with, as upstream does: they come as fast as they are predicted."""
@@ -72,14 +74,36 @@ class _Files(Source):
             yield from self._video(path)
 
     def _video(self, path: str) -> Iterator[list[Frame]]:
-        loader = _loaders.LoadImages(path, transforms=_no_scaling, vid_stride=self.vid_stride)
+        capture = cv2.VideoCapture(path)
+        fps = capture.get(cv2.CAP_PROP_FPS) / self.vid_stride
         number = 0
-        for _, _, image, capture, _ in loader:
-            number = loader.frame
-            fps = capture.get(cv2.CAP_PROP_FPS) / self.vid_stride
+        # Not upstream's own loop: it asks for one frame more than there are, which OpenCV reports as an error.
+        while all(capture.grab() for _ in range(self.vid_stride)):
+            readable, image = capture.retrieve()
+            if not readable:
+                break
+            number += 1
             yield [Frame(path, image, number, fps if math.isfinite(fps) and fps > 0 else STREAM_FPS)]
+        capture.release()
         if not number:
             self.unreadable.append(f"{path}: no frame of this video can be read")
+
+
+class _Fetched(_Files):
+    """The picture or video at an address, as it is now; it lies in a folder of its own for as long as it is needed."""
+
+    def __init__(self, address: str, vid_stride: int) -> None:
+        self._folder = TemporaryDirectory(prefix="gradnorm-")
+        file = _downloads.fetch(address, self._folder.name)
+        super().__init__(file, vid_stride)
+        self._place = f"{address.partition('?')[0].rpartition('/')[0]}/{Path(file).name}"  # the rest may hold a password
+
+    def __iter__(self) -> Iterator[list[Frame]]:
+        for frames in super().__iter__():
+            yield [frame._replace(path=self._place) for frame in frames]
+        self.unreadable = [
+            error.replace(str(Path(self._folder.name, Path(self._place).name)), self._place) for error in self.unreadable
+        ]
 
 
 class _Streams(Source):
@@ -126,14 +150,15 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     """
     lowered = source.lower()
     is_url = lowered.startswith(("rtsp://", "rtmp://", "http://", "https://"))
-    is_file = Path(lowered).suffix[1:] in (*_loaders.IMG_FORMATS, *_loaders.VID_FORMATS)
+    place = urlsplit(lowered).path if is_url else lowered
+    is_file = Path(place).suffix[1:] in (*_loaders.IMG_FORMATS, *_loaders.VID_FORMATS) and not lowered.startswith("rt")
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
         if source.isnumeric() or lowered.endswith(".streams") or (is_url and not is_file):
             return _Streams(source, vid_stride)
         if is_url:
-            source = _general.check_file(source)  # fetched into the working folder
+            return _Fetched(source, vid_stride)
         return _Files(_listed(source) if lowered.endswith(".txt") else source, vid_stride)
     except PredictError:
         raise

@@ -24,7 +24,7 @@ FROM_SCRATCH = "yolov5s.yaml"
 
 def upstream_parser() -> argparse.ArgumentParser:
     """The parser that upstream's `train.parse_opt` builds, with every flag it knows."""
-    return parser_of(upstream("train").parse_opt)
+    return parser_of("train")
 
 
 def build_parser() -> argparse.ArgumentParser:

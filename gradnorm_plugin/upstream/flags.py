@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from gradnorm_plugin.upstream.gateway import swapped
+from gradnorm_plugin.upstream.gateway import swapped, upstream_root
 
 
 class _Built(Exception):
     """Upstream's parser has all its flags; the rest of `parse_opt` is not wanted."""
 
 
-def parser_of(parse_opt: Callable[[], object]) -> argparse.ArgumentParser:
-    """The parser that a script's `parse_opt` builds, with every flag it knows; nothing is parsed.
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that the `parse_opt` of a script ("train", "val", "detect") builds, with every flag it knows; nothing is parsed.
+
+    Only that function of the script runs: the script itself would import PyTorch, for seconds, before `--help` can answer.
 
     Raises:
+        CheckoutError: if YOLOv5 is missing or not patched.
         RuntimeError: if it builds none.
     """
+    file = upstream_root() / f"{script}.py"
+    functions = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if getattr(node, "name", "") == "parse_opt"]
+    scope = {"argparse": argparse, "ROOT": Path(os.path.relpath(file.parent))}  # what the function takes from its module
+    exec(compile(ast.Module(functions, []), str(file), "exec"), scope)
     built: list[argparse.ArgumentParser] = []
 
     def stop(parser: argparse.ArgumentParser, *_: object) -> None:
@@ -28,10 +35,12 @@ def parser_of(parse_opt: Callable[[], object]) -> argparse.ArgumentParser:
 
     with swapped(argparse.ArgumentParser, parse_args=stop):
         try:
-            parse_opt()
+            scope["parse_opt"]()
         except _Built:
             return built[0]
-    raise RuntimeError(f"YOLOv5's {parse_opt.__module__}.parse_opt no longer parses its flags: this version is not supported")
+        except (KeyError, NameError):
+            pass
+    raise RuntimeError(f"parse_opt of {file} does not parse its flags as the pinned YOLOv5 does: this version is not supported")
 
 
 def shown(path: Path) -> str:

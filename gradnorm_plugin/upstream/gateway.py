@@ -170,17 +170,22 @@ def under_their_own_names() -> Iterator[None]:
     Pickle writes classes down by those names. Nothing changes where no other package has them; where one does, other threads must
     not import it in the meantime.
     """
+    apart = {name: module for name, module in tuple(sys.modules.items()) if name.startswith(f"{_APART}.")}
+    if not apart:
+        yield
+        return
     before = _modules_by_their_own_names()
-    if any(name.startswith(f"{_APART}.") for name in tuple(sys.modules)):
-        for name, module in tuple(sys.modules.items()):
-            if name.startswith(f"{_APART}."):
-                sys.modules[name.removeprefix(f"{_APART}.")] = module
+    sys.modules.update({name.removeprefix(f"{_APART}."): module for name, module in apart.items()})
     try:
         yield
     finally:
-        for name in _modules_by_their_own_names():
+        after = _modules_by_their_own_names()
+        for name in after:
             del sys.modules[name]
         sys.modules.update(before)
+        root = upstream_root()
+        free = [name for name in after.keys() - before.keys() if not _belongs_to_another(name, root)]
+        sys.modules.update({name: after[name] for name in free})  # as if they had been imported outside the block
 
 
 def _modules_by_their_own_names() -> dict[str, ModuleType]:
