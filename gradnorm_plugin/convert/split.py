@@ -150,7 +150,7 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
         strata = [next_small if stratum == small else stratum for stratum in strata]
         sizes = Counter(strata)
     rest, taken = train_test_split(images, test_size=count, random_state=seed, stratify=strata if len(sizes) > 1 else None)
-    return rest, taken
+    return list(rest), list(taken)
 
 
 def check_copies(
@@ -183,7 +183,8 @@ def fixed_split(
     """
     if options.val_share is not None or options.test_share is not None:
         return None
-    lists = dict(zip(SPLITS, options.split or (), strict=False)) or voc_lists(options.source)
+    given: dict[str, Path] = dict(zip(SPLITS, options.split or (), strict=False))
+    lists = given or voc_lists(options.source)
     found = from_lists(lists, index, oddities) if lists else source.splits or from_folders(index)
     return settle_fixed(found, images, index, oddities) if found else None
 
