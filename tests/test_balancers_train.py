@@ -54,7 +54,7 @@ def test_dwa_moves_from_the_third_epoch_on(data, tmp_path):
     assert sum(found[-1]) == pytest.approx(2, abs=1e-4)
 
 
-@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled")])
+@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled"), ("bisector", "pooled")])
 def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balancer, head):
     rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, "--initial-weights", "1", "0.1")
     assert weights(rows) == [(1.0, 0.1)] * 5
@@ -63,6 +63,27 @@ def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balanc
     model = torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["model"]
     assert model.fork is None and all(torch.isfinite(p).all() for p in model.parameters())
     assert type(model.classification_head).__name__ == ("GuidedHead" if head == "guided" else "ClassificationHead")
+
+
+def test_ratios_keep_detections_weight_and_start_where_the_gradients_are_equal(data, tmp_path):
+    """Measured are both batches of the warm-up, then every second; the ratio that is given serves the first batch alone."""
+    ratio = ("--gradnorm-preset", "ratio", "--gradnorm-warmup", "2", "--initial-weights", "1", "1", "--weight-scope", "shared")
+    rows = run(data, tmp_path / "run", *ratio)
+    found = weights(rows)
+    assert [int(row["step"]) for row in rows] == [0, 1, 2, 4, 6, 8]
+    assert found[0] == (1.0, 1.0) and all(detection == 1 for detection, _ in found)
+    equal = float(rows[0]["detection_norm"]) / float(rows[0]["classification_norm"])
+    assert found[1][1] == pytest.approx(min(equal, 1), rel=1e-3) and found[2] != found[1]
+    facts = balancing(tmp_path / "run")
+    assert (facts["reference"], facts["start"], facts["weight_ranges"]) == (0, "measured", [[1, 1], [1e-4, 1]])
+    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    assert "`reference`" in report and "The detection weight was" not in report
+
+
+def test_log_losses_weigh_each_batch_by_its_own(data, tmp_path):
+    for row in run(data, tmp_path / "run", "--balancer", "log", "--epochs", "2"):
+        ratio = float(row["detection_loss"]) / float(row["classification_loss"])
+        assert float(row["classification_weight"]) == pytest.approx(ratio, rel=1e-3) and float(row["detection_weight"]) == 1
 
 
 def test_fixed_weights_are_looked_at_too(data, tmp_path):

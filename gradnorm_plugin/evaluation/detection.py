@@ -6,6 +6,7 @@ n predictions, m boxes, T IoU thresholds (0.5, 0.55, ... 0.95), K classes of the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ _metrics = upstream("utils.metrics")
 HEADLINES = ("precision", "recall", "F1", "mAP50", "mAP50-95")
 _CONFIDENCES = np.linspace(0, 1, 1000)
 """Where upstream reads precision and recall, to choose the confidence with the best F1."""
+_RECALLS = np.linspace(0, 1, 101)
+"""Where it reads the precision's envelope for the average precision."""
+_NUMBERS_AT_ONCE = 1_000_000
+"""Size of the largest table of a resample, in numbers: it bounds the memory, whatever the set's size."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,18 @@ class DetectionMetrics:
         """The means over the classes, as upstream prints them; F1 is that of the mean precision and recall."""
         if not len(self.classes):
             return dict.fromkeys(HEADLINES, 0.0)
-        return _headlines(self.precision.mean(), self.recall.mean(), self.ap[:, 0].mean(), self.ap.mean(1).mean())
+        means = _headlines(self.precision.mean(), self.recall.mean(), self.ap[:, 0].mean(), self.ap.mean(1).mean())
+        return {name: float(value) for name, value in means.items()}
 
 
 class Resampler:
-    """The headline figures of a set of images in which each image stands a given number of times.
+    """The headline figures of sets of images in which each image stands a given number of times, for many such sets at once.
 
     Equal to upstream's `ap_per_class` on predictions and boxes repeated as often, to 1e-12 (predictions of equal confidence stand
-    in whatever order, there as here), in an eighth of its time: sorted once, and the average precision is taken at the corners of
-    the curve alone.
+    in whatever order, there as here). Nothing is repeated: the predictions are sorted once, and counted by how often each is
+    drawn. The average precision is taken at the hits alone, where its curve has its corners.
+
+    D draws; n predictions of a class, by falling confidence; h of them hits at an IoU threshold.
     """
 
     def __init__(self, predictions: Predictions) -> None:
@@ -66,68 +74,131 @@ class Resampler:
         for index in np.unique(predictions.box_classes):
             rows = order[classes == index]
             self._classes.append(
-                (
+                _ClassCurves(
                     predictions.box_images[predictions.box_classes == index],
                     predictions.images[rows],
-                    -predictions.confidence[rows],
+                    -predictions.confidence[rows].astype(np.float64),
                     np.ascontiguousarray(predictions.correct[rows].T),
                 )
             )
+        longest = max((len(curves.images) for curves in self._classes), default=0)
+        self._at_once = max(1, _NUMBERS_AT_ONCE // (longest + len(_CONFIDENCES)))
+
+    def __call__(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures by name, (D,) each, for (D, images) whole numbers; NaN where a draw has no box at all."""
+        parts = [self._figures(times[start : start + self._at_once]) for start in range(0, len(times), self._at_once)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in HEADLINES}
 
     def best_confidence(self, images: int) -> float:
         """The confidence with the best mean F1 over all images once: where upstream reads precision, recall and F1."""
-        curves, _ = self._curves(np.ones(images, dtype=np.int64))
-        return float(_CONFIDENCES[_best(*np.stack(curves, 1))])
+        _, _, f1, _, _, occurring = self._sums(np.ones((1, images), dtype=np.int64))
+        return float(_CONFIDENCES[_best(f1[0] / max(occurring[0], 1))])
 
-    def __call__(self, times: np.ndarray) -> dict[str, float]:
-        """Figures by name for (images,) whole numbers; NaN where the images have no box at all."""
-        curves, ap = self._curves(times)
-        if not ap:
-            return dict.fromkeys(HEADLINES, float("nan"))
-        precision, recall = np.stack(curves, 1)
-        best = _best(precision, recall)
-        ap = np.array(ap)
-        return _headlines(precision[:, best].mean(), recall[:, best].mean(), ap[:, 0].mean(), ap.mean(1).mean())
+    def _figures(self, times: np.ndarray) -> dict[str, np.ndarray]:
+        precision, recall, f1, map50, map5095, occurring = self._sums(times)
+        with np.errstate(invalid="ignore"):  # 0 / 0 without any box is NaN, as it should be
+            at_best = np.arange(len(times)), [_best(curve) for curve in f1 / occurring[:, None]]
+            return _headlines(*(found / occurring for found in (precision[at_best], recall[at_best], map50, map5095)))
 
-    def _curves(self, times: np.ndarray) -> tuple[list[np.ndarray], list]:
-        """Of each class that has boxes: (2, 1000) precision and recall at `_CONFIDENCES`, and (T,) average precision."""
-        curves, ap = [], []
-        for box_images, images, falling, correct in self._classes:
-            boxes = times[box_images].sum()
-            if not boxes:
-                continue
-            rows = np.repeat(np.arange(len(images)), times[images])
-            if not len(rows):
-                curves.append(np.zeros((2, len(_CONFIDENCES))))
-                ap.append(np.zeros(len(correct)))
-                continue
-            hits = correct[0, rows].cumsum()
-            recall, precision = hits / boxes, hits / np.arange(1, len(rows) + 1)
-            at = -_CONFIDENCES, falling[rows]
-            curves.append(np.stack([np.interp(*at, precision, left=1), np.interp(*at, recall, left=0)]))
-            ap.append([_average_precision(np.flatnonzero(found[rows]), len(rows), boxes) for found in correct])
-        return curves, ap
+    def _sums(self, times: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Over the classes that each draw has boxes of: precision, recall and F1 at `_CONFIDENCES`, mAP50, mAP50-95, and 1."""
+        precision, recall, f1 = np.zeros((3, len(times), len(_CONFIDENCES)))
+        map50, map5095, occurring = np.zeros((3, len(times)))
+        for curves in self._classes:
+            occurs, of_precision, of_recall, ap = curves.of_draws(times)
+            occurring += occurs
+            precision += of_precision
+            recall += of_recall
+            f1 += 2 * of_precision * of_recall / (of_precision + of_recall + 1e-16)
+            map50 += ap[:, 0]
+            map5095 += ap.mean(1)
+        return precision, recall, f1, map50, map5095, occurring
 
 
-def _best(precision: np.ndarray, recall: np.ndarray) -> int:
-    """Index of the best mean F1 of (K, 1000) curves."""
+def _best(f1: np.ndarray) -> int:
+    """Index of the best of (1000,) F1, smoothed as upstream does."""
+    return int(_metrics.smooth(f1, 0.1).argmax())
+
+
+@dataclass(frozen=True)
+class _ClassCurves:
+    """One class of boxes: how its curves follow from the draws. Draws without a box of the class have 0 everywhere."""
+
+    box_images: np.ndarray
+    images: np.ndarray
+    """(n,) of the predictions."""
+    falling: np.ndarray
+    """(n,) confidences with a minus sign, so that they rise."""
+    correct: np.ndarray
+    """(T, n)."""
+
+    def of_draws(self, times: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Which draws have boxes of the class, (D,); precision and recall at `_CONFIDENCES`, (D, 1000) each; AP, (D, T)."""
+        boxes = times[:, self.box_images].sum(1)
+        drawn = times[:, self.images].astype(np.int32)
+        found = drawn.cumsum(1, dtype=np.int32)
+        occurs = boxes > 0
+        counts = occurs & (found[:, -1] > 0 if len(self.images) else False)
+        boxes = np.maximum(boxes, 1)[:, None]
+        if not counts.any():
+            nothing = np.zeros((len(times), len(_CONFIDENCES)))
+            return occurs, nothing, nothing, np.zeros((len(times), len(self.correct)))
+        precision, recall = self._at_confidences(boxes, drawn, found)
+        ap = np.stack([_average_precision(boxes, drawn, found, np.flatnonzero(hits)) for hits in self.correct], 1)
+        return occurs, *(np.where(counts[:, None], figure, 0.0) for figure in (precision, recall, ap))
+
+    def _at_confidences(self, boxes: np.ndarray, drawn: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both curves as `np.interp` reads them: on the line from the last copy of one prediction to the next one's first."""
+        hits, count = self.correct[0], drawn.shape[1]
+        places = np.arange(count, dtype=np.int32)
+        place = np.searchsorted(self.falling, -_CONFIDENCES, side="right")
+        before, behind = np.maximum(place - 1, 0), np.minimum(place, count - 1)
+        previous = np.maximum.accumulate(np.where(drawn > 0, places, -1), 1)[:, before]
+        previous = np.where(place > 0, previous, -1)
+        following = np.minimum.accumulate(np.where(drawn > 0, places, count)[:, ::-1], 1)[:, ::-1][:, behind]
+        following = np.where(place < count, following, count)
+        inner = np.minimum(following, count - 1)
+        so_far = found[:, before]
+        reached = np.pad(drawn[:, hits].cumsum(1, dtype=np.int32), ((0, 0), (1, 0)))
+        hits_so_far = reached[:, np.concatenate([[0], hits.cumsum()])[place]]
+        with np.errstate(divide="ignore", invalid="ignore"):  # where there is nothing on one side, which is settled below
+            share = -_CONFIDENCES - self.falling[previous], self.falling[inner] - self.falling[previous]
+            curves = []
+            for here, there, ahead in (
+                (hits_so_far / so_far, (hits_so_far + hits[inner]) / (so_far + 1), 1.0),
+                (hits_so_far / boxes, (hits_so_far + hits[inner]) / boxes, 0.0),
+            ):
+                between = (there - here) / share[1] * share[0] + here
+                curves.append(np.where(previous < 0, ahead, np.where(following == count, here, between)))
+        return curves[0], curves[1]
+
+
+def _headlines(precision: Any, recall: Any, map50: Any, map5095: Any) -> dict[str, Any]:
     f1 = 2 * precision * recall / (precision + recall + 1e-16)
-    return int(_metrics.smooth(f1.mean(0), 0.1).argmax())
+    return dict(zip(HEADLINES, (precision, recall, f1, map50, map5095), strict=True))
 
 
-def _headlines(precision: float, recall: float, map50: float, map5095: float) -> dict[str, float]:
-    f1 = 2 * precision * recall / (precision + recall + 1e-16)
-    return {name: float(v) for name, v in zip(HEADLINES, (precision, recall, f1, map50, map5095), strict=True)}
+def _average_precision(boxes: np.ndarray, drawn: np.ndarray, found: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Upstream's `compute_ap` of every draw, (D,), from the hits alone; `hits` are their places among the predictions.
 
-
-def _average_precision(hits: np.ndarray, predictions: int, boxes: int) -> float:
-    """Upstream's `compute_ap` at the corners of the curve: before and at each hit, and at the last prediction.
-
-    `hits` are the places of the hits among the predictions, from 0. Between two hits the recall stands still while the precision
-    falls, and stays below that of the second: the curve's envelope is the second's from the recall of the first on.
+    Between two hits the recall stands still while the precision falls, and stays below that of the second: the curve's envelope
+    is the highest precision from the second on. Behind the last it falls to 0 in a line, from the last prediction's precision.
     """
-    before = np.arange(len(hits))
-    recall = np.stack([before, before + 1], 1).ravel() / boxes
-    precision = np.repeat((before + 1) / (hits + 1), 2)
-    last = len(hits) / boxes, len(hits) / predictions
-    return _metrics.compute_ap(np.append(recall, last[0]), np.append(precision, last[1]))[0]
+    if not len(hits):
+        return np.zeros(len(drawn))
+    reached = drawn[:, hits].cumsum(1, dtype=np.int64)
+    envelope = np.maximum.accumulate((reached / np.maximum(found[:, hits], 1))[:, ::-1], 1)[:, ::-1]
+    total = reached[:, -1:]
+    # Hits whose recall is no more than where the curve is read, in the same rounding as upstream's division.
+    passed = (_RECALLS * boxes).astype(np.int64)
+    passed += (passed + 1) / boxes <= _RECALLS
+    passed -= passed / boxes > _RECALLS
+    rows = np.arange(len(drawn))[:, None]
+    stride = total.max() + 2
+    place = np.searchsorted((reached + rows * stride).ravel(), (np.minimum(passed, total - 1) + 1 + rows * stride).ravel())
+    inside = envelope.ravel()[np.minimum(place, envelope.size - 1)].reshape(passed.shape)
+    recall, precision = total / boxes, total / np.maximum(found[:, -1:], 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a recall of 1 is read at 1 alone
+        behind = -precision / (1 - recall) * (_RECALLS - recall) + precision
+    curve = np.where(passed < total, inside, np.where(_RECALLS < 1, behind, 0.0))
+    return (np.diff(_RECALLS) * (curve[:, 1:] + curve[:, :-1]) / 2.0).sum(1)

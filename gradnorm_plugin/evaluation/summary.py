@@ -151,10 +151,10 @@ def _intervals(recording: Recording, bootstrap: Bootstrap) -> list[dict[str, lis
     labelled = classes >= 0
     classes, predicted = classes[labelled], predicted[labelled]
 
-    def classification(times: np.ndarray) -> dict[str, float]:
-        scores = class_scores(count_pairs(classes, predicted, num_classes, times[labelled]))
-        values = (scores.accuracy, scores.balanced_accuracy, scores.macro_f1)
-        return dict(zip(CLASSIFICATION_HEADLINES, values, strict=True))
+    def classification(times: np.ndarray) -> dict[str, np.ndarray]:
+        found = [class_scores(count_pairs(classes, predicted, num_classes, of_draw)) for of_draw in times[:, labelled]]
+        values = np.array([(scores.accuracy, scores.balanced_accuracy, scores.macro_f1) for scores in found])
+        return dict(zip(CLASSIFICATION_HEADLINES, values.T, strict=True))
 
     predictions = recording.predictions()
     if predictions is None:
