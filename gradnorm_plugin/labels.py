@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -123,6 +125,8 @@ def read_label_file(path: str | Path, num_box_classes: int | None, num_image_cla
         LabelError: if the file cannot be read, or at its first fault.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # to read a pipe would wait for ever
+            raise LabelError(str(path), None, "is no file: remove it")
         with open(path, "rb") as stream:  # a Path for each of 100,000 files is felt
             content = stream.read()
     except FileNotFoundError:
@@ -152,9 +156,10 @@ def write_label_file(path: str | Path, record: LabelRecord, num_box_classes: int
         lines.append(" ".join("1" if index == record.image_class else "0" for index in range(num_image_classes)))
     text = "".join(f"{line}\n" for line in lines)
     parse_label_text(text, num_box_classes, num_image_classes, str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        temporary.write_text(text, encoding="ascii", newline="\n")
+        with temporary.open("x", encoding="ascii", newline="\n") as stream:  # exclusively: no link that lies there is followed
+            stream.write(text)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

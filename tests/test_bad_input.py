@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from joint_data import write_joint_dataset
 from PIL import Image
 
-from gradnorm_plugin.data import checking
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, classification_names
