@@ -12,6 +12,7 @@ whole can always be written `1.0`, as `write_label_file` does.
 from __future__ import annotations
 
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -124,6 +125,8 @@ def read_label_file(path: str | Path, num_box_classes: int | None, num_image_cla
         LabelError: if the file cannot be read, or at its first fault.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # to read a pipe would wait for ever
+            raise LabelError(str(path), None, "is no file: remove it")
         with open(path, "rb") as stream:  # a Path for each of 100,000 files is felt
             content = stream.read()
     except FileNotFoundError:

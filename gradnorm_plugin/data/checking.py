@@ -79,7 +79,34 @@ def check_labels(
         _refuse_unreadable(split, scan)
     _refuse_untrainable(found.get("train"), trained)
     check_apart(listings)
+    if len(classification_names(data)) == 1:
+        _warn("`classification_names` has one class: every image is right by itself, accuracy 1 means nothing")
     return found
+
+
+def warn_of_absent(split: str, labels: Sequence[np.ndarray], classes: np.ndarray, data: Mapping[str, Any]) -> None:
+    """Name the classes of which a data set has nothing.
+
+    Args:
+        labels: upstream's (boxes, 5) of each image.
+        classes: (images,) image classes, -1 for none.
+        data: the data yaml's content, with both kinds of names.
+    """
+    kinds = {
+        "image": (classes[classes != NO_CLASS], classification_names(data)),
+        "box": (np.concatenate([np.zeros(0), *(rows[:, 0] for rows in labels)]), data["names"]),
+    }
+    for kind, (present, names) in kinds.items():
+        known = set(np.unique(present).astype(int).tolist())
+        absent = [name for index, name in names.items() if index not in known]
+        if absent and len(absent) < len(names):  # a task without any label is told elsewhere
+            shown = ", ".join(absent[:10]) + (f", ... ({len(absent)} in all)" if len(absent) > 10 else "")
+            _warn(f"`{split}` has no {kind} of {shown}")
+
+
+def _warn(message: str) -> None:
+    if _dataloaders.LOCAL_RANK <= 0:
+        upstream("utils.general").LOGGER.warning(f"WARNING ⚠️ {message}")
 
 
 def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) -> None:
@@ -97,8 +124,8 @@ def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) 
         if file.endswith(".txt") and file not in known and not file.endswith(f"{os.sep}classes.txt")  # LabelImg's list of names
     ]
     if lone:
-        upstream("utils.general").LOGGER.warning(
-            f"WARNING ⚠️ {len(lone)} label file{'s' * (len(lone) > 1)} of `{split}` without an image: {', '.join(lone[:5])}"
+        _warn(
+            f"{len(lone)} label file{'s' * (len(lone) > 1)} of `{split}` without an image: {', '.join(lone[:5])}"
             f"{', ...' if len(lone) > 5 else ''}"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from reprlib import repr as short
@@ -168,8 +169,8 @@ class Neighbourhood:
         names = (os.path.basename(label).lower(), f"{os.path.basename(image)}.txt".lower())
         for folder in (os.path.dirname(label), *self._folders(os.path.dirname(image))):
             there = self._names(folder)
-            for name in names:
-                if name in there and os.path.isfile(file := os.path.join(folder, there[name])) and file != label:
+            for name in (found for name in names for found in there.get(name, ())):
+                if os.path.isfile(file := os.path.join(folder, name)) and file != label:
                     return file
         return None
 
@@ -181,7 +182,7 @@ class Neighbourhood:
                 there = self._names(folder)
                 for name in (f"{stem}.xml", f"{stem}.json"):
                     if name in there:
-                        return os.path.join(folder, there[name])
+                        return os.path.join(folder, there[name][0])
         return None
 
     def _label_folders(self, folder: str) -> list[str]:
@@ -190,18 +191,19 @@ class Neighbourhood:
         found = [folder]
         for index in range(len(parts), max(0, len(parts) - 4), -1):
             beside = os.path.join(*parts[:index])
-            siblings = [name for lower, name in self._names(beside).items() if lower in _LABEL_FOLDERS]
+            siblings = [name for lower in _LABEL_FOLDERS for name in self._names(beside).get(lower, ())]
             for name in siblings:
                 found += [os.path.join(beside, name, *parts[index + 1 :]), os.path.join(beside, name)]
         return list(dict.fromkeys(found))
 
 
-def _names(folder: str) -> dict[str, str]:
+def _names(folder: str) -> dict[str, list[str]]:
     """What lies in a folder, by its name in small letters."""
-    try:
-        return {name.lower(): name for name in sorted(os.listdir(folder))}
-    except OSError:
-        return {}
+    found: dict[str, list[str]] = {}
+    with suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            found.setdefault(name.lower(), []).append(name)
+    return found
 
 
 def check_apart(listings: dict[str, Listing]) -> None:

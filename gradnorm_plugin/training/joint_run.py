@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.balancing import GradNorm, TaskGradients
-from gradnorm_plugin.data.checking import LabelScan, check_labels
+from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.data.files import read_yaml
@@ -129,6 +129,8 @@ class JointRun:
             root=Path(self.data["path"]) if self.data.get("path") else None,
             **kwargs,
         )
+        if not self.options.single_cls:
+            warn_of_absent(split, dataset.labels, dataset.image_classes, self.data)
         if split == "train":
             self.datasets, self.batches_per_epoch = {"train": dataset}, len(loader)
             loader = WatchedLoader(loader, self.begin_batch, self.end_batch, self.end_epoch)
