@@ -11,6 +11,7 @@ whole can always be written `1.0`, as `write_label_file` does.
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass
