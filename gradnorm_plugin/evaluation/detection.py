@@ -134,8 +134,8 @@ class _ClassCurves:
 
     def of_draws(self, times: np.ndarray) -> tuple[np.ndarray, ...]:
         """Which draws have boxes of the class, (D,); precision and recall at `_CONFIDENCES`, (D, 1000) each; AP, (D, T)."""
-        boxes = times[:, self.box_images].sum(1)
-        drawn = times[:, self.images].astype(np.int32)
+        boxes = times.take(self.box_images, 1).sum(1)
+        drawn = times.take(self.images, 1).astype(np.int32)
         found = drawn.cumsum(1, dtype=np.int32)
         occurs = boxes > 0
         counts = occurs & (found[:, -1] > 0 if len(self.images) else False)
@@ -186,8 +186,8 @@ def _average_precision(boxes: np.ndarray, drawn: np.ndarray, found: np.ndarray, 
     """
     if not len(hits):
         return np.zeros(len(drawn))
-    reached = drawn[:, hits].cumsum(1, dtype=np.int64)
-    envelope = np.maximum.accumulate((reached / np.maximum(found[:, hits], 1))[:, ::-1], 1)[:, ::-1]
+    reached = drawn.take(hits, 1).cumsum(1, dtype=np.int64)
+    envelope = np.maximum.accumulate((reached / np.maximum(found.take(hits, 1), 1))[:, ::-1], 1)[:, ::-1]
     total = reached[:, -1:]
     # Hits whose recall is no more than where the curve is read, in the same rounding as upstream's division.
     passed = (_RECALLS * boxes).astype(np.int64)
