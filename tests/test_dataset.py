@@ -6,8 +6,11 @@ upstream pads with grey: a pixel with more blue than red can only come from clas
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
+import signal
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ from torch import distributed
 
 from gradnorm_plugin.data import DescriptionError
 from gradnorm_plugin.data.checking import check_labels
-from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
+from gradnorm_plugin.data.dataset import JointDataset, LoaderError, create_joint_dataloader
 from gradnorm_plugin.labels import LabelErrors, LabelRecord, write_label_file
+from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.upstream.gateway import upstream
 
 dataloaders = upstream("utils.dataloaders")
@@ -220,6 +224,36 @@ def test_quad_is_refused(images: Path, arguments: tuple[tuple, dict[str, Any]]) 
     head = (str(images), SIZE, 4, 32, False, None, False, False) if args else (str(images), SIZE, 4, 32)
     with pytest.raises(ValueError, match="--quad cannot be used with image classes: it makes one image out of four"):
         create_joint_dataloader(*head, *args, classification_names=NAMES, **kwargs)
+
+
+class Ended(JointDataset):
+    """A data set whose worker ends as under a lack of memory."""
+
+    def __getitem__(self, index: int) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_one_error(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, classification_names=NAMES)
+    dataset.__class__ = Ended
+    ended = type(loader)(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn)
+    with pytest.raises(LoaderError, match="a worker of the loader was ended from outside, .* use fewer --workers than 1"):
+        list(ended)
+
+
+def test_image_weights_draw_pictures_without_boxes(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, [0, 1, 1, -1])
+    for file in (tmp_path / "labels").glob("*_1.txt"):
+        file.write_text("0 1\n")
+    run = JointRun(Namespace(balancer="gradnorm"))
+    run.names, run.datasets = NAMES, {"train": joint(folder)}
+    labels = run.datasets["train"].labels
+    weights = run.image_weights(labels, nc=4, class_weights=np.ones(4))
+    assert weights.tolist() == pytest.approx([0.5 + 0.5, 0.25, 0.25, 0.5])
+    run.datasets["train"].image_classes[:] = -1
+    assert run.image_weights(labels, nc=4, class_weights=np.ones(4)).tolist() == [1, 0, 0, 1], (
+        "as upstream where there are no classes"
+    )
 
 
 def test_upstream_is_put_back_after_an_error(tmp_path: Path) -> None:

@@ -169,8 +169,8 @@ class Neighbourhood:
         names = (os.path.basename(label).lower(), f"{os.path.basename(image)}.txt".lower())
         for folder in (os.path.dirname(label), *self._folders(os.path.dirname(image))):
             there = self._names(folder)
-            for name in (found for name in names for found in there.get(name, ())):
-                if os.path.isfile(file := os.path.join(folder, name)) and file != label:
+            for found in (found for name in names for found in there.get(name, ())):
+                if os.path.isfile(file := os.path.join(folder, found)) and file != label:
                     return file
         return None
 
