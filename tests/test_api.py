@@ -25,22 +25,38 @@ UPSTREAMS = {"models", "utils", "train", "val", "detect", "export", "hubconf", "
 
 # room -> the rooms it may import from, besides itself; labels, balancing and upstream stand for themselves
 ALLOWED = {
-    "labels": set(),
+    "labels": {"files"},
     "balancing": set(),
-    "upstream": set(),
-    "terminal": set(),
-    "data": {"labels", "upstream"},
+    "upstream": {"files"},
+    "files": set(),
+    "names": set(),
+    "run_folder": set(),
+    "terminal": {"names"},
+    "data": {"labels", "upstream", "files"},
     "model": {"upstream"},
     "scope": set(),
     "loss": {"model", "balancing", "upstream", "scope"},
-    "evaluation": {"labels", "data", "model", "upstream", "terminal"},
-    "report": {"terminal"},  # reads the files of a run, whoever wrote them
-    "training": {"labels", "balancing", "upstream", "terminal", "data", "model", "scope", "loss", "evaluation", "report"},
-    "compare": {"labels", "upstream", "terminal", "data", "evaluation", "report", "training", "strip"},
-    "predict": {"labels", "model", "upstream", "terminal"},
-    "strip": {"model", "upstream", "terminal"},
+    "evaluation": {"labels", "data", "model", "upstream", "terminal", "files", "names"},
+    "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
+    "training": {
+        "labels",
+        "balancing",
+        "upstream",
+        "terminal",
+        "data",
+        "model",
+        "scope",
+        "loss",
+        "evaluation",
+        "report",
+        "files",
+        "run_folder",
+    },
+    "compare": {"labels", "upstream", "terminal", "data", "evaluation", "report", "training", "strip", "files", "names"},
+    "predict": {"labels", "model", "upstream", "terminal", "files", "names"},
+    "strip": {"model", "upstream", "terminal", "files"},
     "convert": {"labels", "terminal"},
-    "cli": {"upstream", "terminal"},  # the commands are imported by name, when they are called
+    "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},
 }

@@ -84,7 +84,7 @@ def repository(tmp_path: Path) -> Path:
     junk = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE / "gradnorm_plugin" / "upstream", clone / "gradnorm_plugin" / "upstream", ignore=junk)
     shutil.copytree(SOURCE / "patches", clone / "patches")
-    for name in ("__init__.py", "__main__.py", "cli.py", "terminal.py"):
+    for name in ("__init__.py", "__main__.py", "cli.py", "files.py", "names.py", "terminal.py"):
         shutil.copy(SOURCE / "gradnorm_plugin" / name, clone / "gradnorm_plugin")
     shutil.copy(SOURCE / ".gitmodules", clone)
     shutil.copy(SOURCE / ".gitignore", clone)
