@@ -126,7 +126,7 @@ def _count(model: nn.Module) -> int:
 def _save(checkpoint: dict[str, Any], output: Path) -> None:
     contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
     try:
-        with whole_file(output) as partial, under_their_own_names():
-            torch.save(contents, partial)
+        with whole_file(output) as partial, partial.open("wb") as file, under_their_own_names():
+            torch.save(contents, file)  # of a path, torch writes the name into the file
     except WriteError as error:
         raise StripError(str(error)) from None

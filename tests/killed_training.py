@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -32,11 +31,12 @@ def after(calls: int, function: Callable[..., Any], action: Callable[..., Any]) 
     return counted
 
 
-def half_written(contents: Any, file: Any) -> None:
+def half_written(contents: Any, file: BinaryIO) -> None:
     """Half of a checkpoint, and then nothing more."""
     whole = io.BytesIO()
     save(contents, whole)
-    Path(file).write_bytes(whole.getvalue()[: whole.tell() // 2])
+    file.write(whole.getvalue()[: whole.tell() // 2])
+    file.flush()
     die()
 
 
@@ -46,10 +46,10 @@ if moment == "batch":  # the second of the second epoch
     joint_run.JointRun.end_batch = after(7, joint_run.JointRun.end_batch, die)
 elif moment == "epoch":  # the tables have the second epoch's rows, the checkpoint is not written yet
     upstream("utils.loggers").Loggers.on_fit_epoch_end = after(1, upstream("utils.loggers").Loggers.on_fit_epoch_end, die)
-elif moment == "between":  # last.pt of the second epoch is there, best.pt of it is not (there are two saves an epoch at least)
-    torch.save = after(3, torch.save, die)
+elif moment == "between":  # last.pt of the second epoch is there, best.pt of it is not
+    torch.save = after(4, torch.save, die)  # the first saves the layers into memory, to see whether that can be read again
 elif moment == "checkpoint":
-    torch.save = after(2, torch.save, half_written)
+    torch.save = after(3, torch.save, half_written)
 elif moment == "end":  # all epochs are trained, nothing is stripped
     upstream("train").strip_optimizer = die
 else:

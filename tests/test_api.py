@@ -31,12 +31,13 @@ ALLOWED = {
     "files": set(),
     "names": set(),
     "run_folder": set(),
+    "versions": {"upstream"},
     "terminal": {"names"},
     "data": {"labels", "upstream", "files"},
     "model": {"upstream"},
     "scope": set(),
     "loss": {"model", "balancing", "upstream", "scope"},
-    "evaluation": {"labels", "data", "model", "upstream", "terminal", "files", "names"},
+    "evaluation": {"labels", "data", "model", "upstream", "terminal", "files", "names", "versions"},
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
         "labels",
@@ -51,8 +52,21 @@ ALLOWED = {
         "report",
         "files",
         "run_folder",
+        "versions",
     },
-    "compare": {"labels", "upstream", "terminal", "data", "evaluation", "report", "training", "strip", "files", "names"},
+    "compare": {
+        "labels",
+        "balancing",
+        "upstream",
+        "terminal",
+        "data",
+        "evaluation",
+        "report",
+        "training",
+        "strip",
+        "files",
+        "names",
+    },
     "predict": {"labels", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "convert": {"labels", "terminal"},
@@ -182,7 +196,7 @@ def test_help_of_the_command_names_every_command():
     assert {"setup", "train", "demo-data"} <= listed
 
 
-@pytest.mark.parametrize("line", [[], ["fly"], ["setup", "--fast"]], ids=str)
+@pytest.mark.parametrize("line", [["fly"], ["setup", "--fast"]], ids=str)
 def test_wrong_usage_is_status_2(line):
     done = python("-m", "gradnorm_plugin", *line)
     assert done.returncode == 2 and done.stdout == ""

@@ -402,6 +402,7 @@ def variants(folder: Path) -> list[Path]:
                                                                            val_box_loss=["nan", 0.5, 1])},
         {"opt": options(backbone="dual", balancer="fixed"), "gradnorm": None,
          "run": edit(edit(facts(), "model.backbone_parameters", 4_000_000), "model.total_parameters", 6_000_000)},
+        {"joint_metrics": edit(edit(metrics(), "detection.trained", False), "classification.trained", False)},
         {"run": edit(facts(), "data.test", {"images": 5, "boxes": [1, 2], "image_classes": [1, 2, 2]}), **orthogonal},
     ]  # fmt: skip
     return [write_run(folder / f"run{index}", **change) for index, change in enumerate(changes)]

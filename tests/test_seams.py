@@ -106,8 +106,8 @@ def test_every_name_that_the_package_uses_exists():
     in_train = {name for module, name, _ in found if module == "train"}
     assert in_train == {
         "Model", "ComputeLoss", "create_dataloader", "validate", "fitness", "Loggers", "Callbacks", "check_dataset",
-        "check_train_batch_size", "intersect_dicts",
-        "parse_opt", "main", "RANK", "LOCAL_RANK", "yaml_save",
+        "check_train_batch_size", "intersect_dicts", "labels_to_image_weights", "yaml",
+        "main", "RANK", "LOCAL_RANK", "yaml_save",
     }  # fmt: skip
 
 
@@ -183,6 +183,8 @@ def test_what_stands_in_is_looked_up_where_it_is_put():
         "check_dataset",
         "check_train_batch_size",
         "intersect_dicts",
+        "labels_to_image_weights",
+        "yaml",
     ):
         assert name in code.co_names and name not in code.co_varnames, f"train.train does not look up {name} in its module"
     assert "Callbacks" in upstream("train").main.__code__.co_names

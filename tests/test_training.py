@@ -232,7 +232,7 @@ BAD_FILES = {
     ("flag", "value", "message"),
     [
         ("--data", "nowhere.yaml", "--data nowhere.yaml"),
-        ("--data", "broken.yaml", "broken.yaml:1: not YAML: expected ',' or ']'"),
+        ("--data", "broken.yaml", "broken.yaml:2: not YAML: expected ',' or ']'"),
         ("--data", "text.yaml", "text.yaml holds no `key: value` lines"),
         ("--data", "no_images.yaml", "no_images.yaml: Dataset not found"),
         ("--weights", "mine.pt", "--weights mine.pt is not there"),

@@ -380,7 +380,7 @@ def test_class_names_in_onnx_metadata_are_not_run(tmp_path, marker):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["output0"])], "g", [value], [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     file = tmp_path / "model.onnx"
-    for names, expected in (("{0: 'a', 1: 'b'}", {0: "a", 1: "b"}), ("['a']", ["a"]), (touch(marker), None), ("3", None)):
+    for names, expected in (("{0: 'a', 1: 'b'}", {0: "a", 1: "b"}), ("['a']", {0: "a"}), (touch(marker), None), ("3", None)):
         onnx.helper.set_model_props(model, {"stride": "32", "names": names})
         onnx.save(model, file)
         if expected is None:
@@ -508,18 +508,13 @@ def test_our_commands_refuse_it_in_one_line(command, joint, tmp_path, marker, ca
     assert not marker.exists() and not list((tmp_path / "runs").glob("*"))
 
 
-def test_code_under_download_runs_only_if_the_user_says_so(tmp_path, marker, capsys):
+def test_code_under_download_runs_only_if_the_user_says_so(tmp_path, marker):
     data = tmp_path / "data.yaml"
     content = {"path": str(tmp_path / "gone"), "train": "a", "val": "b", "names": ["a"], "classification_names": ["b", "c"]}
     for script in (touch(marker), f"bash -c 'touch {marker}'", f"http; {touch(marker)}", f"bash touch {marker}; echo .zip"):
         data.write_text(yaml.safe_dump({**content, "download": script}))
         with pytest.raises(DescriptionError, match="its `download` is code: read it, and let it run with --allow-download"):
             find_dataset(data)
-    last = tmp_path / "run" / "weights" / "last.pt"
-    last.parent.mkdir(parents=True)
-    (tmp_path / "run" / "opt.yaml").write_text(yaml.safe_dump({"data": str(data), "allow_download": True}))
-    forge({"epoch": 0, "model": tiny()}, last)
-    assert "--allow-download" in refused(capsys, "--resume", last)
     assert not marker.exists()
     data.write_text(yaml.safe_dump({**content, "download": touch(marker)}))
     find_dataset(data, allow_download=True)

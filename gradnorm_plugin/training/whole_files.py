@@ -23,8 +23,8 @@ def whole_files() -> Iterator[None]:
     def save_whole(contents: Any, f: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(f, (str, os.PathLike)):
             return save(contents, f, *args, **kwargs)
-        with whole_file(Path(f)) as partial:
-            save(contents, partial, *args, **kwargs)
+        with whole_file(Path(f)) as partial, partial.open("wb") as file:  # of a path, torch writes the name into the file
+            save(contents, file, *args, **kwargs)
 
     def yaml_save_whole(file: Any, data: Any) -> None:
         with whole_file(Path(file)) as partial:
