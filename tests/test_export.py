@@ -219,8 +219,9 @@ def test_any_number_of_images_is_taken_at_a_time_and_the_size_is_known(folder: P
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_precision_is_that_of_the_file(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = JointBackend(str(folder / "joint" / "best.onnx"), fp16=True)
+@pytest.mark.parametrize("form", ["onnx", "torchscript", "openvino"])
+def test_precision_is_that_of_the_file(folder: Path, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = JointBackend(str(folder / "guided" / FILES[form]), fp16=True)
     assert not model.fp16 and "--half has no effect" in caplog.text
     assert model(pictures(folder)[:1])[1].shape == (1, 3)
 

@@ -482,6 +482,13 @@ def test_a_broken_picture_is_named_and_the_rest_goes_on(tmp_path):
     assert len(page.all("img")) == len(PICTURES) - 2
 
 
+@pytest.mark.parametrize(("task", "told"), [("detection", "Detection was not"), ("classification", "The classification was not")])
+def test_a_task_that_was_never_trained_is_said_to_be_so(tmp_path, task, told):
+    run = write_run(tmp_path / "run", joint_metrics=edit(metrics(), f"{task}.trained", False))
+    text = write_report(run)[0].read_text(encoding="utf-8")
+    assert f"{told} trained (its weight was 0), so it has no figures" in text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

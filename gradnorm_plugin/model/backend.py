@@ -61,7 +61,7 @@ class JointBackend(_common.DetectMultiBackend):
             self.model = _JointEnsemble.of(self.model)
         found = getattr(self.model, METADATA_KEY, None) if self.pt else metadata.get(METADATA_KEY)
         self.classification_names = {int(index): str(name) for index, name in (found or {}).items()}
-        self._settle_precision()
+        self._settle_precision(kwargs.get("fp16", False))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -130,14 +130,16 @@ class JointBackend(_common.DetectMultiBackend):
         batch, _, height, width = [side if isinstance(side, int) else None for side in shape]
         return batch, (height, width) if height and width else None
 
-    def _settle_precision(self) -> None:
-        asked = self.fp16
+    def _settle_precision(self, asked: bool) -> None:
         if self.dnn:
             self.fp16 = False
         elif self.onnx:
             self.fp16 = self.session.get_inputs()[0].type == "tensor(float16)"
+        elif self.jit:  # upstream has converted the weights, but the constants of a trace stay what they are
+            self.model = torch.jit.load(self.w, map_location=self.device)
+            self.fp16 = next(self.model.parameters()).dtype == torch.float16
         if asked and not self.fp16:
-            _general.LOGGER.info("--half has no effect: the file was exported in single precision, and computes in it")
+            _general.LOGGER.info("--half has no effect: the file computes in single precision")
 
 
 class _JointEnsemble(_Ensemble):
