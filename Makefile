@@ -31,13 +31,14 @@ setup: $(STAMP) ## make .venv, install, fetch and patch yolov5/
 train: setup ## train on data/joint.yaml (generated if it is not there)
 	$(BIN)/python train_joint_gradnorm_fixed.py $(ARGS)
 
-lint: $(STAMP) ## check style
+lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
-test: setup lint ## check style and run the tests
+test: setup lint ## check style and types, run the tests
 	$(BIN)/python -m pytest $(TESTS)
 
 clean: ## remove .venv and caches; yolov5/, runs/ and datasets/ stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info .yolov5-setup-*
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info .yolov5-setup-*
 	find gradnorm_plugin tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

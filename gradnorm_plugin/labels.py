@@ -149,7 +149,7 @@ def write_label_file(path: str | Path, record: LabelRecord, num_box_classes: int
     if record.image_class is not None and not 0 <= record.image_class < num_image_classes:
         reason = f"image class {record.image_class} is not one of the {num_image_classes} of classification_names"
         raise LabelError(str(path), None, reason)
-    objects = [(box.class_index, box[1:]) for box in record.boxes]
+    objects = [(box.class_index, [box.cx, box.cy, box.w, box.h]) for box in record.boxes]
     objects += [(polygon.class_index, [v for point in polygon.points for v in point]) for polygon in record.polygons]
     # repr keeps every bit of a float and has a point or an exponent, so no coordinate looks like a one-hot digit.
     lines = [" ".join([str(index), *(repr(float(value)) for value in values)]) for index, values in objects]

@@ -132,7 +132,7 @@ class GradNorm(Balancer):
         if reference is not None and weight_sum is not None:
             raise ValueError(f"weight_sum is {weight_sum}, but with a reference task, whose weight is always 1, no sum is kept")
         self.weight_sum = float(num_tasks if weight_sum is None else weight_sum) if reference is None else None
-        self.weight_ranges = [(0.0, math.inf)] * num_tasks if weight_ranges is None else [tuple(r) for r in weight_ranges]
+        self.weight_ranges = [(0.0, math.inf)] * num_tasks if weight_ranges is None else [(low, high) for low, high in weight_ranges]
         self.interval = interval
         self.warmup = warmup
         self.lr = lr
@@ -148,13 +148,13 @@ class GradNorm(Balancer):
         self._warmup_norms: list[Tensor] = []
 
     def _check_arguments(self) -> None:
-        for name, value, lowest in (
+        for name, number, lowest in (
             ("num_tasks", self.num_tasks, 2),
             ("interval", self.interval, 1),
             ("warmup", self.warmup, 0),
         ):
-            if value != int(value) or value < lowest:
-                raise ValueError(f"{name} must be a whole number of at least {lowest}, found {value}")
+            if number != int(number) or number < lowest:
+                raise ValueError(f"{name} must be a whole number of at least {lowest}, found {number}")
         for name, value in (("alpha", self.alpha), ("lr", self.lr)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and not negative, found {value}")
@@ -166,9 +166,9 @@ class GradNorm(Balancer):
             raise ValueError(f"weight_sum must be positive, found {self.weight_sum}")
         if len(self.weight_ranges) != self.num_tasks:
             raise ValueError(f"weight_ranges has {len(self.weight_ranges)} pairs, expected {self.num_tasks}")
-        if self.reference is None:
+        if self.weight_sum is not None:
             check_ranges(self.weight_sum, self.weight_ranges)
-        else:
+        if self.reference is not None:
             check_ratio_ranges(self.reference, self.weight_ranges)
 
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
@@ -239,9 +239,9 @@ class GradNorm(Balancer):
 
     def _allowed(self, weights: Tensor) -> Tensor:
         """Positive (T,) `weights` in their ranges, with their sum or the reference's weight as it must be."""
-        if self.reference is None:
+        if self.weight_sum is not None:
             return project_weights(weights, self.weight_sum, self.weight_ranges)
-        return ratio_weights(weights, self.reference, self.weight_ranges)
+        return ratio_weights(weights, self.reference or 0, self.weight_ranges)  # the one or the other is kept
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, L(0) and counters; plain tensors and numbers."""

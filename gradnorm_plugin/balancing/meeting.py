@@ -92,14 +92,14 @@ class Meeting:
         gram, self._gram = self._gram, None
         armed = self._handle is not None
         self.disarm()
-        if gram is None or not armed:
+        if gram is None or not armed or self._losses is None or self._factor_seen is None:
             return None
         gram = sum_over_ranks(gram)
         losses = sum_over_ranks(torch.stack([loss.float().reshape(()) for loss in self._losses]))
         weighted = gram.diagonal().sqrt()
         cosine = gram[0, 1] / (weighted[0] * weighted[1])
-        norms = weighted / (gram.new_tensor(self._weights) * self._factor_seen.double())
-        return TaskGradients(losses=losses.unbind(), norms=norms.float().unbind(), cosine=cosine.float())
+        norms = (weighted / (gram.new_tensor(self._weights) * self._factor_seen.double())).float()
+        return TaskGradients(losses=(losses[0], losses[1]), norms=(norms[0], norms[1]), cosine=cosine.float())
 
     def disarm(self) -> None:
         """Remove the hook of a measurement that is over or was never finished."""

@@ -80,8 +80,9 @@ class GradientProbe:
             self._factor_seen = gradient.detach() / weights[0]
 
         def read_total(gradient: Tensor) -> None:
-            total = gradient.detach().float() / self._factor_seen
-            self._found = torch.stack([(total - weights[1] * of_second) / weights[0], of_second])
+            if self._factor_seen is not None:  # it comes first: the loss is above all weights
+                total = gradient.detach().float() / self._factor_seen
+                self._found = torch.stack([(total - weights[1] * of_second) / weights[0], of_second])
 
         self._handles = [first.register_hook(read_factor), self.shared.register_hook(read_total)]
 
@@ -92,7 +93,7 @@ class GradientProbe:
         """
         found, self._found = self._found, None
         self.disarm()
-        if found is None:
+        if found is None or self._factor_seen is None or self._losses is None:
             return None
         factor = float(self._factor_seen)
         self._factor = factor if 0 < factor < float("inf") else self._factor
@@ -100,8 +101,8 @@ class GradientProbe:
         of_first, of_second = sum_over_ranks(found)
         norms = of_first.norm(), of_second.norm()
         cosine = (of_first * of_second).sum() / (norms[0] * norms[1])
-        figures = of_first_rank(torch.stack([*losses, *norms, cosine])).unbind()
-        return TaskGradients(losses=figures[:2], norms=figures[2:4], cosine=figures[4])
+        first_loss, second_loss, first_norm, second_norm, cosine = of_first_rank(torch.stack([*losses, *norms, cosine])).unbind()
+        return TaskGradients(losses=(first_loss, second_loss), norms=(first_norm, second_norm), cosine=cosine)
 
     def disarm(self) -> None:
         """Remove the hooks of a measurement that is over or was never finished."""

@@ -13,7 +13,7 @@ from gradnorm_plugin.upstream.errors import CheckoutError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager

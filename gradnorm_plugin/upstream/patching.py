@@ -73,15 +73,16 @@ def apply_patches(checkout: Path, patches: list[Path], pinned: bool) -> int:
     ids = {path: (_id(before[path]), _id(after[path])) for path in after}
     edited = [p for p in ids if (found := file_id(checkout / p)) not in ids[p] and found not in record.written]
     if edited:
-        files = " ".join(edited)
+        named = " ".join(edited)
         raise CheckoutError(
-            f"{checkout} holds changes of yours in files that our patches touch: {files}; save them (git -C {checkout} "
-            f"diff {files}), undo them (git -C {checkout} checkout -- {files}) and run the set-up again"
+            f"{checkout} holds changes of yours in files that our patches touch: {named}; save them (git -C {checkout} "
+            f"diff {named}), undo them (git -C {checkout} checkout -- {named}) and run the set-up again"
         )
     changed = [path for path in ids if file_id(checkout / path) != ids[path][1]]
     # What is about to be written is noted first: if this run is killed, the next one does not take it for an edit.
     record.written |= {new for _, new in ids.values() if new}
-    files, digest = {path: ids[path] for path in paths}, patches_digest(patches)
+    files = {path: ids[path] for path in paths}
+    digest = patches_digest(patches)
     if changed or record.files != files or record.digest != digest:
         Record("", {**record.files, **files}, record.written).write(checkout)
         for path in changed:
