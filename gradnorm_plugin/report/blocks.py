@@ -1,21 +1,13 @@
-"""What a report is made of, before it is Markdown or HTML: sections of sentences, tables and pictures."""
+"""What a report is made of before it becomes Markdown or HTML: sections of sentences, tables and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradnorm_plugin.report.wording import Text, Wording
 
-@dataclass(frozen=True)
-class Span:
-    """A piece of a sentence; `code` for a file's name and the like."""
-
-    text: str
-    code: bool = False
-
-
-Text = tuple[Span, ...]
 Cell = str | Text
 """A plain string is text without code."""
 
@@ -30,7 +22,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Small:
-    """How words were chosen, what a column means."""
+    """A note: how words were chosen, what a column means."""
 
     text: Text
     kind: str = "small"
@@ -38,7 +30,7 @@ class Small:
 
 @dataclass(frozen=True)
 class Missing:
-    """A file that is not there, in one line."""
+    """A line in the place of what cannot be shown."""
 
     text: Text
     kind: str = "missing"
@@ -102,7 +94,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole of it."""
+    """A whole report."""
 
     language: str
     title: Text
@@ -113,3 +105,13 @@ class Report:
     sections: Sequence[Section]
     labels: dict[str, Text] = field(default_factory=dict)
     """Fixed words of the templates."""
+
+
+def missing(folder: Path, file: str, say: Wording) -> Missing:
+    """The line for a file of the run that is not there, or has no row yet."""
+    return Missing(say("missing.rows" if (folder / file).is_file() else "missing.file", file=file))
+
+
+def pictures(folder: Path, names: Iterable[str], say: Wording) -> list[Picture]:
+    """The pictures of these names that are in the folder, with their captions."""
+    return [Picture(file, say(f"picture.{file.stem}")) for file in map(folder.joinpath, names) if file.is_file()]
