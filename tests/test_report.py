@@ -477,6 +477,7 @@ def test_a_broken_picture_is_named_and_the_rest_goes_on(tmp_path):
     (run / "gradnorm.png").write_bytes(b"not a picture")
     (run / "labels.jpg").write_bytes((run / "labels.jpg").read_bytes()[:200])
     page = Page(write_report(run)[1].read_text(encoding="utf-8"))
+    assert " object at 0x" not in page.text
     assert "gradnorm.png cannot be read as a picture" in page.text and "labels.jpg cannot be read as a picture" in page.text
     assert len(page.all("img")) == len(PICTURES) - 2
 

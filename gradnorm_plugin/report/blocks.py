@@ -14,7 +14,7 @@ Cell = str | Text
 
 @dataclass(frozen=True)
 class Points:
-    """Sentences, one below the other."""
+    """A list of sentences."""
 
     texts: Sequence[Text]
     kind: str = "points"
@@ -38,18 +38,18 @@ class Missing:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row is its heading."""
+    """Rows of cells; the first cell of a row is its header."""
 
     caption: Text
     head: Sequence[Cell]
-    """Empty for facts: two columns without headings."""
+    """Empty for a list of facts: two columns without headers."""
     rows: Sequence[Sequence[Cell]]
     numeric: bool = True
     """Whether the columns after the first hold numbers."""
     shades: Sequence[Sequence[float]] = ()
-    """Share (0..1) behind each cell after the first of each row."""
+    """How dark each cell after the first of its row is, 0..1."""
     wide: bool = False
-    """Many short rows, which HTML may set in columns."""
+    """Many short rows, which HTML may lay out in columns."""
     kind: str = "table"
 
 
@@ -75,7 +75,7 @@ Block = Points | Small | Missing | Table | Picture | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it; `name` is its anchor."""
+    """A heading and its content; `name` is its anchor."""
 
     name: str
     title: Text
@@ -84,7 +84,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure. `bar` holds value, low, high in 0..1 where it has a place on that scale."""
+    """A headline figure. `bar` holds value, low and high, if the figure is one between 0 and 1."""
 
     label: Text
     value: str
@@ -104,7 +104,7 @@ class Report:
     limits: Sequence[Text]
     sections: Sequence[Section]
     labels: dict[str, Text] = field(default_factory=dict)
-    """Fixed words of the templates."""
+    """Fixed texts of the templates, by the keys in `render.LABELS`."""
 
 
 def missing(folder: Path, file: str, say: Wording) -> Missing:

@@ -27,7 +27,7 @@ from gradnorm_plugin.run_folder import (
 
 SCORES = (*(name for name in DETECTION_FIGURES if name != "F1"), *CLASSIFICATION_FIGURES, "fitness")
 MOST_BATCHES, MOST_EPOCHS = 20, 12
-"""Rows of a table."""
+"""Most rows of a table."""
 SAME = 0.01
 """A change of no more than this share of the first value counts as none."""
 CLIP = 10.0
@@ -35,7 +35,7 @@ CLIP = 10.0
 ORTHOGONAL = 0.1
 """A mean cosine no further from 0 is called nearly orthogonal."""
 FEWEST = 9
-"""Measurements from which on the run is also shown in thirds."""
+"""With this many measurements the run is also shown in thirds."""
 
 
 def batches_section(run: RunFiles, say: Wording) -> Section:
@@ -103,7 +103,7 @@ def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
 
 
 def _sum_point(weights: dict[str, list[float]], say: Wording) -> list[Text]:
-    """The weights start as they are given and sum to S from the first update on: that jump is no finding of GradNorm."""
+    """From the first update on the weights sum to S, unlike the initial ones: GradNorm did not find that jump, it is set."""
     sums = finite(sum(pair) for pair in zip(*weights.values(), strict=True))
     if len(sums) < 2:
         return []
@@ -262,7 +262,7 @@ def _middle(values: Iterable[float]) -> float:
 
 
 def _change(first: float, last: float) -> float:
-    """Change as a share of `first`; NaN if that is 0."""
+    """The change relative to `first`; NaN if that is 0."""
     return (last - first) / abs(first) if first else math.nan
 
 
@@ -275,7 +275,7 @@ def _direction(first: float, last: float) -> str:
 
 
 def _spread(length: int, limit: int, keep: Iterable[int] = ()) -> list[int]:
-    """At most `limit` indices of `length`, evenly apart, first and last among them; `keep` besides."""
+    """At most `limit` indices below `length`, evenly spaced and including the first and the last, and those in `keep`."""
     if length <= limit:
         return list(range(length))
     return sorted({round(index * (length - 1) / (limit - 1)) for index in range(limit)} | set(keep))

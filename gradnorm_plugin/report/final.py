@@ -21,7 +21,7 @@ from gradnorm_plugin.run_folder import (
 
 PER_IMAGE_CLASS = ("precision", "recall", "F1")
 MOST_PAIRS = 3
-"""Equally frequent confusions that are still named."""
+"""If more confusions than this are equally frequent, none is named."""
 MOST_CLASSES = 12
 """A confusion matrix of more classes is shown as a picture, not as a table."""
 
@@ -99,7 +99,7 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
 
 
 def trained(part: Record) -> bool:
-    """Whether a task's weight was ever above 0; files from before this was noted do not say, and count as trained."""
+    """Whether the task's weight was ever above 0. Older files do not say, and count as trained."""
     return part.values.get("trained") is not False
 
 
@@ -123,7 +123,7 @@ def _class_table(task: str, examples: str, classes: list[Record], figures: Seque
 
 
 def interval_name(metrics: Record, say: Wording) -> Text:
-    """What the intervals are called, with their level if the file gives it."""
+    """The name of the intervals, with their level if the file has it."""
     level = metrics.record("bootstrap").number("level")
     return say("final.interval") if level is None else say("final.interval_level", level=f"{100 * level:g}")
 

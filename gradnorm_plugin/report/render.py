@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.names import one_line
@@ -29,12 +29,12 @@ PICTURE_WIDTHS = (1600, 1200, 900)
 """Largest width in pixels: the first at which all pictures fit into `PICTURE_BYTES`, or else the last."""
 JPEG_QUALITY = 82
 LANGUAGE_TAGS = {"en": "en", "zh-TW": "zh-Hant-TW"}
-# Punctuation that Markdown may read as markup, wherever it stands in a line or a table's cell.
+# Punctuation that Markdown may read as markup anywhere in a line or a table cell.
 _MARKDOWN = re.compile(r"([\\`*\[\]|~$])")
 _AUTOLINK = re.compile(r"(?i)(?:(?<=http)|(?<=https)|(?<=ftp)):(?=//)|(?<=\bwww)\.|@")
-"""What GitHub makes a link of by itself: an address, also of mail."""
+"""Where GitHub turns a web or mail address into a link by itself."""
 _BLOCK = re.compile(r"^(\d*)([#+-](?=[# ]|$)|[.)](?= |$))")
-"""What begins a heading or a list where it begins a line."""
+"""What starts a heading or a list at the beginning of a line."""
 _UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -85,7 +85,7 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span; a value that could end it, or a table's cell, is written as plain text."""
+    """A code span; a value that could end the span or a table cell is written as plain text."""
     return _escaped(text) if set(text) & set("`|\\") else f"`{text}`"
 
 
@@ -139,7 +139,9 @@ def _encode(file: Path, width: int, say: Wording) -> tuple[bytes, str, tuple[int
         with Image.open(BytesIO(contents)) as opened:
             opened.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Missing(say("missing.picture", file=file.name, reason=error))
+        # Pillow's own message for an unknown format ends with a memory address
+        reason = "unknown image format" if isinstance(error, UnidentifiedImageError) else error
+        return Missing(say("missing.picture", file=file.name, reason=reason))
     image: Image.Image = opened
     kind = "jpeg" if image.format == "JPEG" else "png"
     if image.width <= width and image.format in {"JPEG", "PNG"}:
@@ -149,6 +151,6 @@ def _encode(file: Path, width: int, say: Wording) -> tuple[bytes, str, tuple[int
     buffer = BytesIO()
     if kind == "jpeg":
         image.convert("RGB").save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    else:  # a plot has few colours: a palette keeps its lines sharp at a third of the size
+    else:  # plots have few colours: a palette keeps the lines sharp at a third of the size
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue(), kind, image.size

@@ -15,7 +15,7 @@ from gradnorm_plugin.names import one_line
 
 LANGUAGES = ("en", "zh-TW")
 NONE = "–"
-"""Stands where there is no figure."""
+"""Shown where there is no figure."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Wording:
         return NONE if share is None or math.isnan(share) else self.plain("number.percent", value=format(100 * share, form))
 
     def listed(self, names: Iterable[str]) -> str:
-        """Names one after the other."""
+        """Names, separated by commas."""
         return self.plain("number.comma").join(one_line(name) for name in names)
 
     def duration(self, seconds: float) -> str:
