@@ -22,9 +22,9 @@ from gradnorm_plugin.compare.outcome import Outcome, read_outcome
 from gradnorm_plugin.compare.page import compose_comparison
 from gradnorm_plugin.compare.spreadsheets import write_methods, write_runs
 from gradnorm_plugin.compare.write import write_comparison
-from gradnorm_plugin.report.records import ReportError
 from gradnorm_plugin.report.render import render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
+from gradnorm_plugin.run_folder import ReportError
 
 LATENCY = Latency("CPU, 2 threads", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm", "fixed-1-1"), 22.0, 1.1)))
 ALONE = ["detection-only", "classification-only"]

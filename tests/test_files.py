@@ -23,12 +23,9 @@ from gradnorm_plugin.files import (
     write_text,
 )
 from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
-from gradnorm_plugin.report.files import read_run
-from gradnorm_plugin.report.records import ReportError
-from gradnorm_plugin.report.run import write_report
+from gradnorm_plugin.report.compose import write_report
+from gradnorm_plugin.run_folder import ReportError, RunTable, read_facts, read_run
 from gradnorm_plugin.training.figures import draw
-from gradnorm_plugin.training.run_file import read_facts
-from gradnorm_plugin.training.tables import RunTable
 
 
 def names(folder: Path) -> list[str]:

@@ -17,14 +17,15 @@ from run_folder import facts, metrics, options, write_run
 
 from gradnorm_plugin.evaluation.metrics import classification_metrics
 from gradnorm_plugin.evaluation.mosaics import prediction_badges
-from gradnorm_plugin.evaluation.plots import CONFUSION, plot_classification
+from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.names import csv_row, folder_name, on_screen, one_line, shortened
 from gradnorm_plugin.predict.drawing import Style, draw
 from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
-from gradnorm_plugin.report.blocks import Points, Report, Section, Span, Table
+from gradnorm_plugin.report.blocks import Points, Report, Section, Table
+from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.report.render import render_html, render_markdown
-from gradnorm_plugin.report.run import write_report
-from gradnorm_plugin.report.wording import Wording
+from gradnorm_plugin.report.wording import Span, Wording
+from gradnorm_plugin.run_folder import CONFUSION_PICTURE
 from gradnorm_plugin.terminal import fail, guard_log
 
 NASTY = (
@@ -175,7 +176,7 @@ def test_names_are_no_formulas_in_the_confusion_matrix_and_long_ones_leave_room_
     names = ["$\\frac$", "$x$", "two\nlines", "x" * 400, "\x1b[2J"]
     probabilities = np.eye(5, dtype=np.float32)
     plot_classification(classification_metrics(probabilities, np.arange(5)), names, tmp_path)
-    assert (tmp_path / CONFUSION).is_file()
+    assert (tmp_path / CONFUSION_PICTURE).is_file()
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "x" * 400, "$x$", "\x1b[2J", ""])

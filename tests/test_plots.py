@@ -18,9 +18,9 @@ from PIL import Image
 from gradnorm_plugin.evaluation import mosaics
 from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, class_badges, prediction_badges
 from gradnorm_plugin.files import WriteError
+from gradnorm_plugin.run_folder import EPOCH_COLUMNS, UPDATE_COLUMNS
 from gradnorm_plugin.training.epoch_plot import best_row, epochs_figure, majority_share, plot_epochs
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION
-from gradnorm_plugin.training.records import EPOCH_COLUMNS, UPDATE_COLUMNS
 from gradnorm_plugin.training.update_plot import plot_updates, updates_figure
 from gradnorm_plugin.upstream.gateway import upstream
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from run_folder import PICTURES, batches, epochs, facts, metrics, options, updates, write_csv, write_run
 
-from gradnorm_plugin.report import pictures, wording
-from gradnorm_plugin.report.records import ReportError
-from gradnorm_plugin.report.run import main, write_report
+from gradnorm_plugin.report import render, wording
+from gradnorm_plugin.report.compose import main, write_report
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
+from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.training.epoch_plot import best_row
 
 FILES = ("opt.yaml", "hyp.yaml", "run.json", "joint_metrics.json", "joint_results.csv", "gradnorm.csv", "batches.csv")
@@ -452,18 +452,18 @@ def test_pictures_that_would_make_the_page_too_large_are_named(tmp_path, monkeyp
     for name in PICTURES:
         Image.fromarray(noise).save(run / name)
     assert sum((run / name).stat().st_size for name in PICTURES) > 900_000
-    monkeypatch.setattr(pictures, "LIMIT", 150_000)
+    monkeypatch.setattr(render, "PICTURE_BYTES", 150_000)
     html = write_report(run)[1].read_text(encoding="utf-8")
     page = Page(html)
     assert len(html) < 150_000 * 4 / 3 + 40_000
-    assert {int(image["width"]) for image in page.all("img")} == {pictures.WIDTHS[-1]}
+    assert {int(image["width"]) for image in page.all("img")} == {render.PICTURE_WIDTHS[-1]}
     left_out = re.findall(r"(\S+) is left out here to keep this page small", page.text)
     shown = [re.search(r"Picture (\S+):", image["alt"])[1] for image in page.all("img")]
     assert left_out and shown and sorted(left_out + shown) == sorted(PICTURES)
 
 
 def test_limit_of_all_pictures_keeps_a_page_below_5_mb():
-    assert pictures.LIMIT * 4 / 3 < 4_500_000
+    assert render.PICTURE_BYTES * 4 / 3 < 4_500_000
 
 
 def test_small_pictures_are_embedded_as_they_are(tmp_path):
@@ -478,6 +478,7 @@ def test_a_broken_picture_is_named_and_the_rest_goes_on(tmp_path):
     (run / "gradnorm.png").write_bytes(b"not a picture")
     (run / "labels.jpg").write_bytes((run / "labels.jpg").read_bytes()[:200])
     page = Page(write_report(run)[1].read_text(encoding="utf-8"))
+    assert " object at 0x" not in page.text
     assert "gradnorm.png cannot be read as a picture" in page.text and "labels.jpg cannot be read as a picture" in page.text
     assert len(page.all("img")) == len(PICTURES) - 2
 

@@ -11,11 +11,9 @@ from statistics import fmean, median
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.compare.folders import Plan, is_finished, run_folder
 from gradnorm_plugin.compare.methods import Method
-from gradnorm_plugin.evaluation.summary import CLASSIFICATION_HEADLINES as CLASSIFICATION
-from gradnorm_plugin.report.files import RunFiles, read_run
-from gradnorm_plugin.report.final import DETECTION
-from gradnorm_plugin.report.records import Rows
-from gradnorm_plugin.report.summary import finite
+from gradnorm_plugin.run_folder import CLASSIFICATION_FIGURES as CLASSIFICATION
+from gradnorm_plugin.run_folder import DETECTION_FIGURES as DETECTION
+from gradnorm_plugin.run_folder import Rows, RunFiles, finite, read_run
 
 FIGURES = {"detection": DETECTION, "classification": CLASSIFICATION}
 """Task -> its figures in `joint_metrics.json`."""

@@ -16,10 +16,8 @@ from gradnorm_plugin.compare.predictions import Prediction, Verdict, judge
 from gradnorm_plugin.compare.summary import predictions_count
 from gradnorm_plugin.compare.wording import signed
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Section, Small, Table
-from gradnorm_plugin.report.records import Record
 from gradnorm_plugin.report.wording import NONE, Wording
-from gradnorm_plugin.training.run_file import FILE as FACTS_FILE
-from gradnorm_plugin.training.run_file import read_facts
+from gradnorm_plugin.run_folder import FACTS_FILE, Record, read_facts
 
 
 def predictions_section(outcome: Outcome, say: Wording) -> Section:

@@ -7,9 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradnorm_plugin.evaluation.summary import FILE as METRICS_FILE
 from gradnorm_plugin.files import read_text
-from gradnorm_plugin.training.run_file import read_facts
+from gradnorm_plugin.run_folder import METRICS_FILE, read_facts
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from typing import Any
 import yaml
 
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.evaluation.summary import FILE as METRICS_FILE
 from gradnorm_plugin.files import read_text, write_text
-from gradnorm_plugin.training.run_file import read_facts
+from gradnorm_plugin.run_folder import METRICS_FILE, read_facts
 
 PLAN_FILE = "compare.yaml"
 ALLOW_DOWNLOAD = "--allow-download"

@@ -15,9 +15,8 @@ from gradnorm_plugin.compare.collect import RunResult
 from gradnorm_plugin.compare.outcome import BASELINES, Outcome
 from gradnorm_plugin.compare.timing import load_network, time_networks
 from gradnorm_plugin.files import read_text, write_text
-from gradnorm_plugin.report.files import read_run
+from gradnorm_plugin.run_folder import read_facts, read_run
 from gradnorm_plugin.strip import strip
-from gradnorm_plugin.training.run_file import read_facts
 
 FILE = "latency.json"
 WEIGHTS = Path("weights") / "best.pt"

@@ -8,7 +8,7 @@ from gradnorm_plugin.compare.outcome import Outcome
 from gradnorm_plugin.compare.sections import cost_section, differences_section, figures_section, gradients_section
 from gradnorm_plugin.compare.summary import limits, summary_section, tiles
 from gradnorm_plugin.report.blocks import Report, Section
-from gradnorm_plugin.report.compose import LABELS
+from gradnorm_plugin.report.render import LABELS
 from gradnorm_plugin.report.wording import Wording
 
 

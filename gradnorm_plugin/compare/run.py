@@ -23,7 +23,7 @@ from gradnorm_plugin.compare.runs import FAILED, FINISHED, Run, make_runs
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
-from gradnorm_plugin.report.records import ReportError
+from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.files import OptionError
 from gradnorm_plugin.upstream.gateway import upstream

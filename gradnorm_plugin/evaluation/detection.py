@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from gradnorm_plugin.run_folder import DETECTION_FIGURES
 from gradnorm_plugin.upstream.gateway import upstream
 
 _metrics = upstream("utils.metrics")
 
-HEADLINES = ("precision", "recall", "F1", "mAP50", "mAP50-95")
 _CONFIDENCES = np.linspace(0, 1, 1000)
 """Where upstream reads precision and recall, to choose the confidence with the best F1."""
 _RECALLS = np.linspace(0, 1, 101)
@@ -52,7 +52,7 @@ class DetectionMetrics:
     def headlines(self) -> dict[str, float]:
         """The means over the classes, as upstream prints them; F1 is that of the mean precision and recall."""
         if not len(self.classes):
-            return dict.fromkeys(HEADLINES, 0.0)
+            return dict.fromkeys(DETECTION_FIGURES, 0.0)
         means = _headlines(self.precision.mean(), self.recall.mean(), self.ap[:, 0].mean(), self.ap.mean(1).mean())
         return {name: float(value) for name, value in means.items()}
 
@@ -87,7 +87,7 @@ class Resampler:
     def __call__(self, times: np.ndarray) -> dict[str, np.ndarray]:
         """Figures by name, (D,) each, for (D, images) whole numbers; NaN where a draw has no box at all."""
         parts = [self._figures(times[start : start + self._at_once]) for start in range(0, len(times), self._at_once)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in HEADLINES}
+        return {name: np.concatenate([part[name] for part in parts]) for name in DETECTION_FIGURES}
 
     def best_confidence(self, images: int) -> float:
         """The confidence with the best mean F1 over all images once: where upstream reads precision, recall and F1."""
@@ -175,7 +175,7 @@ class _ClassCurves:
 
 def _headlines(precision: Any, recall: Any, map50: Any, map5095: Any) -> dict[str, Any]:
     f1 = 2 * precision * recall / (precision + recall + 1e-16)
-    return dict(zip(HEADLINES, (precision, recall, f1, map50, map5095), strict=True))
+    return dict(zip(DETECTION_FIGURES, (precision, recall, f1, map50, map5095), strict=True))
 
 
 def _average_precision(boxes: np.ndarray, drawn: np.ndarray, found: np.ndarray, hits: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import shortened
+from gradnorm_plugin.run_folder import CONFUSION_PICTURE, RELIABILITY_PICTURE
 from gradnorm_plugin.upstream.gateway import upstream
 
-CONFUSION, RELIABILITY = "classification_confusion_matrix.png", "classification_reliability.png"
 _ANNOTATED_CLASSES = 30
 """Upstream writes numbers into the cells of smaller matrices only."""
 _LONGEST_NAME = 40
@@ -29,8 +29,8 @@ def plot_classification(metrics: ClassificationMetrics, names: list[str], folder
     """
     if not metrics.images:
         return
-    plot_confusion_matrix(metrics.confusion, names, folder / CONFUSION)
-    plot_reliability(metrics.calibration, folder / RELIABILITY)
+    plot_confusion_matrix(metrics.confusion, names, folder / CONFUSION_PICTURE)
+    plot_reliability(metrics.calibration, folder / RELIABILITY_PICTURE)
 
 
 def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path) -> None:

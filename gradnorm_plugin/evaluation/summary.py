@@ -15,10 +15,8 @@ from gradnorm_plugin.evaluation.detection import Resampler
 from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.run_folder import CLASSIFICATION_FIGURES, DETECTION_FIGURES, METRICS_FILE
 from gradnorm_plugin.versions import version_facts
-
-FILE = "joint_metrics.json"
-CLASSIFICATION_HEADLINES = ("accuracy", "balanced_accuracy", "macro_F1")
 
 
 def pass_settings(
@@ -84,7 +82,7 @@ def summarise(
 
 def write_summary(figures: Mapping[str, Any], folder: Path) -> None:
     """Write `joint_metrics.json` into `folder`, whole or not at all."""
-    write_json(figures, folder / FILE)
+    write_json(figures, folder / METRICS_FILE)
 
 
 def write_json(contents: Any, file: Path) -> None:
@@ -154,7 +152,7 @@ def _intervals(recording: Recording, bootstrap: Bootstrap) -> list[dict[str, lis
     def classification(times: np.ndarray) -> dict[str, np.ndarray]:
         found = [class_scores(count_pairs(classes, predicted, num_classes, of_draw)) for of_draw in times[:, labelled]]
         values = np.array([(scores.accuracy, scores.balanced_accuracy, scores.macro_f1) for scores in found])
-        return dict(zip(CLASSIFICATION_HEADLINES, values.T, strict=True))
+        return dict(zip(CLASSIFICATION_FIGURES, values.T, strict=True))
 
     predictions = recording.predictions()
     if predictions is None:
@@ -169,7 +167,7 @@ def _detection(recording: Recording, names: Mapping[int, str], intervals: Mappin
         at = np.flatnonzero(found.classes == index)
         values = (found.precision, found.recall, found.f1, found.ap[:, 0], found.ap.mean(1)) if len(at) else ()
         figures = [value[at[0]] for value in values] or [None if not boxes[index] else 0.0] * 5
-        columns = zip(("precision", "recall", "F1", "mAP50", "mAP50-95"), figures, strict=True)
+        columns = zip(DETECTION_FIGURES, figures, strict=True)
         classes.append({"name": name, "instances": boxes[index], **dict(columns)})
     headlines = found.headlines() if boxes.any() else dict.fromkeys(found.headlines())
     confidence = Resampler(predictions).best_confidence(recording.images) if (predictions := recording.predictions()) else None

@@ -1,28 +1,20 @@
-"""What a report is made of, before it is Markdown or HTML: sections of sentences, tables and pictures."""
+"""What a report is made of before it becomes Markdown or HTML: sections of sentences, tables and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradnorm_plugin.report.wording import Text, Wording
 
-@dataclass(frozen=True)
-class Span:
-    """A piece of a sentence; `code` for a file's name and the like."""
-
-    text: str
-    code: bool = False
-
-
-Text = tuple[Span, ...]
 Cell = str | Text
 """A plain string is text without code."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """Sentences, one below the other."""
+    """A list of sentences."""
 
     texts: Sequence[Text]
     kind: str = "points"
@@ -30,7 +22,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Small:
-    """How words were chosen, what a column means."""
+    """A note: how words were chosen, what a column means."""
 
     text: Text
     kind: str = "small"
@@ -38,7 +30,7 @@ class Small:
 
 @dataclass(frozen=True)
 class Missing:
-    """A file that is not there, in one line."""
+    """A line in the place of what cannot be shown."""
 
     text: Text
     kind: str = "missing"
@@ -46,18 +38,18 @@ class Missing:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row is its heading."""
+    """Rows of cells; the first cell of a row is its header."""
 
     caption: Text
     head: Sequence[Cell]
-    """Empty for facts: two columns without headings."""
+    """Empty for a list of facts: two columns without headers."""
     rows: Sequence[Sequence[Cell]]
     numeric: bool = True
     """Whether the columns after the first hold numbers."""
     shades: Sequence[Sequence[float]] = ()
-    """Share (0..1) behind each cell after the first of each row."""
+    """How dark each cell after the first of its row is, 0..1."""
     wide: bool = False
-    """Many short rows, which HTML may set in columns."""
+    """Many short rows, which HTML may lay out in columns."""
     kind: str = "table"
 
 
@@ -83,7 +75,7 @@ Block = Points | Small | Missing | Table | Picture | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what is below it; `name` is its anchor."""
+    """A heading and its content; `name` is its anchor."""
 
     name: str
     title: Text
@@ -92,7 +84,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """A headline figure. `bar` holds value, low, high in 0..1 where it has a place on that scale."""
+    """A headline figure. `bar` holds value, low and high, if the figure is one between 0 and 1."""
 
     label: Text
     value: str
@@ -102,7 +94,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole of it."""
+    """A whole report."""
 
     language: str
     title: Text
@@ -112,4 +104,14 @@ class Report:
     limits: Sequence[Text]
     sections: Sequence[Section]
     labels: dict[str, Text] = field(default_factory=dict)
-    """Fixed words of the templates."""
+    """Fixed texts of the templates, by the keys in `render.LABELS`."""
+
+
+def missing(folder: Path, file: str, say: Wording) -> Missing:
+    """The line for a file of the run that is not there, or has no row yet."""
+    return Missing(say("missing.rows" if (folder / file).is_file() else "missing.file", file=file))
+
+
+def pictures(folder: Path, names: Iterable[str], say: Wording) -> list[Picture]:
+    """The pictures of these names that are in the folder, with their captions."""
+    return [Picture(file, say(f"picture.{file.stem}")) for file in map(folder.joinpath, names) if file.is_file()]

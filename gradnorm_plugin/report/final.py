@@ -4,51 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gradnorm_plugin.report.blocks import Block, Picture, Points, Section, Small, Table, Text
-from gradnorm_plugin.report.describe import missing
-from gradnorm_plugin.report.files import RunFiles
-from gradnorm_plugin.report.records import Record, ReportError
-from gradnorm_plugin.report.summary import extremes, run_epochs
-from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
+from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Small, Table, missing, pictures
+from gradnorm_plugin.report.wording import NONE, Text, Wording, count, extremes, figure, score
+from gradnorm_plugin.run_folder import (
+    CLASSIFICATION_FIGURES,
+    CONFUSION_PICTURE,
+    DETECTION_FIGURES,
+    EPOCHS_FILE,
+    METRICS_FILE,
+    RELIABILITY_PICTURE,
+    Epochs,
+    Record,
+    ReportError,
+    RunFiles,
+)
 
-DETECTION = ("precision", "recall", "F1", "mAP50", "mAP50-95")
-CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_F1", "calibration_error")
 PER_IMAGE_CLASS = ("precision", "recall", "F1")
 MOST_PAIRS = 3
-"""Equally frequent confusions that are still named."""
+"""If more confusions than this are equally frequent, none is named."""
 MOST_CLASSES = 12
 """A confusion matrix of more classes is shown as a picture, not as a table."""
 
 
 def final_section(run: RunFiles, say: Wording) -> Section:
-    """Figures, classes, confusion, and how they compare with naming one class always."""
+    """Figures, classes, confusion, and how they compare with always naming one class."""
+    shown, epochs = ["PR_curve.png", "confusion_matrix.png", CONFUSION_PICTURE, RELIABILITY_PICTURE], run.any_epochs()
+    blocks: list[Block]
     if run.metrics is None:
-        blocks = [missing(run, say, "metrics"), *_of_epochs(run, say)]
+        last = missing(run.folder, EPOCHS_FILE, say) if epochs is None else _of_epochs(epochs, say)
+        blocks = [missing(run.folder, METRICS_FILE, say), last]
     else:
         blocks = [*_detection(run.metrics, say), *_classification(run.metrics, say)]
-    confusion = run.metrics.record("classification").list("confusion") if run.metrics is not None else None
-    pictures = ["PR_curve", "confusion_matrix", "classification_confusion_matrix", "classification_reliability"]
-    if confusion and len(confusion) <= MOST_CLASSES:
-        pictures.remove("classification_confusion_matrix")  # the table says the same
-    for name in pictures:
-        picture = run.folder / f"{name}.png"
-        if picture.is_file():
-            blocks.append(Picture(picture, say(f"picture.{name}")))
-    return Section("final", say("final.title"), blocks)
+        if 0 < len(run.metrics.record("classification").sequence("confusion") or ()) <= MOST_CLASSES:
+            shown.remove(CONFUSION_PICTURE)  # the table says the same
+    return Section("final", say("final.title"), [*blocks, *pictures(run.folder, shown, say)])
 
 
-def _of_epochs(run: RunFiles, say: Wording) -> Iterator[Block]:
+def _of_epochs(epochs: Epochs, say: Wording) -> Table:
     """Without the final validation: the row of the epoch that `best.pt` was saved from, or the last one."""
-    epochs = run_epochs(run)
-    if epochs is None:
-        yield missing(run, say, "epochs")
-        return
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
-    key = "final.last_epoch" if best is None else "final.best_epoch"
-    names = (*DETECTION, *CLASSIFICATION[:3])
-    rows = [[say(f"score.{name}"), score(epochs.numbers(name)[index])] for name in names]
-    yield Table(say(key, epoch=epochs.name(index), file=epochs.rows.file), (say("final.figure"), say("final.value")), rows)
+    caption = say("final.last_epoch" if best is None else "final.best_epoch", epoch=epochs.name(index), file=epochs.rows.file)
+    names = (*DETECTION_FIGURES, *CLASSIFICATION_FIGURES)
+    rows = [(say(f"score.{name}"), score(epochs.numbers(name)[index])) for name in names]
+    return Table(caption, (say("final.figure"), say("final.value")), rows)
 
 
 def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
@@ -58,18 +57,13 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
     if not trained(part):
         yield Points([say("final.untrained_detection")])
         return
-    yield _overall(metrics, part, DETECTION, say("final.detection", images=count(metrics.number("images"))), say)
+    yield _overall(metrics, part, DETECTION_FIGURES, say("final.detection", images=count(metrics.number("images"))), say)
     classes = part.records("classes")
     if classes:
-        head = [say("final.class"), say("final.instances"), *(say(f"score.{name}") for name in DETECTION)]
-        rows = [
-            [of.text("name") or NONE, count(of.number("instances")), *(score(of.number(name)) for name in DETECTION)]
-            for of in classes
-        ]
-        yield Table(say("final.detection_classes"), head, rows)
-    known = [of for of in classes if of.number("mAP50-95") is not None]
-    scores = [of.number("mAP50-95") for of in known]
-    found = extremes([of.text("name") or NONE for of in known], scores) if known else None
+        yield _class_table("detection", "instances", classes, DETECTION_FIGURES, say)
+    known = [(of.text("name") or NONE, value) for of in classes if (value := of.number("mAP50-95")) is not None]
+    scores = [value for _, value in known]
+    found = extremes([name for name, _ in known], scores) if known else None
     if found:
         best, worst = map(say.listed, found)
         yield Points([say("final.extremes", best=best, high=score(max(scores)), worst=worst, low=score(min(scores)))])
@@ -83,45 +77,36 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
         yield Points([say("final.untrained_classification")])
         return
     caption = say("final.classification", images=count(part.number("images")))
-    yield _overall(metrics, part, (*CLASSIFICATION, "loss"), caption, say)
+    yield _overall(metrics, part, (*CLASSIFICATION_FIGURES, "calibration_error", "loss"), caption, say)
     classes = part.records("classes")
     points = _baselines(part, classes, say)
     names = [of.text("name") or NONE for of in classes]
-    confusion = part.list("confusion") or []
+    confusion = _read_confusion(metrics, part, len(names))
     if confusion:
-        _check_confusion(metrics, confusion, len(names))
         points += _confused(confusion, names, say)
     if points:
         yield Points(points)
         yield Small(say("final.rule"))
     if classes:
-        head = [say("final.class"), say("final.support"), *(say(f"score.{name}") for name in PER_IMAGE_CLASS)]
-        rows = [
-            [name, count(of.number("support")), *(score(of.number(figure_)) for figure_ in PER_IMAGE_CLASS)]
-            for name, of in zip(names, classes, strict=True)
-        ]
-        yield Table(say("final.classification_classes"), head, rows)
+        yield _class_table("classification", "support", classes, PER_IMAGE_CLASS, say)
     if 0 < len(confusion) <= MOST_CLASSES:
-        head = [say("final.confusion_head"), *names]
-        predicted = list(
-            zip(*confusion, strict=True)
-        )  # turned as YOLOv5 turns its matrices, and the picture of this one: true across
-        rows = [[name, *(count(value) for value in row)] for name, row in zip(names, predicted, strict=True)]
+        # Transposed like YOLOv5's matrices and the picture of this one: the true class across
+        predicted = list(zip(*confusion, strict=True))
+        rows: list[list[Cell]] = [[name, *map(count, row)] for name, row in zip(names, predicted, strict=True)]
         images = [max(sum(row), 1) for row in confusion]
         shades = [[value / of for value, of in zip(row, images, strict=True)] for row in predicted]
-        yield Table(say("final.confusion"), head, rows, shades=shades)
+        yield Table(say("final.confusion"), [say("final.confusion_head"), *names], rows, shades=shades)
 
 
 def trained(part: Record) -> bool:
-    """Whether a task's weight was ever above 0; files from before this was noted do not say, and count as trained."""
+    """Whether the task's weight was ever above 0. Older files do not say, and count as trained."""
     return part.values.get("trained") is not False
 
 
 def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text, say: Wording) -> Table:
-    intervals = part.record("intervals")
     head = [say("final.figure"), say("final.value")]
-    rows = [[say(f"score.{name}"), (figure if name == "loss" else score)(part.number(name))] for name in names]
-    if intervals.values:
+    rows: list[list[Cell]] = [[say(f"score.{name}"), (figure if name == "loss" else score)(part.number(name))] for name in names]
+    if part.record("intervals").values:
         head.append(interval_name(metrics, say))
         for row, name in zip(rows, names, strict=True):
             bounds = read_interval(part, name)
@@ -129,14 +114,22 @@ def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text,
     return Table(caption, head, rows)
 
 
+def _class_table(task: str, examples: str, classes: list[Record], figures: Sequence[str], say: Wording) -> Table:
+    head = [say("final.class"), say(f"final.{examples}"), *(say(f"score.{name}") for name in figures)]
+    rows = [
+        [of.text("name") or NONE, count(of.number(examples)), *(score(of.number(name)) for name in figures)] for of in classes
+    ]
+    return Table(say(f"final.{task}_classes"), head, rows)
+
+
 def interval_name(metrics: Record, say: Wording) -> Text:
-    """What the intervals are called, with their level if the file gives it."""
+    """The name of the intervals, with their level if the file has it."""
     level = metrics.record("bootstrap").number("level")
     return say("final.interval") if level is None else say("final.interval_level", level=f"{100 * level:g}")
 
 
 def read_interval(part: Record, name: str) -> tuple[float, float] | None:
-    """The interval of a figure, if there is one. One without width says nothing: of a few images every draw is alike."""
+    """The interval of a figure, if there is one. One without width says nothing: with few images all draws can be alike."""
     bounds = part.record("intervals").pair(name)
     return None if bounds is None or bounds[0] == bounds[1] else bounds
 
@@ -160,10 +153,17 @@ def _baselines(part: Record, classes: list[Record], say: Wording) -> list[Text]:
     return points
 
 
-def _check_confusion(metrics: Record, confusion: list, size: int) -> None:
-    square = len(confusion) == size and all(isinstance(row, list) and len(row) == size for row in confusion)
-    if not square or not all(isinstance(value, (int, float)) for row in confusion for value in row):
+def _read_confusion(metrics: Record, part: Record, size: int) -> list[list[float]]:
+    """(true, predicted) counts; empty if there are none.
+
+    Raises:
+        ReportError: if they are not `size` rows of `size` numbers.
+    """
+    found = part.sequence("confusion") or []
+    square = len(found) in {0, size} and all(isinstance(row, list) and len(row) == size for row in found)
+    if not square or not all(isinstance(value, (int, float)) for row in found for value in row):
         raise ReportError(f"{metrics.file}: `classification.confusion` is not {size} rows of {size} counts, one a class")
+    return found
 
 
 def _confused(confusion: list[list[float]], names: list[str], say: Wording) -> list[Text]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gradnorm_plugin.report.blocks import Text, Tile
-from gradnorm_plugin.report.files import RunFiles
+from gradnorm_plugin.report.blocks import Tile
 from gradnorm_plugin.report.final import interval_name, read_interval, trained
-from gradnorm_plugin.report.summary import finite, run_epochs
-from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
+from gradnorm_plugin.report.wording import NONE, Text, Wording, count, figure, score
+from gradnorm_plugin.run_folder import WEIGHTS, Epochs, Record, RunFiles, finite
 
 HEADLINES = (
     ("detection", "mAP50"),
@@ -20,10 +19,15 @@ FEW = 30
 
 def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     """The figures that a reader looks for first; only those that the files have."""
-    found = _final_tiles(run, say) if run.metrics is not None else _epoch_tiles(run, say)
+    epochs = run.any_epochs()
+    found: list[Tile] = []
+    if run.metrics is not None:
+        found = _final_tiles(run.metrics, say)
+    elif epochs is not None:
+        found = _epoch_tiles(epochs, say)
     if run.updates is not None:
-        detection, classification = (run.updates.numbers(f"{task}_weight")[-1] for task in ("detection", "classification"))
-        found.append(Tile(say("tile.weights"), f"{figure(detection)} : {figure(classification)}", say("tile.weights_note")))
+        weights = [figure(run.updates.numbers(weight)[-1]) for weight in WEIGHTS]
+        found.append(Tile(say("tile.weights"), " : ".join(weights), say("tile.weights_note")))
         cosines = finite(run.updates.numbers("cosine"))
         if cosines:
             negative = sum(cosine < 0 for cosine in cosines)
@@ -32,25 +36,22 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     return found
 
 
-def _final_tiles(run: RunFiles, say: Wording) -> list[Tile]:
+def _final_tiles(metrics: Record, say: Wording) -> list[Tile]:
     found = []
     for task, name in HEADLINES:
-        part = run.metrics.record(task)
+        part = metrics.record(task)
         value, bounds = part.number(name), read_interval(part, name)
         if value is None:
             continue
-        if bounds is None:
-            found.append(Tile(say(f"score.{name}"), score(value), say("tile.best"), (value, value, value)))
-            continue
-        spoken = say("tile.interval", name=_spoken(interval_name(run.metrics, say)), low=score(bounds[0]), high=score(bounds[1]))
-        found.append(Tile(say(f"score.{name}"), score(value), spoken, (value, *bounds)))
+        note = say("tile.best")
+        if bounds is not None:
+            level = "".join(span.text for span in interval_name(metrics, say))
+            note = say("tile.interval", name=level, low=score(bounds[0]), high=score(bounds[1]))
+        found.append(Tile(say(f"score.{name}"), score(value), note, (value, *(bounds or (value, value)))))
     return found
 
 
-def _epoch_tiles(run: RunFiles, say: Wording) -> list[Tile]:
-    epochs = run_epochs(run)
-    if epochs is None:
-        return []
+def _epoch_tiles(epochs: Epochs, say: Wording) -> list[Tile]:
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
     note = say("tile.last_epoch" if best is None else "tile.best_epoch", epoch=epochs.name(index))
@@ -60,11 +61,10 @@ def _epoch_tiles(run: RunFiles, say: Wording) -> list[Tile]:
 
 def limits(run: RunFiles, say: Wording) -> list[Text]:
     """What must not be read into the figures."""
-    seed = run.options and run.options.text("seed")
+    seed, asked = (run.options.text("seed"), run.options.number("epochs")) if run.options is not None else (None, None)
     found = [say("limits.research"), say("limits.seed", seed=seed) if seed is not None else say("limits.one_run")]
     found.append(say("limits.comparison"))
-    epochs = run_epochs(run)
-    asked = run.options and run.options.number("epochs")
+    epochs = run.any_epochs()
     if epochs is not None and asked and len(epochs) < asked:
         found.append(say("limits.epochs", done=len(epochs), asked=count(asked)))
     if run.facts is not None and run.facts.text("finished") is None:
@@ -73,24 +73,15 @@ def limits(run: RunFiles, say: Wording) -> list[Text]:
         if epochs is not None and epochs.best() is not None:
             found.append(say("limits.chosen"))
         return found
-    task = run.metrics.text("task")
-    if task == "val":
+    if run.metrics.text("task") == "val":
         found.append(say("limits.chosen"))
     bootstrap = run.metrics.record("bootstrap")
     if bootstrap.number("resamples"):
         found.append(say("limits.intervals", resamples=count(bootstrap.number("resamples")), seed=bootstrap.text("seed") or NONE))
-    for kind, key in (("detection", "instances"), ("classification", "support")):
-        if not trained(run.metrics.record(kind)):
-            continue
-        few = [
-            say.plain("limits.named", name=of.text("name") or NONE, count=count(of.number(key)))
-            for of in run.metrics.record(kind).records("classes")
-            if of.number(key) is not None and of.number(key) < FEW
-        ]
+    for task, key in (("detection", "instances"), ("classification", "support")):
+        part = run.metrics.record(task)
+        examples = [(of.text("name") or NONE, of.number(key)) for of in part.records("classes")] if trained(part) else []
+        few = [say.plain("limits.named", name=name, count=count(n)) for name, n in examples if n is not None and n < FEW]
         if few:
-            found.append(say(f"limits.few_{kind}", few=FEW, names=say.listed(few)))
+            found.append(say(f"limits.few_{task}", few=FEW, names=say.listed(few)))
     return found
-
-
-def _spoken(text: Text) -> str:
-    return "".join(span.text for span in text)

@@ -1,9 +1,10 @@
-"""Sentences in the report's language, and how numbers are written in it."""
+"""Sentences in the report's language, and how numbers are written in them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -11,11 +12,21 @@ from typing import Any
 import yaml
 
 from gradnorm_plugin.names import one_line
-from gradnorm_plugin.report.blocks import Span, Text
 
 LANGUAGES = ("en", "zh-TW")
 NONE = "–"
-"""Stands where there is no figure."""
+"""Shown where there is no figure."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a sentence; `code` for the name of a file or an option."""
+
+    text: str
+    code: bool = False
+
+
+Text = tuple[Span, ...]
 
 
 @cache
@@ -45,18 +56,21 @@ class Wording:
 
     def percent(self, share: float | None) -> str:
         """0.431 -> 43.1 %."""
-        return NONE if _absent(share) else self.plain("number.percent", value=f"{100 * share:.1f}")
+        return self._percent(share, ".1f")
 
     def limit(self, share: float) -> str:
         """0.01 -> 1 %."""
-        return self.plain("number.percent", value=f"{100 * share:g}")
+        return self._percent(share, "g")
 
     def change(self, share: float | None) -> str:
         """-0.431 -> -43.1 %, 0.431 -> +43.1 %."""
-        return NONE if _absent(share) else self.plain("number.percent", value=f"{100 * share:+.1f}")
+        return self._percent(share, "+.1f")
+
+    def _percent(self, share: float | None, form: str) -> str:
+        return NONE if share is None or math.isnan(share) else self.plain("number.percent", value=format(100 * share, form))
 
     def listed(self, names: Iterable[str]) -> str:
-        """Names one after the other."""
+        """Names, separated by commas."""
         return self.plain("number.comma").join(one_line(name) for name in names)
 
     def duration(self, seconds: float) -> str:
@@ -69,18 +83,25 @@ class Wording:
 
 def count(value: float | None) -> str:
     """7030417 -> 7,030,417."""
-    return NONE if _absent(value) else f"{value:,.0f}"
+    return _number(value, ",.0f")
 
 
 def score(value: float | None) -> str:
     """A figure between 0 and 1, to three places."""
-    return NONE if _absent(value) else f"{value:.3f}"
+    return _number(value, ".3f")
 
 
 def figure(value: float | None) -> str:
     """A loss, weight or norm, to four significant digits, as on the screen."""
-    return NONE if _absent(value) else f"{value:.4g}"
+    return _number(value, ".4g")
 
 
-def _absent(value: float | None) -> bool:
-    return value is None or math.isnan(value)
+def _number(value: float | None, form: str) -> str:
+    return NONE if value is None or math.isnan(value) else format(value, form)
+
+
+def extremes(names: Sequence[str], values: Sequence[float]) -> tuple[list[str], list[str]] | None:
+    """The names with the highest value and those with the lowest; None if all values are the same."""
+    high, low = max(values), min(values)
+    pairs = list(zip(names, values, strict=True))
+    return None if high == low else ([n for n, value in pairs if value == high], [n for n, value in pairs if value == low])

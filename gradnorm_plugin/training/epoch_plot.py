@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gradnorm_plugin.run_folder import best_epoch
+from gradnorm_plugin.run_folder import EPOCHS_FILE, EPOCHS_PICTURE, best_epoch, read_facts
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head, log_scale, read_rows
-from gradnorm_plugin.training.run_file import read_facts
 
 # (column, label, colour, line): the figures that choose the best epoch are the bold ones.
 _DETECTION = (
@@ -37,11 +36,11 @@ _LOSSES = (
 
 def plot_epochs(folder: Path) -> list[Path]:
     """Draw `joint_results.csv` of a run's folder; returns the pictures written, none if no epoch was."""
-    rows = read_rows(folder / "joint_results.csv")
+    rows = read_rows(folder / EPOCHS_FILE)
     if rows is None:
         return []
     majority = majority_share(read_facts(folder))
-    return draw(lambda: epochs_figure(rows, majority), folder / "joint_results.png")
+    return draw(lambda: epochs_figure(rows, majority), folder / EPOCHS_PICTURE)
 
 
 def majority_share(facts: Mapping[str, Any]) -> float | None:

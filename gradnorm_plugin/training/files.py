@@ -20,6 +20,7 @@ from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, classi
 from gradnorm_plugin.data.files import read_yaml
 from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.run_folder import OPTIONS_FILE
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
@@ -49,7 +50,7 @@ def check_files(options: argparse.Namespace) -> None:
     except OptionError as error:
         if not options.resume:
             raise
-        saved = Path(options.save_dir) / "opt.yaml"
+        saved = Path(options.save_dir) / OPTIONS_FILE
         raise OptionError(f"{error}; {saved} names it: put it back, or write there where it is now") from None
     names = classification_names(data)  # before upstream downloads data that could not be used
     if options.resume:

@@ -28,6 +28,7 @@ from gradnorm_plugin.evaluation.validate import validate
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.backend import TASKS
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
 from gradnorm_plugin.training.loader import WatchedLoader
@@ -231,7 +232,7 @@ class JointRun:
     def make_loggers(self, *args: Any, **kwargs: Any) -> Any:
         """Upstream's own loggers, kept so that our scalars reach them; their table starts anew with the run, as ours do."""
         if not self.options.resume and not self.options.evolve:
-            (Path(self.options.save_dir) / "results.csv").unlink(missing_ok=True)
+            (Path(self.options.save_dir) / PLAIN_EPOCHS_FILE).unlink(missing_ok=True)
         self.loggers = upstream("utils.loggers").Loggers(*args, **kwargs)
         return self.loggers
 

@@ -8,22 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from gradnorm_plugin.balancing import TaskGradients
+from gradnorm_plugin.run_folder import (
+    CLASSIFICATION_FIGURES,
+    EPOCH_COLUMNS,
+    EPOCHS_FILE,
+    UPDATE_COLUMNS,
+    UPDATES_FILE,
+    WEIGHTS,
+    RunTable,
+)
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.scalars import send_scalars
-from gradnorm_plugin.training.tables import RunTable
-
-UPDATE_COLUMNS = (
-    "step", "epoch", "loss", "detection_loss", "classification_loss", "detection_weight", "classification_weight",
-    "detection_norm", "classification_norm", "detection_rate", "classification_rate", "cosine",
-    "detection_norm_before_clip", "head_norm_before_clip",
-)  # fmt: skip
-EPOCH_COLUMNS = (
-    "epoch", "precision", "recall", "F1", "mAP50", "mAP50-95", "accuracy", "balanced_accuracy", "macro_F1",
-    "train_box_loss", "train_obj_loss", "train_cls_loss", "train_classification_loss",
-    "val_box_loss", "val_obj_loss", "val_cls_loss", "val_classification_loss",
-    "detection_weight", "classification_weight", "fitness",
-)  # fmt: skip
 
 
 class UpdateTable(Hook):
@@ -39,7 +35,7 @@ class UpdateTable(Hook):
         """Remember which batch it was: it is settled next."""
         self.step = step
         if self.table is None:
-            self.table = RunTable(Path(self.run.loggers.save_dir) / "gradnorm.csv", UPDATE_COLUMNS)
+            self.table = RunTable(Path(self.run.loggers.save_dir) / UPDATES_FILE, UPDATE_COLUMNS)
             self.table.resume(step // self.run.batches_per_epoch)
 
     def append(self, found: TaskGradients) -> None:
@@ -92,7 +88,7 @@ class EpochTable(Hook):
     def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
         """Write the row. `values`: 3 training losses, P, R, mAP50, mAP50-95, 3 validation losses, learning rates."""
         if self.table is None:
-            self.table = RunTable(Path(self.run.loggers.save_dir) / "joint_results.csv", EPOCH_COLUMNS)
+            self.table = RunTable(Path(self.run.loggers.save_dir) / EPOCHS_FILE, EPOCH_COLUMNS)
             self.table.resume(epoch)
         train, (precision, recall, map50, map5095), val = values[:3], values[3:7], values[7:10]
         metrics, weights = self.run.metrics, self.run.criterion.balancer.weights.tolist()
@@ -107,8 +103,7 @@ class EpochTable(Hook):
         row = {"epoch": epoch, **{name: float(n) for name, n in zip(EPOCH_COLUMNS[1:], numbers, strict=True)}}
         self.table.append(row)
         self.table.write()
-        shown = ("accuracy", "balanced_accuracy", "macro_F1", "train_classification_loss", "val_classification_loss",
-                 "detection_weight", "classification_weight")  # fmt: skip
+        shown = (*CLASSIFICATION_FIGURES, "train_classification_loss", "val_classification_loss", *WEIGHTS)
         send_scalars(self.run.loggers, {f"joint/{name}": row[name] for name in shown}, epoch)
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from gradnorm_plugin.files import read_text, remove_leftovers, replace_links, whole_file, write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.run_folder import OPTIONS_FILE, PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.files import FETCHED, OptionError, check_network, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
@@ -46,7 +47,7 @@ def resume_options(options: argparse.Namespace, given: Collection[str] = ()) -> 
         inside = next((path for path in (last / "weights" / "last.pt", last / "last.pt") if path.is_file()), None)
         raise OptionError(f"--resume: {last} is a folder: name the last.pt of a run" + (f", here {inside}" if inside else ""))
     folder = last.parent.parent
-    saved = folder / "opt.yaml"
+    saved = folder / OPTIONS_FILE
     if not last.is_file() or not saved.is_file():
         raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
     checkpoint = _read_unfinished(last)
@@ -138,8 +139,8 @@ def _clean(folder: Path, checkpoint: dict[str, Any], options: argparse.Namespace
     for place in (folder, folder / "weights"):
         remove_leftovers(place)
         replace_links(place)  # YOLOv5 appends to results.csv, and draws its pictures, by name
-    write_text(folder / "opt.yaml", yaml.safe_dump({**vars(options), "resume": False}, sort_keys=False))
-    _cut_results(folder / "results.csv", checkpoint["epoch"])
+    write_text(folder / OPTIONS_FILE, yaml.safe_dump({**vars(options), "resume": False}, sort_keys=False))
+    _cut_results(folder / PLAIN_EPOCHS_FILE, checkpoint["epoch"])
     _complete_best(folder / "weights", checkpoint)
 
 

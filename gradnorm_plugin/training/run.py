@@ -12,8 +12,8 @@ from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import WriteError, replace_links
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
-from gradnorm_plugin.report.files import ReportError
-from gradnorm_plugin.report.run import write_report
+from gradnorm_plugin.report.compose import write_report
+from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.training.files import OptionError, check_files, check_place, read_checkpoint
 from gradnorm_plugin.training.hooks import make_callbacks

@@ -1,4 +1,4 @@
-"""`run.json`: what was trained on what with what, and for how long."""
+"""`run.json`: which model was trained on which data with which settings, and for how long."""
 
 from __future__ import annotations
 
@@ -8,22 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from gradnorm_plugin.files import read_text, write_text
+from gradnorm_plugin.files import write_text
+from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.versions import version_facts
-
-FILE = "run.json"
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """The facts of the run in `folder`; empty if it has none that can be read."""
-    try:
-        facts = json.loads(read_text(folder / FILE))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 class RunFile(Hook):
@@ -86,4 +76,4 @@ class RunFile(Hook):
         self.facts["seconds"] = round(self.seconds_before + time.monotonic() - self.clock, 1)
         peak = peak_memory(next(self.run.model.parameters()).device)
         self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
-        write_text(Path(self.run.loggers.save_dir) / FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+        write_text(Path(self.run.loggers.save_dir) / FACTS_FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")

@@ -8,17 +8,14 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from gradnorm_plugin.run_folder import BATCH_COLUMNS, BATCHES_FILE, RunTable
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.tables import RunTable
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
 
 SCREEN_COLUMNS = ("Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine")
-BATCH_COLUMNS = (
-    "epoch", "batch", "total", "detection", "classification", "detection_weight", "classification_weight", "cosine",
-)  # fmt: skip
 
 
 class BatchLines(Hook):
@@ -40,7 +37,7 @@ class BatchLines(Hook):
         """Show the batch's losses, the weights it was trained with, and the cosine last measured."""
         epoch = step // self.run.batches_per_epoch
         if self.table is None:
-            self.table = RunTable(Path(self.run.loggers.save_dir) / "batches.csv", BATCH_COLUMNS)
+            self.table = RunTable(Path(self.run.loggers.save_dir) / BATCHES_FILE, BATCH_COLUMNS)
             self.table.resume(epoch)
         self.in_epoch += 1
         if self.in_epoch % self.run.options.log_interval:

@@ -15,18 +15,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradnorm_plugin.balancing import BALANCERS, Balancer, GradientSurgery
+from gradnorm_plugin.run_folder import UPDATES_FILE, UPDATES_PICTURE, read_facts
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head, log_scale, read_rows
-from gradnorm_plugin.training.run_file import read_facts
 
 _TASKS = (("detection", DETECTION), ("classification", CLASSIFICATION))
 
 
 def plot_updates(folder: Path) -> list[Path]:
     """Draw `gradnorm.csv` of a run's folder; returns the pictures written, none if nothing was measured."""
-    rows = read_rows(folder / "gradnorm.csv")
+    rows = read_rows(folder / UPDATES_FILE)
     if rows is None:
         return []
-    return draw(lambda: updates_figure(rows, read_facts(folder).get("balancing", {})), folder / "gradnorm.png")
+    return draw(lambda: updates_figure(rows, read_facts(folder).get("balancing", {})), folder / UPDATES_PICTURE)
 
 
 def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
