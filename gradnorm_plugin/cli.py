@@ -26,7 +26,7 @@ _COMMANDS = {
     "val": ("gradnorm_plugin.evaluation.run", "main", "measure both tasks of a checkpoint or exported model (flags: val --help)"),
     "predict": ("gradnorm_plugin.predict.run", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
     "report": ("gradnorm_plugin.report.compose", "main", "write report.md and report.html of a run (flags: report --help)"),
-    "compare": ("gradnorm_plugin.compare.run", "main", "train several methods on several seeds (flags: compare --help)"),
+    "compare": ("gradnorm_plugin.compare.command", "main", "train several methods on several seeds (flags: compare --help)"),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),
     "convert": (
         "gradnorm_plugin.convert.command",

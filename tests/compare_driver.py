@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gradnorm_plugin.compare.run import main
+from gradnorm_plugin.compare.command import main
 
 
 def count(root: Path) -> list[Path]:

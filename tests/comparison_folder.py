@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from run_folder import epochs, facts, metrics, options, updates, write_run
 
-from gradnorm_plugin.compare.folders import Plan, run_folder, write_plan
 from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.compare.plan import Plan, run_folder, write_plan
 
 # method -> mAP50-95, balanced accuracy, parameters in millions, GFLOPs, seconds an epoch, mean cosine
 TRUTH: Mapping[str, tuple[float, ...]] = {

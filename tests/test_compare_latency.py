@@ -14,9 +14,8 @@ from joint_checkpoint import write_checkpoint
 from run_folder import options
 
 from gradnorm_plugin.compare import latency as module
-from gradnorm_plugin.compare.latency import WEIGHTS, LatencyError, measure_latency
-from gradnorm_plugin.compare.outcome import read_outcome
-from gradnorm_plugin.compare.timing import load_network
+from gradnorm_plugin.compare.latency import WEIGHTS, LatencyError, load_network, measure_latency
+from gradnorm_plugin.compare.results import read_outcome
 from gradnorm_plugin.model.joint import JointDetectionModel
 
 METHODS = ("detection-only", "classification-only", "gradnorm", "dual")

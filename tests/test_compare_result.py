@@ -13,15 +13,13 @@ from comparison_folder import TRUTH, read_csv, run_contents, write_comparison_fo
 from run_folder import epochs, facts, metrics, options, updates
 from test_report import Page, check_tables
 
-from gradnorm_plugin.compare.choosing import best_joint, cheapest, keep_up
-from gradnorm_plugin.compare.collect import COSTS, FIGURES, GRADIENTS
-from gradnorm_plugin.compare.folders import CompareError
+from gradnorm_plugin.compare.figure_tables import write_methods, write_runs
 from gradnorm_plugin.compare.latency import Latency, Time
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.compare.outcome import Outcome, read_outcome
-from gradnorm_plugin.compare.page import compose_comparison
-from gradnorm_plugin.compare.spreadsheets import write_methods, write_runs
-from gradnorm_plugin.compare.write import write_comparison
+from gradnorm_plugin.compare.page import compose_comparison, write_comparison
+from gradnorm_plugin.compare.plan import CompareError
+from gradnorm_plugin.compare.results import COSTS, FIGURES, GRADIENTS, Outcome, read_outcome
+from gradnorm_plugin.compare.verdicts import best_joint, cheapest, keep_up
 from gradnorm_plugin.report.render import render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.run_folder import ReportError

@@ -18,16 +18,23 @@ from rich.console import Console
 from run_folder import epochs, metrics, write_csv
 
 from gradnorm_plugin.compare import runner
-from gradnorm_plugin.compare.figures import Figures, figures_so_far
-from gradnorm_plugin.compare.folders import CompareError, Plan, is_finished, log_file, read_plan, run_folder, write_plan
-from gradnorm_plugin.compare.live import LiveTable
-from gradnorm_plugin.compare.lock import alone_in
-from gradnorm_plugin.compare.logs import reason
+from gradnorm_plugin.compare.command import main, parse_options
+from gradnorm_plugin.compare.live import LiveTable, Progress, current_progress, seconds_left
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.compare.options import parse_options
-from gradnorm_plugin.compare.planning import check_plan, extend_plan, make_plan
-from gradnorm_plugin.compare.run import main
-from gradnorm_plugin.compare.runs import FAILED, FINISHED, RUNNING, WAITING, Run, make_runs, seconds_left
+from gradnorm_plugin.compare.plan import (
+    CompareError,
+    Plan,
+    check_plan,
+    exclusive,
+    extend_plan,
+    is_finished,
+    log_file,
+    make_plan,
+    read_plan,
+    run_folder,
+    write_plan,
+)
+from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run, failure, make_runs
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 
 DRIVER = Path(__file__).with_name("compare_driver.py")
@@ -310,15 +317,15 @@ def test_only_what_a_training_run_left_is_removed(tmp_path):
 def test_the_reason_of_a_failure_is_one_line_of_its_log(text, status, expected, tmp_path):
     log = tmp_path / "seed0.log"
     log.write_text(text)
-    assert reason(log, status) == expected
+    assert failure(log, status) == expected
 
 
 def test_figures_of_a_run_that_goes_on(tmp_path):
-    assert figures_so_far(tmp_path) == Figures()
+    assert current_progress(tmp_path) == Progress()
     write_csv(tmp_path / "joint_results.csv", epochs(3, balanced_accuracy=[0.1, 0.2, float("nan")]))
-    assert figures_so_far(tmp_path) == Figures(3, 0.256, None)
+    assert current_progress(tmp_path) == Progress(3, 0.256, None)
     (tmp_path / "joint_results.csv").write_text("epoch,mAP50-95\n")
-    assert figures_so_far(tmp_path) == Figures()
+    assert current_progress(tmp_path) == Progress()
 
 
 def test_the_table_has_a_cell_for_every_run(tmp_path):
@@ -383,17 +390,17 @@ def test_when_stopped_no_process_is_left(workers, tmp_path):
 
 
 def test_a_folder_is_worked_on_by_one_comparison_also_after_a_kill(tmp_path):
-    with alone_in(tmp_path) as inherited:
-        with pytest.raises(CompareError, match="is being worked on, by another `compare` or by a run"), alone_in(tmp_path):
+    with exclusive(tmp_path) as inherited:
+        with pytest.raises(CompareError, match="is being worked on, by another `compare` or by a run"), exclusive(tmp_path):
             pass
         left_behind = subprocess.Popen(["sleep", "60"], pass_fds=inherited)
     try:
-        with pytest.raises(CompareError, match="is being worked on"), alone_in(tmp_path):
+        with pytest.raises(CompareError, match="is being worked on"), exclusive(tmp_path):
             pass
     finally:
         left_behind.kill()
         left_behind.wait()
-    with alone_in(tmp_path):
+    with exclusive(tmp_path):
         pass
 
 
@@ -463,7 +470,7 @@ def test_ctrl_c_stops_the_run_and_leaves_the_comparison_to_go_on_with(small, tmp
     root = tmp_path / "exp"
     assert stopped.returncode == 130, out + err
     assert out.splitlines() == ["fixed-1-0.01 seed 0 starts", f"Stopped; go on with: yolov5-gradnorm compare --resume {root}"]
-    with alone_in(root):  # no process of the run is left: it would hold the lock
+    with exclusive(root):  # no process of the run is left: it would hold the lock
         pass
     found = read_plan(root)
     assert check_plan(found) == {"fixed-1-0.01": 1, "gradnorm": 1}

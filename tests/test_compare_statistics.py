@@ -1,4 +1,4 @@
-"""What seeds say together, against NumPy, SciPy and values by hand; the predictions' verdicts; places of labels."""
+"""What seeds say together, against NumPy, SciPy and values by hand; the predictions' verdicts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import math
 import numpy as np
 import pytest
 from comparison_folder import write_comparison_folder
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from run_folder import metrics
 from scipy import stats
 
-from gradnorm_plugin.compare.outcome import read_outcome
-from gradnorm_plugin.compare.placing import crosses, nearest, overlap, place
-from gradnorm_plugin.compare.predictions import PREDICTIONS, judge
-from gradnorm_plugin.compare.statistics import Difference, Ratio, Spread, paired_difference, paired_ratio, spread_of
+from gradnorm_plugin.compare.results import (
+    Difference,
+    Ratio,
+    Spread,
+    paired_difference,
+    paired_ratio,
+    read_outcome,
+    spread_of,
+)
+from gradnorm_plugin.compare.verdicts import PREDICTIONS, judge
 
 FIGURES = st.floats(0, 1, allow_nan=False)
 BY_SEED = st.dictionaries(st.integers(0, 6), FIGURES, max_size=6)
@@ -125,31 +131,3 @@ def test_predictions_without_their_runs_are_not_measured(tmp_path):
     assert {verdict.word for verdict in judge(outcome)} == {"unmeasured"}
     only = read_outcome(write_comparison_folder(tmp_path / "only", ["gradnorm"], [0], count=1))
     assert [v.prediction.figure for v in judge(only) if v.word != "unmeasured"] == ["accuracy"]  # needs no other method
-
-
-def test_boxes():
-    assert overlap((0, 0, 2, 2), (1, 1, 3, 3)) == 1 and overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
-    assert nearest((0, 0, 2, 2), (5, 1)) == (2, 1) and nearest((0, 0, 2, 2), (1, 1)) == (1, 1)
-    assert crosses((-1, 1), (3, 1), (0, 0, 2, 2)) and not crosses((-1, 3), (3, 3), (0, 0, 2, 2))
-    assert not crosses((-2, 1), (-1, 1), (0, 0, 2, 2)) and crosses((1, 1), (9, 9), (0, 0, 2, 2))
-
-
-PANEL = (0.0, 0.0, 600.0, 500.0)
-
-
-@settings(max_examples=12, deadline=None, derandomize=True)  # a search that does well, not a theorem
-@given(st.lists(st.tuples(st.floats(40, 560), st.floats(40, 460)), min_size=1, max_size=10))
-def test_ten_labels_lie_on_nothing(anchors):
-    """Wherever the markers are, even all in one place."""
-    boxes = place(anchors, [(70.0, 12.0)] * len(anchors), 6.0, [], PANEL)
-    markers = [(x - 6, y - 6, x + 6, y + 6) for x, y in anchors]
-    for index, box in enumerate(boxes):
-        assert overlap(box, PANEL) == pytest.approx(70 * 12)
-        assert not any(overlap(box, marker) for marker in markers)
-        assert not any(overlap(box, other) for other in boxes[:index])
-
-
-def test_a_label_keeps_clear_of_a_bar_where_it_can():
-    bar = (0.0, 240.0, 600.0, 260.0)
-    (box,) = place([(300.0, 250.0)], [(70.0, 12.0)], 6.0, [bar], PANEL)
-    assert not overlap(box, bar)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from run_folder import write_run
 
-from gradnorm_plugin.compare.folders import CompareError, read_plan
+from gradnorm_plugin.compare.plan import CompareError, read_plan
 from gradnorm_plugin.evaluation.summary import write_json
 from gradnorm_plugin.files import (
     UnfinishedFile,

@@ -132,7 +132,9 @@ class GradNorm(Balancer):
         if reference is not None and weight_sum is not None:
             raise ValueError(f"weight_sum is {weight_sum}, but with a reference task, whose weight is always 1, no sum is kept")
         self.weight_sum = float(num_tasks if weight_sum is None else weight_sum) if reference is None else None
-        self.weight_ranges = [(0.0, math.inf)] * num_tasks if weight_ranges is None else [(low, high) for low, high in weight_ranges]
+        self.weight_ranges = (
+            [(0.0, math.inf)] * num_tasks if weight_ranges is None else [(low, high) for low, high in weight_ranges]
+        )
         self.interval = interval
         self.warmup = warmup
         self.lr = lr

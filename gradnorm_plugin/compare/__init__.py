@@ -1,1 +1,1 @@
-"""The command `compare`: several ways to balance the two tasks, trained alike on several seeds, beside each other."""
+"""The command `compare`: several ways to balance the two tasks, trained on the same seeds, with their figures side by side."""

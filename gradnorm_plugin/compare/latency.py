@@ -1,27 +1,39 @@
-"""Milliseconds of a forward pass at batch 1 of each distinct network of a comparison, and its ratio to the detector alone.
+"""The time of a forward pass at batch 1 of each distinct network of a comparison, and its ratio to the detector alone.
 
-Kept in `latency.json` of the comparison's folder and measured again only when a checkpoint is another.
+The networks take turns, for a machine's speed drifts. The result is kept in `latency.json` of the comparison's folder, and
+measured again only when a checkpoint has changed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import random
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from gradnorm_plugin.compare.collect import RunResult
-from gradnorm_plugin.compare.outcome import BASELINES, Outcome
-from gradnorm_plugin.compare.timing import load_network, time_networks
+import torch
+from torch import nn
+
+from gradnorm_plugin.compare.methods import BASELINES
+from gradnorm_plugin.compare.results import Outcome, RunResult
 from gradnorm_plugin.files import read_text, write_text
 from gradnorm_plugin.run_folder import read_facts, read_run
 from gradnorm_plugin.strip import strip
+from gradnorm_plugin.training.facts import device_name
+from gradnorm_plugin.upstream.gateway import upstream
 
 FILE = "latency.json"
 WEIGHTS = Path("weights") / "best.pt"
 IMGSZ = 640
-"""Side of the image in pixels where `opt.yaml` does not tell: that of YOLOv5's training."""
+"""Side of the image in pixels where `opt.yaml` does not say: YOLOv5's default."""
+ROUNDS, PASSES = 15, 3
+"""Rounds, and passes of each network in a round."""
 
 
 class LatencyError(ValueError):
@@ -30,10 +42,10 @@ class LatencyError(ValueError):
 
 @dataclass(frozen=True)
 class Time:
-    """Of one network."""
+    """Of a forward pass of one network."""
 
     methods: tuple[str, ...]
-    """All methods that train this very structure; empty for a detector that was stripped from a joint network."""
+    """All methods that train this structure; empty for a detector that was stripped from a joint network."""
     milliseconds: float
     """Median over the rounds."""
     ratio: float
@@ -42,15 +54,15 @@ class Time:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of all networks; the detector alone is the first."""
+    """The times of all networks; the detector alone comes first."""
 
     device: str
     imgsz: int
     times: tuple[Time, ...]
 
     def of(self, method: str) -> Time | None:
-        """Of the network that a method trains."""
-        return next((time for time in self.times if method in time.methods), None)
+        """The time of the network that a method trains."""
+        return next((found for found in self.times if method in found.methods), None)
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class _Network:
 
 
 def measure_latency(outcome: Outcome) -> Latency | None:
-    """What `latency.json` has, or else measure it and write it there; None while a planned run is missing.
+    """Read `latency.json`, or measure and write it; None while a planned run is missing.
 
     Raises:
         LatencyError: if a checkpoint is missing or cannot be run.
@@ -73,7 +85,7 @@ def measure_latency(outcome: Outcome) -> Latency | None:
     networks = _distinct(outcome)
     kept = _read(outcome.root / FILE)
     absent = [network.checkpoint for network in networks if not network.checkpoint.is_file()]
-    if absent and kept:  # weights may go once they were timed
+    if absent and kept:  # weights may be deleted once they were timed
         return kept[1]
     if absent:
         raise LatencyError(f"{absent[0].relative_to(outcome.root).as_posix()} is not there")
@@ -88,7 +100,7 @@ def measure_latency(outcome: Outcome) -> Latency | None:
 
 
 def _distinct(outcome: Outcome) -> list[_Network]:
-    """The detector alone, then the networks whose `run.json` counts something else, each with its first checkpoint."""
+    """The detector alone, then each network with other counts in `run.json`, with its first checkpoint."""
     joint: dict[str, list[RunResult]] = {}
     for run in outcome.runs:
         if run.method.classifies:
@@ -122,7 +134,7 @@ def _measure(networks: list[_Network], imgsz: int) -> Latency:
 
 
 def _read(file: Path) -> tuple[list[Any], Latency] | None:
-    """What was measured before, and of which checkpoints; None if there is nothing that can be read."""
+    """The checkpoints that were measured before, and their times; None if there is nothing that can be read."""
     try:
         found = json.loads(read_text(file))
         times = tuple(Time(tuple(t["methods"]), float(t["milliseconds"]), float(t["ratio"])) for t in found["networks"])
@@ -135,3 +147,59 @@ def _write(file: Path, key: list[Any], latency: Latency) -> None:
     networks = [{"methods": list(t.methods), "milliseconds": t.milliseconds, "ratio": t.ratio} for t in latency.times]
     contents = {"device": latency.device, "imgsz": latency.imgsz, "networks": networks, "checkpoints": key}
     write_text(file, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_network(checkpoint: Path) -> nn.Module:
+    """The network of a checkpoint as it predicts: fused, in evaluation mode, in FP32, on the GPU if there is one.
+
+    Raises:
+        ValueError: if the file cannot be trusted.
+        OSError: if it cannot be read.
+    """
+    logger = upstream("utils.general").LOGGER
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        network = upstream("models.experimental").attempt_load(str(checkpoint), device=device)
+    finally:
+        logger.setLevel(level)
+    network.model[-1].export = True  # one answer, without the maps that only training wants
+    return network
+
+
+def time_networks(networks: Sequence[nn.Module], imgsz: int) -> tuple[str, list[tuple[float, float]]]:
+    """The device, and for each network the medians of its milliseconds and of its ratio to the first, at `imgsz` pixels.
+
+    The networks take turns within a round, in another order each time: drift slows all alike, and none always finds the caches
+    that the same other left. NMS is left out: it is the same for all.
+    """
+    device = next(networks[0].parameters()).device
+    side = upstream("utils.general").check_img_size(
+        imgsz, max(int(torch.as_tensor(network.stride).max()) for network in networks)
+    )
+    image = torch.rand(1, 3, side, side, device=device)
+    order = random.Random(0)
+    rounds: list[list[float]] = []
+    with torch.inference_mode():
+        for network in networks:
+            network(image)  # the first pass allocates
+        for _ in range(ROUNDS):
+            spent: list[list[float]] = [[] for _ in networks]
+            for _ in range(PASSES):
+                for index in order.sample(range(len(networks)), len(networks)):
+                    spent[index].append(_milliseconds(networks[index], image))
+            rounds.append([median(times) for times in spent])
+    columns = list(zip(*rounds, strict=True))
+    ratios = [median(a / b for a, b in zip(column, columns[0], strict=True)) for column in columns]
+    return device_name(device), [(median(column), ratio) for column, ratio in zip(columns, ratios, strict=True)]
+
+
+def _milliseconds(network: nn.Module, image: torch.Tensor) -> float:
+    if image.is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    network(image)
+    if image.is_cuda:
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)

@@ -1,10 +1,13 @@
-"""What the screen shows while a comparison trains: a live table on a terminal, else a line for every run's start and end."""
+"""What the screen shows while a comparison trains: a live table on a terminal, else a line whenever a run starts or ends."""
 
 from __future__ import annotations
 
+import csv
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -12,52 +15,101 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gradnorm_plugin.compare.figures import Figures, figures_so_far, final_figures
-from gradnorm_plugin.compare.runs import FAILED, FINISHED, RUNNING, WAITING, Run, seconds_left
+from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
+from gradnorm_plugin.files import read_text
+from gradnorm_plugin.run_folder import METRICS_FILE
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The figures of a run's last epoch so far, or of its best checkpoint once it is finished; None where there is none."""
+
+    epochs: int = 0
+    """Trained so far."""
+    map5095: float | None = None
+    balanced_accuracy: float | None = None
+
+
+def current_progress(folder: Path) -> Progress:
+    """From the last row of `joint_results.csv`."""
+    try:
+        *_, last = csv.DictReader(read_text(folder / "joint_results.csv").splitlines())
+        return Progress(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last["balanced_accuracy"]))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
+        return Progress()
+
+
+def final_progress(folder: Path) -> Progress:
+    """From `joint_metrics.json`, and the epochs from `joint_results.csv`."""
+    epochs = current_progress(folder).epochs
+    try:
+        found = json.loads(read_text(folder / METRICS_FILE))
+        return Progress(epochs, found["detection"]["mAP50-95"], found["classification"]["balanced_accuracy"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Progress(epochs)
+
+
+def seconds_left(runs: Sequence[Run], jobs: int) -> float | None:
+    """An estimate of the time until the last run ends; None as long as there is nothing to go by.
+
+    Waiting runs are expected to take as long as the finished ones did on average or, before one is, as the running ones will.
+    """
+    now, paces = time.monotonic(), []
+    running = [run for run in runs if run.state == RUNNING]
+    for run in running:
+        share = current_progress(run.folder).epochs / run.epochs
+        paces.append((now - run.started) / share if share else None)
+    known = [run.seconds for run in runs if run.state == FINISHED and run.seconds] or [pace for pace in paces if pace]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    left = [max(0.0, (pace or mean) - (now - run.started)) for run, pace in zip(running, paces, strict=True)]
+    waiting = sum(run.state == WAITING for run in runs)
+    return max([(sum(left) + waiting * mean) / jobs, *left])
 
 
 @contextmanager
-def shown(runs: Sequence[Run], root: Path, jobs: int) -> Iterator[Screen]:
-    """The screen for the length of the block."""
+def progress_shown(runs: Sequence[Run], root: Path, jobs: int) -> Iterator[Lines]:
+    """Show the runs of the comparison in `root` while the block lasts; tell what it yields of every change."""
     console = Console()
     if not console.is_terminal:
-        yield Screen(runs)
+        yield Lines(runs)
         return
     table = LiveTable(runs, root, jobs)
     with Live(table, console=console, refresh_per_second=2):
         yield table
 
 
-class Screen:
-    """A plain line whenever a run starts, ends or fails."""
+class Lines:
+    """A plain line whenever a run starts, finishes or fails."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
 
     def changed(self, run: Run) -> None:
-        """Tell that `run` has started, is finished or has failed."""
+        """Report that `run` has started, finished or failed."""
         name = f"{run.method.name} seed {run.seed}"
         if run.state == RUNNING:
             line = f"{name} starts"
         elif run.state == FINISHED:
-            found = final_figures(run.folder)
-            line = f"{name} is finished: {_long(run, found)}, {_duration(run.seconds)} ({_count(self.runs)})"
+            figures = _figures(run, final_progress(run.folder), "mAP50-95", "balanced accuracy")
+            line = f"{name} is finished: {', '.join(figures)}, {_duration(run.seconds)} ({_count(self.runs)})"
         else:
             line = f"{name} failed: {run.error} (all of it: {run.log})"
         print(line, flush=True)
 
 
-class LiveTable(Screen):
-    """A row for each method, a column for each seed; it draws itself anew from the runs' files."""
+class LiveTable(Lines):
+    """A row for each method, a column for each seed; it redraws itself from the runs' files."""
 
     def __init__(self, runs: Sequence[Run], root: Path, jobs: int) -> None:
         super().__init__(runs)
         self.root, self.jobs = root, jobs
         self.started = time.monotonic()
-        self.final: dict[Path, Figures] = {}
+        self.final: dict[Path, Progress] = {}
 
     def changed(self, run: Run) -> None:
-        """The next drawing shows it."""
+        """The next redraw shows it."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(title=Text(str(self.root)), title_justify="left", title_style="bold", header_style="bold", expand=False)
@@ -84,27 +136,25 @@ class LiveTable(Screen):
         if run.state == FAILED:
             return Text("failed", style="bold red")
         if run.state == RUNNING:
-            found = figures_so_far(run.folder)
-            return Text(f"{found.epochs}/{run.epochs} {_short(run, found)}".rstrip(), style="yellow")
-        found = self.final.setdefault(run.folder, final_figures(run.folder))
-        return Text(f"{_short(run, found)} {_duration(run.seconds)}", style="green")
+            found = current_progress(run.folder)
+            return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, "box", "cls")]), style="yellow")
+        found = self.final.setdefault(run.folder, final_progress(run.folder))
+        return Text(" ".join([*_figures(run, found, "box", "cls"), _duration(run.seconds)]), style="green")
 
 
-def _short(run: Run, found: Figures) -> str:
-    box, cls = _values(run, found)
-    return " ".join(part for part in (box and f"box {box}", cls and f"cls {cls}") if part)
+def _figures(run: Run, found: Progress, detection: str, classification: str) -> list[str]:
+    """The figures of the tasks that the method trains, each after its name."""
+    method = run.method
+    parts = (
+        (detection, method.detects, found.map5095),
+        (classification, method.classifies, found.balanced_accuracy),
+    )
+    return [f"{name} {value:.3f}" for name, trained, value in parts if trained and value is not None]
 
 
-def _long(run: Run, found: Figures) -> str:
-    box, cls = _values(run, found)
-    return ", ".join(part for part in (box and f"mAP50-95 {box}", cls and f"balanced accuracy {cls}") if part)
-
-
-def _values(run: Run, found: Figures) -> tuple[str, str]:
-    """Of the tasks that the method trains, '' for the other."""
-    pairs = ((run.method.detects, found.map5095), (run.method.classifies, found.balanced_accuracy))
-    box, cls = (f"{value:.3f}" if trained and value is not None else "" for trained, value in pairs)
-    return box, cls
+def _number(text: str) -> float | None:
+    value = float(text)
+    return value if value == value else None  # NaN: nothing to measure
 
 
 def _count(runs: Sequence[Run]) -> str:

@@ -1,11 +1,13 @@
-"""The ways to train that `compare` knows, each a name and the training flags that make it.
+"""The methods that `compare` knows: each is a name and the training flags that select it.
 
-Every balancer is one of them by itself; any other is an entry here.
+Every balancer is a method of its own; any other method is an entry here, or the user's (`--method NAME=FLAGS`).
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradnorm_plugin.balancing import BALANCERS, Balancer, FixedWeights, GradNorm
@@ -15,24 +17,24 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train: the row of a comparison's table.
+    """One way to train: a row of a comparison's tables.
 
     Raises:
-        ValueError: if the name cannot be that of a folder.
+        ValueError: if the name cannot be a folder's.
     """
 
     name: str
-    """Of its folder, and on the command line."""
+    """On the command line, and of the folder that holds its runs."""
     label: str
     """In tables and pictures."""
     flags: tuple[str, ...]
-    """Training flags, which follow those that all methods share."""
+    """Training flags, added after those that all methods share."""
     detects: bool = True
-    """Whether boxes are trained; if not, its detection figures say nothing."""
+    """Whether detection is trained; if not, its detection figures mean nothing."""
     classifies: bool = True
     """Whether the image's class is trained."""
     note: str = ""
-    """What it is, in a line."""
+    """What it is, in one line."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -44,7 +46,7 @@ def _fixed(detection: str, classification: str) -> tuple[str, ...]:
 
 
 def _of(balancer: type[Balancer]) -> Method:
-    """The balancer with its own settings."""
+    """A balancer with its default settings."""
     return Method(balancer.name, balancer.label, ("--balancer", balancer.name), note=balancer.note)
 
 
@@ -65,3 +67,37 @@ METHODS = {
     )
 }
 """By name, in the order of the tables."""
+
+BASELINES = {"detection": "detection-only", "classification": "classification-only"}
+"""Task -> the method that trains it alone."""
+
+
+def own_method(text: str) -> Method:
+    """The method that `--method NAME=FLAGS` defines; the flags are split as a shell would.
+
+    Raises:
+        ValueError: if it does not define one.
+    """
+    name, equals, flags = text.partition("=")
+    if not equals or not flags.strip().startswith("-"):
+        raise ValueError(f'--method {text!r}: expected NAME="FLAGS", e.g. alpha0="--balancer gradnorm --gradnorm-alpha 0"')
+    if name in METHODS:
+        raise ValueError(f"--method {name}: there is one of this name already (see --list), take another name")
+    return Method(name, name, tuple(shlex.split(flags)), note="your own")
+
+
+def choose_methods(names: Sequence[str] | None, own: Sequence[Method]) -> tuple[Method, ...]:
+    """The named methods in that order (default: all in `METHODS`), then those of the user's own that were not named.
+
+    Raises:
+        ValueError: if a name is unknown, or two of the user's methods share one.
+    """
+    of_user = {method.name: method for method in own}
+    if len(of_user) < len(own):
+        raise ValueError("--method: two methods have the same name, give each its own")
+    known = {**METHODS, **of_user}
+    chosen = list(names if names is not None else METHODS)
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise ValueError(f'no method {unknown[0]}: take {", ".join(METHODS)}, or define it with --method {unknown[0]}="FLAGS"')
+    return tuple(known[name] for name in dict.fromkeys([*chosen, *of_user]))

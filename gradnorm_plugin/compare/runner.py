@@ -1,29 +1,72 @@
-"""Trains the runs of a comparison: one after the other, or several at a time, each in a process of its own."""
+"""The runs of a comparison: their order, their state, and the processes that train them, one or several at a time."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from gradnorm_plugin.compare.folders import CompareError, is_finished
-from gradnorm_plugin.compare.logs import reason
-from gradnorm_plugin.compare.runs import FAILED, FINISHED, RUNNING, WAITING, Run
+from gradnorm_plugin.compare.methods import Method
+from gradnorm_plugin.compare.plan import CompareError, Plan, is_finished, log_file, run_folder
+from gradnorm_plugin.run_folder import read_facts
 
+WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 PATIENCE = 10.0
-"""Seconds that a run has to end by itself when it is told to."""
+"""Seconds that a run has to end by itself once it is told to."""
+LOG_TAIL = 64 * 1024
+"""Bytes of a log that are searched: progress bars make it long, the reason stands at its end."""
+
 _PROGRAM = (
     f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
     "from gradnorm_plugin.cli import main; main()"
 )
-"""`python -m gradnorm_plugin`, which would first look for modules in the working folder: that is where a stranger's plan says."""
+"""`python -m gradnorm_plugin` without the working folder on the import path: a stranger's plan may name that folder."""
 _MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json")
 """What a training run writes into its folder first."""
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass
+class Run:
+    """One training of a comparison, and its state."""
+
+    method: Method
+    seed: int
+    folder: Path
+    log: Path
+    epochs: int
+    state: str = WAITING
+    started: float = 0.0
+    """`time.monotonic` of its start."""
+    seconds: float | None = None
+    """How long it took, once it is finished."""
+    error: str = ""
+    """Why it failed, in one line."""
+    process: subprocess.Popen[bytes] | None = None
+
+
+def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
+    """All runs in their order; those that an earlier start finished are marked so.
+
+    The seeds are the outer loop: wherever a comparison is broken off, no method is more than one run ahead of another.
+    """
+    runs = []
+    for seed in plan.seeds:
+        for method in plan.methods:
+            folder = run_folder(root, method.name, seed)
+            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name])
+            if is_finished(folder):
+                seconds = read_facts(folder).get("seconds")
+                run.state, run.seconds = FINISHED, float(seconds) if isinstance(seconds, (int, float)) else None
+            runs.append(run)
+    return runs
 
 
 def train_all(
@@ -35,18 +78,18 @@ def train_all(
     stopped: Callable[[], bool] = lambda: False,
     inherited: Sequence[int] = (),
 ) -> None:
-    """Train the runs that wait, `jobs` at a time; one that fails does not end the others.
+    """Train the waiting runs, `jobs` at a time; one that fails does not end the others.
 
-    Whatever ends this function, none of its processes is left.
+    However this function ends, it leaves no process behind.
 
     Args:
         runs: all of the comparison; their states change.
         flags: the training flags that all share.
         jobs: how many train at the same time.
         threads: CPU threads of each.
-        on_change: called with a run that has started, is finished or has failed.
-        stopped: asked all the time whether to break off.
-        inherited: file descriptors that the processes get.
+        on_change: called with a run that has started, finished or failed.
+        stopped: polled; true to break off.
+        inherited: file descriptors for the processes to inherit.
 
     Raises:
         KeyboardInterrupt: if it was `stopped`.
@@ -55,9 +98,11 @@ def train_all(
         while any(run.state in (WAITING, RUNNING) for run in runs):
             if stopped():
                 raise KeyboardInterrupt
-            for run in [run for run in runs if run.state == RUNNING and run.process.poll() is not None]:
-                _settle(run)
-                on_change(run)
+            for run in runs:
+                status = run.process.poll() if run.process and run.state == RUNNING else None
+                if status is not None:
+                    _settle(run, status)
+                    on_change(run)
             free = jobs - sum(run.state == RUNNING for run in runs)
             for run in [run for run in runs if run.state == WAITING][:free]:
                 try:
@@ -76,31 +121,8 @@ def command(run: Run, flags: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", _PROGRAM, "train", *flags, *run.method.flags, *own]
 
 
-def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int]) -> None:
-    clear(run.folder)
-    run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",  # the log keeps up with the run
-    }
-    run.log.unlink(missing_ok=True)  # what lies there may be a link
-    with run.log.open("xb") as log:
-        run.process = subprocess.Popen(
-            command(run, flags),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # a group of its own: it is ended with the processes of its loader, and by nobody else
-            pass_fds=inherited,
-        )
-    run.started, run.state = time.monotonic(), RUNNING  # in this order: another thread draws them
-
-
 def clear(folder: Path) -> None:
-    """Remove what a broken run left: started anew, a run gives the figures of an undisturbed one; resumed, it need not.
+    """Remove what a broken run left: trained anew, it gives the figures of an undisturbed run; resumed, it might not.
 
     Raises:
         CompareError: if there is something that no training run wrote.
@@ -116,33 +138,85 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _settle(run: Run) -> None:
-    status = run.process.returncode
+def failure(log: Path, status: int) -> str:
+    """Why a run failed, in one line: the error in its log, else the signal that ended it, else the last line of the log.
+
+    Args:
+        log: all that the run printed.
+        status: of its process; negative for a signal.
+    """
+    lines = _last_lines(log)
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    if errors:
+        return errors[-1].removeprefix("ERROR:").strip()
+    if status < 0:
+        name = signal.Signals(-status).name if -status in list(signal.Signals) else str(-status)
+        return f"ended by signal {name}" + (" (short of memory?)" if name == "SIGKILL" else "")
+    last = lines[-1] if lines else "it printed nothing"
+    return last if status else f"it ended without its results; its last line: {last}"
+
+
+def _last_lines(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_TAIL))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line.strip() for line in re.split(r"[\r\n]+", _ESCAPES.sub("", text)) if line.strip()]
+
+
+def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int]) -> None:
+    clear(run.folder)
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "PYTHONUNBUFFERED": "1",  # the log keeps up with the run
+    }
+    run.log.unlink(missing_ok=True)  # it may be a link
+    with run.log.open("xb") as log:
+        run.process = subprocess.Popen(
+            command(run, flags),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # a process group of its own: signalled together with its data loader, and only by us
+            pass_fds=inherited,
+        )
+    run.started, run.state = time.monotonic(), RUNNING  # in this order: another thread draws the table
+
+
+def _settle(run: Run, status: int) -> None:
     if status == 0 and is_finished(run.folder):
         run.seconds, run.state = time.monotonic() - run.started, FINISHED
     else:
-        run.error, run.state = reason(run.log, status), FAILED
+        run.error, run.state = failure(run.log, status), FAILED
 
 
 def _stop(running: Sequence[Run]) -> None:
-    for run in running:
-        _signal(run, "SIGTERM")
+    processes = [run.process for run in running if run.process]
+    for process in processes:
+        _signal(process, "SIGTERM")
     deadline = time.monotonic() + PATIENCE
-    for run in running:
+    for process in processes:
         try:
-            run.process.wait(max(0.0, deadline - time.monotonic()))
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
-        _signal(run, "SIGKILL")  # also what is left of its loader
-        run.process.wait()
+        _signal(process, "SIGKILL")  # also what is left of its data loader
+        process.wait()
+    for run in running:
         run.state = WAITING
 
 
-def _signal(run: Run, name: str) -> None:
+def _signal(process: subprocess.Popen[bytes], name: str) -> None:
     try:
         if hasattr(os, "killpg"):
-            os.killpg(run.process.pid, getattr(signal, name))
+            os.killpg(process.pid, getattr(signal, name))
         else:  # Windows
-            run.process.terminate()
+            process.terminate()
     except ProcessLookupError:
         pass

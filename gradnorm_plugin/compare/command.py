@@ -1,0 +1,238 @@
+"""The command `compare`: its flags, and the comparison from the plan through the checks and the runs to the tables."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from gradnorm_plugin.compare.live import progress_shown
+from gradnorm_plugin.compare.methods import METHODS, choose_methods, own_method
+from gradnorm_plugin.compare.page import write_comparison
+from gradnorm_plugin.compare.plan import (
+    ALLOW_DOWNLOAD,
+    PLAN_FILE,
+    CompareError,
+    Plan,
+    check_origin,
+    check_plan,
+    exclusive,
+    extend_plan,
+    make_plan,
+    read_plan,
+    write_plan,
+)
+from gradnorm_plugin.compare.runner import FAILED, FINISHED, Run, make_runs, train_all
+from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.files import explain
+from gradnorm_plugin.labels import LabelErrors
+from gradnorm_plugin.run_folder import ReportError
+from gradnorm_plugin.terminal import fail
+from gradnorm_plugin.training.files import OptionError
+from gradnorm_plugin.upstream.checkout import WORKSPACE
+from gradnorm_plugin.upstream.flags import shown
+from gradnorm_plugin.upstream.gateway import upstream
+
+Writer = Callable[[Path], Sequence[Path]]
+"""Writes the tables and pictures of the finished runs in a comparison's folder, and returns their paths."""
+
+_SETTLED = {"methods": "--methods", "method": "--method", "seeds": "--seeds", "name": "--name", "exist_ok": "--exist-ok"}
+"""Flags that are settled already for a comparison that is resumed."""
+
+
+class _List(argparse.Action):
+    """Print the methods and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        wide = max(map(len, METHODS))
+        for method in METHODS.values():
+            print(f"{method.name:{wide}}  {method.label}: {method.note}\n{'':{wide}}  {' '.join(method.flags)}")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `yolov5-gradnorm compare`; flags it does not know are training flags."""
+    parser = argparse.ArgumentParser(
+        prog="yolov5-gradnorm compare",
+        usage="%(prog)s [--methods NAME ...] [--seeds K ...] [options] [training flags]",
+        description="Train several methods on the same seeds, all else alike, and write their figures side by side. "
+        "Every run is a normal training in a folder of its own.",
+        epilog="Everything else (--data, --epochs, --imgsz, --weights, --device, ...) is handed on to every run: see "
+        "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
+        allow_abbrev=False,  # --seed is a training flag, not short for --seeds
+    )
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (default: all that --list shows)")
+    parser.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME=FLAGS",
+        help='one more method of your own, e.g. --method alpha0="--balancer gradnorm --gradnorm-alpha 0"; repeatable',
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a run (default: cores / jobs)")
+    project = shown(WORKSPACE / "runs" / "compare")
+    parser.add_argument("--project", default=project, metavar="FOLDER", help=f"where comparisons are kept (default: {project})")
+    parser.add_argument("--name", metavar="NAME", help="folder of this one in --project (default: exp, exp2, ...)")
+    parser.add_argument("--exist-ok", action="store_true", help="add methods or seeds to the comparison of that --name")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="resume a comparison as it was planned: train what is not finished (default: the newest in --project)",
+    )
+    parser.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="let the runs execute the code that the data yaml has under `download`, whoever wrote it, and fetch addresses "
+        "among the flags of a resumed comparison; needed again with --resume, for compare.yaml may be somebody else's",
+    )
+    parser.add_argument(
+        "--original-predictions",
+        action="store_true",
+        help="also say whether the six predictions of the report that this project started from hold on this data",
+    )
+    parser.add_argument("--list", nargs=0, action=_List, help="show the methods and exit")
+    return parser
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check `compare`'s own flags; the others are in `flags`, a tuple, still unchecked.
+
+    `methods` is a tuple of `Method`, `seeds` one of numbers, `resume` None, '' (the newest) or a folder.
+    Errors end the program as argparse does: usage and one line, status 2.
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(argv)
+    options.flags = tuple(rest)
+    if options.resume is not None:
+        given = [flag for name, flag in _SETTLED.items() if getattr(options, name)] + rest[:1]
+        if given:
+            parser.error(f"--resume goes on as compare.yaml says: leave out {' '.join(given)} (to add to it: --exist-ok)")
+    if options.jobs < 1:
+        parser.error(f"--jobs must be at least 1, found {options.jobs}")
+    if options.threads is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        options.threads = max(1, cores // options.jobs)
+    if options.threads < 1:
+        parser.error(f"--threads must be at least 1, found {options.threads}")
+    options.name = options.name or "exp"
+    options.seeds = tuple(dict.fromkeys(options.seeds if options.seeds is not None else (0, 1, 2)))
+    if min(options.seeds) < 0:
+        parser.error(f"--seeds must not be negative, found {min(options.seeds)}")
+    try:
+        options.methods = choose_methods(options.methods, [own_method(text) for text in options.method or ()])
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None:
+    """Compare with the flags of `argv` (default: the command line's); `write` (default: `write_comparison`) makes the tables.
+
+    Exits with status 1 and one message on bad input, and if a run failed (after all others); with 130 if it was stopped.
+    """
+    options = parse_options(argv)
+    try:
+        root, plan = find_plan(options)
+        runs = compare(root, plan, options, write or partial(write_comparison, predictions=options.original_predictions))
+    except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(explain(error))
+    failed = sum(run.state == FAILED for run in runs)
+    if failed:
+        fail(f"{failed} of {len(runs)} runs failed: mend what their logs say, then `{_resume(root)}` trains them again")
+
+
+def find_plan(options: argparse.Namespace) -> tuple[Path, Plan]:
+    """The folder and the plan of the comparison that the options start, extend or resume.
+
+    Resuming changes to the working folder that it was started in: its flags may hold relative paths.
+
+    Raises:
+        CompareError: if there is no such comparison, or its flags cannot be used.
+    """
+    project = Path(options.project).resolve()
+    if options.resume is not None:
+        root = Path(options.resume).resolve() if options.resume else _newest(project)
+        plan = read_plan(root)
+        if not options.allow_download:
+            check_origin(plan, root)
+        if Path(plan.directory).is_dir():
+            os.chdir(plan.directory)
+        return root, plan
+    root = upstream("utils.general").increment_path(project / options.name, exist_ok=options.exist_ok)
+    if (root / PLAN_FILE).is_file():
+        return root, extend_plan(root, options)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise CompareError(f"{root} is there and is no comparison: take another --name")
+    return root, make_plan(options)
+
+
+def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) -> list[Run]:
+    """Train what is not finished, and write the tables whenever a run finishes, and at the end.
+
+    Raises:
+        CompareError, OptionError, DescriptionError, LabelErrors: what is wrong with flags, files or data, before anything starts.
+        SystemExit: with status 130 if Ctrl-C or a signal stopped it; it can be resumed then.
+    """
+    epochs = check_plan(plan, options.allow_download)
+    root.mkdir(parents=True, exist_ok=True)
+    with exclusive(root) as inherited:
+        write_plan(root, plan)
+        runs = make_runs(root, plan, epochs)
+        flags = (*plan.flags, *((ALLOW_DOWNLOAD,) * options.allow_download))
+        try:
+            with _stop_signals() as stopped, progress_shown(runs, root, options.jobs) as screen:
+
+                def changed(run: Run) -> None:
+                    screen.changed(run)
+                    if run.state == FINISHED:
+                        with suppress(Exception):  # raised again at the end: it must not cost the runs still to come
+                            write(root)
+
+                train_all(runs, flags, options.jobs, options.threads, changed, stopped, inherited)
+        except KeyboardInterrupt:
+            print(f"Stopped; go on with: {_resume(root)}", flush=True)
+            sys.exit(130)
+        if any(run.state == FINISHED for run in runs):
+            for file in write(root):
+                print(file)
+    return runs
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Note Ctrl-C, SIGTERM and a closed terminal instead of dying of them; the function it yields says whether one came.
+
+    So a run is only ever stopped where no process is just being started.
+    """
+    seen: list[int] = []
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    signals = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, lambda number, _: seen.append(number)) for number in signals}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _newest(project: Path) -> Path:
+    plans = sorted(project.glob(f"*/{PLAN_FILE}"), key=lambda file: file.stat().st_mtime)
+    if not plans:
+        raise CompareError(f"--resume: there is no comparison in {project}, name its folder: --resume FOLDER")
+    return plans[-1].parent
+
+
+def _resume(root: Path) -> str:
+    return shlex.join(["yolov5-gradnorm", "compare", "--resume", str(root)])

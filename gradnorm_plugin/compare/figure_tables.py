@@ -1,0 +1,177 @@
+"""The tables of a comparison: those of its page, and `comparison.csv` and `runs.csv` with every figure in plain numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradnorm_plugin.compare.latency import Latency
+from gradnorm_plugin.compare.methods import BASELINES, Method
+from gradnorm_plugin.compare.plan import run_folder
+from gradnorm_plugin.compare.results import COSTS, FIGURES, GRADIENTS, HEADLINES, Difference, Outcome, Spread, trained_tasks
+from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.names import csv_row
+from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
+from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
+
+_NAMES = [name for names in FIGURES.values() for name in names]
+
+
+def plus_minus(spread: Spread | None, say: Wording) -> str:
+    """0.512 ± 0.010, without the latter for a single seed."""
+    if spread is None or spread.sd is None:
+        return score(spread.mean) if spread else NONE
+    return say.plain("compare.spread", mean=score(spread.mean), sd=score(spread.sd))
+
+
+def with_interval(difference: Difference | None, say: Wording) -> str:
+    """+0.008 (-0.004 to +0.020), without the latter for a single pair."""
+    if difference is None or difference.interval is None:
+        return signed(difference.mean if difference else None)
+    low, high = map(signed, difference.interval)
+    return say.plain("compare_differences.interval", mean=signed(difference.mean), low=low, high=high)
+
+
+def signed(value: float | None) -> str:
+    """A difference to three decimal places, with its sign."""
+    return NONE if value is None or math.isnan(value) else f"{value:+.3f}"
+
+
+def short(value: float | None) -> str:
+    """A time or GFLOPs to three significant digits; larger numbers whole."""
+    return figure(value) if value is None or math.isnan(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def figures_section(outcome: Outcome, say: Wording) -> Section:
+    """Every final figure of every method."""
+    rows = [
+        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome.spread(m.name, name), say) for name in _NAMES)]
+        for m in outcome.methods
+    ]
+    head = (say("compare.method"), say("compare_figures.runs"), *(say(f"score.{name}") for name in _NAMES))
+    table = Table(say("compare_figures.caption"), head, rows)
+    return Section("figures", say("compare_figures.title"), [table, Small(say("compare_figures.note"))])
+
+
+def differences_section(outcome: Outcome, say: Wording) -> Section:
+    """Paired differences of the joint methods from each task alone, and on which side of 0 their intervals are."""
+    blocks: list[Block] = []
+    for task, names in FIGURES.items():
+        sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
+        rows = []
+        for method in outcome.joint_methods:
+            headline = outcome.difference(method.name, HEADLINES[task])
+            if headline is not None:
+                sides[headline.side or "single"].append(method.label)
+                found = [outcome.difference(method.name, name) for name in names]
+                pairs = max(of.count for of in found if of is not None)
+                rows.append([method.label, count(pairs), *(with_interval(of, say) for of in found)])
+        if rows:
+            shown = say.plain(f"score.{HEADLINES[task]}")
+            texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
+            head = (say("compare.method"), say("compare_differences.pairs"), *(say(f"score.{name}") for name in names))
+            blocks += [Points(texts), Table(say(f"compare_differences.{task}"), head, rows)]
+    blocks.append(Small(say("compare_differences.rule")) if blocks else Missing(say("compare_differences.none")))
+    return Section("differences", say("compare_differences.title"), blocks)
+
+
+def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording) -> Section:
+    """The cost of training and predicting; `reason` says why there is no latency, None that it is measured later."""
+    numbers: dict[str, Callable[[float | None], str]] = {name: count if name == "parameters" else short for name in COSTS}
+    alone = {name: outcome.spread(BASELINES["detection"], name) for name in COSTS}
+    rows = []
+    for method in outcome.methods:
+        row: list[Cell] = [method.label]
+        for name, number in numbers.items():
+            spread, base = outcome.spread(method.name, name), alone[name]
+            ratio = spread.mean / base.mean if spread and base and base.mean else None
+            row.append(_with_ratio(number(spread.mean if spread else None), ratio, say))
+        time = latency.of(method.name) if latency else None
+        row.append(_with_ratio(short(time.milliseconds), time.ratio, say) if time else NONE)
+        rows.append(row)
+    head = (say("compare.method"), *(say(f"compare_cost.{name}") for name in COSTS), say("compare_cost.latency"))
+    blocks: list[Block] = [Table(say("compare_cost.caption"), head, rows), Small(say("compare_cost.note"))]
+    if latency:
+        alone_ms = short(latency.times[0].milliseconds)
+        blocks.append(Small(say("compare_cost.timed", imgsz=latency.imgsz, device=latency.device, milliseconds=alone_ms)))
+    else:
+        blocks.append(Missing(say("compare_cost.failed", reason=reason) if reason else say("compare_cost.later")))
+    return Section("cost", say("compare_cost.title"), blocks)
+
+
+def _with_ratio(value: str, ratio: float | None, say: Wording) -> str:
+    return value if ratio is None else say.plain("compare.ratio", value=value, ratio=f"{ratio:.2f}")
+
+
+def gradients_section(outcome: Outcome, say: Wording) -> Section:
+    """How far the tasks' gradients agreed, and the weights and norms that the runs had."""
+    rows, measured = [], False
+    others = GRADIENTS[3:]
+    for method in outcome.methods:
+        spreads = {name: outcome.spread(method.name, name) for name in GRADIENTS}
+        means = {name: spread.mean if spread else None for name, spread in spreads.items()}
+        agreement: list[Cell] = [NONE] * 4
+        if means["cosine"] is not None and len(trained_tasks(method)) > 1:
+            measured = True
+            place = say(f"compare_gradients.{outcome.of(method.name)[0].measured_at}")
+            share, steps = say.percent(means["conflicting_share"]), count(means["measured_steps"])
+            agreement = [figure(means["cosine"]), share, steps, place]
+        rows.append([method.label, *agreement, *(figure(means[name]) for name in others)])
+    columns = (*GRADIENTS[:3], "measured_at", *others)
+    head = (say("compare.method"), *(say(f"compare_gradients.{name}") for name in columns))
+    blocks: list[Block] = [] if measured else [Missing(say("compare_gradients.none"))]
+    blocks += [Table(say("compare_gradients.caption"), head, rows), Small(say("compare_gradients.note"))]
+    return Section("gradients", say("compare_gradients.title"), blocks)
+
+
+def write_methods(outcome: Outcome, latency: Latency | None, file: Path) -> Path:
+    """Write a row for each planned method, even without a finished run; a figure that does not exist is an empty cell.
+
+    `X_mean`, `X_sd` (sample standard deviation) and `X_n` are over the seeds; `X_diff`, `X_diff_low` and `X_diff_high` are the
+    paired difference from the task alone and its 95 % interval.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    return _write_csv(file, [_method_row(outcome, latency, method) for method in outcome.plan.methods])
+
+
+def write_runs(outcome: Outcome, file: Path) -> Path:
+    """Write a row for each planned run, with what its files say.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    found = {(run.method.name, run.seed): run.values for run in outcome.runs}
+    rows = []
+    for method in outcome.plan.methods:
+        for seed in outcome.plan.seeds:
+            values = found.get((method.name, seed))
+            row = {"method": method.name, "seed": seed, "finished": "no" if values is None else "yes"}
+            row["folder"] = run_folder(outcome.root, method.name, seed).relative_to(outcome.root).as_posix()
+            rows.append({**row, **{name: (values or {}).get(name) for name in (*_NAMES, *COSTS, *GRADIENTS)}})
+    return _write_csv(file, rows)
+
+
+def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": method.name, "label": method.label, "runs": len(outcome.of(method.name))}
+    for name in (*_NAMES, *COSTS, *GRADIENTS):
+        found = outcome.spread(method.name, name)
+        row |= {f"{name}_mean": found and found.mean, f"{name}_sd": found and found.sd, f"{name}_n": found.count if found else 0}
+        if name in _NAMES:
+            difference = outcome.difference(method.name, name)
+            low, high = (difference and difference.interval) or (None, None)
+            row |= {f"{name}_diff": difference and difference.mean, f"{name}_diff_low": low, f"{name}_diff_high": high}
+    time = latency.of(method.name) if latency else None
+    return {**row, "latency_ms": time and time.milliseconds, "latency_ratio": time and time.ratio}
+
+
+def _write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    with whole_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(rows[0])
+        writer.writerows(csv_row(f"{v:.6g}" if isinstance(v, float) else v for v in row.values()) for row in rows)
+    return file

@@ -1,0 +1,299 @@
+"""What a comparison trains and where: the plan in `compare.yaml`, the folder, and the checks before the first run starts.
+
+ROOT/compare.yaml              the plan
+ROOT/METHOD/seed0/             the folder of a training run, as `train` writes it
+ROOT/METHOD/seed0.log          what the run printed
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.files import read_text, write_text
+from gradnorm_plugin.run_folder import METRICS_FILE, read_facts
+from gradnorm_plugin.training.files import FETCHED, check_files, is_address
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.options import given_flags, make_balancer, parse_options, resolve_weights
+from gradnorm_plugin.upstream.gateway import upstream
+
+if sys.platform != "win32":
+    import fcntl
+
+PLAN_FILE = "compare.yaml"
+ALLOW_DOWNLOAD = "--allow-download"
+
+_IN_A_METHOD = {
+    "seed": "every method is trained with the seeds of --seeds",
+    "evolve": "it changes the hyperparameters from run to run: run train --evolve first, hand on its result with --hyp",
+    "project": "each run has its own folder in the comparison's: name that with compare's --project and --name",
+    "name": "each run has its own folder in the comparison's: name that with compare's --project and --name",
+    "exist_ok": "each run has its own folder in the comparison's",
+    "resume": "a run that broke is trained anew",
+    "allow_download": "give it to compare, in full: --allow-download",
+}
+"""Training options that no method may set, with the reason; below, those that the shared flags may not."""
+_FOR_ALL = {
+    **_IN_A_METHOD,
+    **dict.fromkeys(
+        ("balancer", "backbone", "initial_weights"),
+        'it is what the methods differ in: choose with --methods, or define one with --method NAME="FLAGS"',
+    ),
+}
+
+_T = TypeVar("_T")
+
+
+class CompareError(ValueError):
+    """A comparison cannot be started, resumed or read; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison trains: every method with every seed, with the same flags."""
+
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    flags: tuple[str, ...]
+    """Training flags of all runs, before a method's own. None of them grants a permission."""
+    directory: str
+    """The working folder it was started in, which relative paths among the flags refer to."""
+    started: str
+    """ISO 8601, with the time zone."""
+
+
+def run_folder(root: Path, method: str, seed: int) -> Path:
+    """The folder of one run."""
+    return root / method / f"seed{seed}"
+
+
+def log_file(root: Path, method: str, seed: int) -> Path:
+    """The file with one run's output."""
+    return root / method / f"seed{seed}.log"
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` was trained and measured to its end."""
+    return read_facts(folder).get("finished") is not None and (folder / METRICS_FILE).is_file()
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[tuple[int, ...]]:
+    """Lock the folder `root`: two comparisons in it would delete each other's running runs. Nothing is written to it.
+
+    Yields:
+        File descriptors for the runs to inherit: a run that outlives a killed `compare` keeps the lock.
+
+    Raises:
+        CompareError: if another process holds the lock.
+    """
+    if sys.platform == "win32":
+        yield ()
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CompareError(
+                f"{root} is being worked on, by another `compare` or by a run that a killed one left behind: wait until it has "
+                f"ended, or end it (`pgrep -af {root}` shows it)"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield (handle,)
+    finally:
+        os.close(handle)
+
+
+def write_plan(root: Path, plan: Plan) -> None:
+    """Write `compare.yaml`. Registered methods are kept by name, the user's own in full.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    own = {
+        method.name: {"flags": list(method.flags), "detects": method.detects, "classifies": method.classifies}
+        for method in plan.methods
+        if method.name not in METHODS
+    }
+    contents = {
+        "methods": [method.name for method in plan.methods],
+        "seeds": list(plan.seeds),
+        "flags": list(plan.flags),
+        "own_methods": own,
+        "directory": plan.directory,
+        "started": plan.started,
+    }
+    write_text(root / PLAN_FILE, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
+
+
+def read_plan(root: Path) -> Plan:
+    """The plan of the comparison in `root`.
+
+    Raises:
+        CompareError: if there is none, or it cannot be used.
+    """
+    file = root / PLAN_FILE
+    if not file.is_file():
+        raise CompareError(f"{root} has no {PLAN_FILE}: name the folder of a comparison, such as runs/compare/exp")
+    try:
+        contents = yaml.safe_load(read_text(file))
+        own = contents.get("own_methods") or {}
+        return Plan(
+            methods=tuple(_read_method(name, own) for name in contents["methods"]),
+            seeds=tuple(int(seed) for seed in contents["seeds"]),
+            flags=_without_permission(contents["flags"]),
+            directory=str(contents.get("directory") or ""),
+            started=str(contents["started"]),
+        )
+    # UnicodeDecodeError is a ValueError
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
+
+
+def _read_method(name: str, own: dict[str, Any]) -> Method:
+    if name in METHODS:
+        return METHODS[name]
+    if name not in own:
+        raise ValueError(f"no method is called {name}")
+    return Method(name, name, _without_permission(own[name]["flags"]), own[name]["detects"], own[name]["classifies"])
+
+
+def _without_permission(flags: list[Any]) -> tuple[str, ...]:
+    """The flags in a file, less the one that only the command line may give."""
+    return tuple(str(flag) for flag in flags if flag != ALLOW_DOWNLOAD)
+
+
+def make_plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options of a new comparison describe.
+
+    Without `--weights`, the initial weights are settled here, for all runs: a run on its own would choose by its network.
+
+    Raises:
+        CompareError: naming the flag that cannot be used.
+    """
+    flags, given = options.flags, _check_flags(options.flags, "training flags", _FOR_ALL)
+    start = _parse(flags, "training flags")
+    if "weights" not in given:
+        note = resolve_weights(start)
+        if note:
+            upstream("utils.general").LOGGER.info(note)
+        flags = (*flags, "--weights", str(start.weights), *(("--cfg", start.cfg) if "cfg" not in given and start.cfg else ()))
+    methods = tuple(_complete(method, flags) for method in options.methods)
+    return Plan(methods, options.seeds, flags, os.getcwd(), datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
+    """The plan of the comparison in `root` with the methods and seeds of the options added.
+
+    Raises:
+        CompareError: if `root` is no comparison, or was started with other flags.
+    """
+    plan, given = read_plan(root), options.flags
+    file = root / PLAN_FILE
+    added = plan.flags[len(given) :]
+    same = plan.flags[: len(given)] == given and (not added or added[0] == "--weights")  # what `make_plan` settled
+    if not same or Path.cwd() != Path(plan.directory):
+        raise CompareError(
+            f"{file} is a comparison with other training flags: repeat them as they are there, in {plan.directory} "
+            f"({shlex.join(plan.flags)}), or leave out --exist-ok to start another one"
+        )
+    known = {method.name: method for method in plan.methods}
+    for method in options.methods:
+        if method.name in known and known[method.name].flags != method.flags:
+            raise CompareError(f"--method {method.name} has other flags in {file}: take another name")
+    more = tuple(_complete(method, plan.flags) for method in options.methods if method.name not in known)
+    return replace(plan, methods=plan.methods + more, seeds=tuple(dict.fromkeys(plan.seeds + options.seeds)))
+
+
+def check_origin(plan: Plan, root: Path) -> None:
+    """Check the flags of a plan that may be somebody else's: nothing is fetched because a file says so.
+
+    Raises:
+        CompareError: naming the flag that `compare` would not have written, or that is an address.
+    """
+    where = f"{root / PLAN_FILE}"
+    _check_flags(plan.flags, where, _FOR_ALL)
+    for method in plan.methods:
+        _check_flags(method.flags, where, _IN_A_METHOD)
+        options = vars(_parse((*plan.flags, *method.flags), where))
+        for name in FETCHED:
+            if is_address(options.get(name)):
+                raise CompareError(
+                    f"{where}: --{name} {options[name]} is an address, and nothing is fetched because a file says so: add "
+                    f"{ALLOW_DOWNLOAD} if you trust it"
+                )
+
+
+def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
+    """Check the flags and files of every method and the data set, as each run will.
+
+    Returns:
+        The number of epochs by the method's name.
+
+    Raises:
+        CompareError: if a method's flags cannot be used.
+        OptionError, DescriptionError, LabelErrors: what training says about files and data.
+    """
+    allowed = (ALLOW_DOWNLOAD,) * allow_download
+    runs = {method.name: JointRun(_parse((*plan.flags, *method.flags, *allowed), method.name)) for method in plan.methods}
+    for run in runs.values():
+        check_files(run.options)
+    checked = set()
+    for run in sorted(runs.values(), key=lambda run: bool(run.detection_only)):  # those that need more of the data first
+        if run.options.data not in checked:
+            run.check_dataset(run.options.data)
+            checked.add(run.options.data)
+    return {name: run.options.epochs for name, run in runs.items()}
+
+
+def _complete(method: Method, shared: Sequence[str]) -> Method:
+    """The method; one of the user's is checked, and its fixed weights tell which tasks it trains."""
+    if method.name in METHODS:
+        return method
+    where = f"--method {method.name}"
+    _check_flags(method.flags, where, _IN_A_METHOD)
+    options = _parse((*shared, *method.flags), where)
+    if options.balancer != "fixed":
+        return method
+    detection, classification = make_balancer(options).weights.tolist()
+    return replace(method, detects=detection > 0, classifies=classification > 0)
+
+
+def _check_flags(flags: Sequence[str], where: str, refused: dict[str, str]) -> set[str]:
+    """The names of the training options that `flags` set.
+
+    Raises:
+        CompareError: if one is unknown, has a bad value, or is `refused` for the reason there.
+    """
+    given = _without_exit(lambda: given_flags(flags), where)
+    for name in sorted(given & refused.keys()):
+        raise CompareError(f"{where}: --{name.replace('_', '-')} cannot be set here: {refused[name]}")
+    return given
+
+
+def _parse(flags: Sequence[str], where: str) -> argparse.Namespace:
+    return _without_exit(lambda: parse_options(list(flags)), where)
+
+
+def _without_exit(parse: Callable[[], _T], where: str) -> _T:
+    """What `parse` returns; where a training parser would print its usage and exit, an error that says what is wrong."""
+    stderr = io.StringIO()
+    try:
+        with redirect_stderr(stderr):
+            return parse()
+    except SystemExit:
+        raise CompareError(f"{where}: {stderr.getvalue().rpartition('error: ')[2].strip()}") from None

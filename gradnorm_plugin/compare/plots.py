@@ -1,0 +1,311 @@
+"""The pictures of a comparison: `comparison.png` (which method to choose, and what it costs) and `curves.png` (the epochs)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from gradnorm_plugin.compare.latency import Latency
+from gradnorm_plugin.compare.methods import BASELINES, METHODS, Method
+from gradnorm_plugin.compare.results import HEADLINES, Outcome, RunResult, Spread
+from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head
+
+CHOICE_FILE, CURVES_FILE = "comparison.png", "curves.png"
+Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Epochs, and the mean, lowest and highest value over the seeds in each."""
+
+# Tol's "muted" scheme without what is near the tasks' own colours; then again with other shapes, for methods of the user's own.
+_COLOURS = ("#117733", "#CC6677", "#332288", "#AA4499", "#44AA99", "#999933", "#882255", "#333333")
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
+_TASK_COLOURS = {"detection": DETECTION, "classification": CLASSIFICATION}
+_GOOD = "#2E7D32"
+_DASHES, _DOTS = (0, (4, 2)), (0, (1, 1.3))
+
+_COLLAPSED = 0.6
+"""Below this share of the methods' median a figure is shown at the panel's edge, so that the others stay distinguishable."""
+_EDGE = 0.05
+"""Distance of such a marker from that edge, as a share of the panel."""
+_LEGEND_COLUMNS, _CURVE_COLUMNS = 6, 5
+"""Most columns: of the legend if they fit, and of panels of curves."""
+_COSTS = (
+    ("parameters", "Parameters", 1e-6, "million"),
+    ("gflops", "GFLOPs", 1.0, ""),
+    ("seconds_per_epoch", "Training", 1.0, "s an epoch"),
+    ("latency", "Prediction", 1.0, "ms, batch 1"),
+)
+"""Cost, title, factor to the unit shown, unit."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn."""
+
+    marker: str
+    colour: str
+
+
+def looks(methods: Sequence[Method]) -> dict[str, Look]:
+    """Marker and colour by the method's name: told apart by the colour-blind, and by shape in grey.
+
+    They are the same in every comparison: the baselines have the colours of their tasks, the others theirs by their place in the
+    registry; the user's own follow in the plan's order.
+    """
+    alone = {name: Look("d", _TASK_COLOURS[task]) for task, name in BASELINES.items()}
+    others = [name for name in dict.fromkeys([*METHODS, *(method.name for method in methods)]) if name not in alone]
+    found = {name: Look(_SHAPES[i % len(_SHAPES)], _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(others)}
+    return {**alone, **found}
+
+
+def plot_choice(outcome: Outcome, latency: Latency | None) -> list[Path]:
+    """Draw `comparison.png`; returns the pictures written, none as long as no run is finished.
+
+    Raises:
+        WriteError: if one cannot be written.
+    """
+    return draw(lambda: choice_figure(outcome, latency), outcome.root / CHOICE_FILE) if outcome.methods else []
+
+
+def choice_figure(outcome: Outcome, latency: Latency | None) -> Figure:
+    """Left: both tasks' headline figures, a marker a method, and the two tasks alone. Right: costs. Below: the legend."""
+    figure = Figure(figsize=(10.4, 4.9), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.06), wspace=0.03)[0]
+    axis = left.add_subplot()
+    look = looks(outcome.plan.methods)
+    several = len(outcome.plan.seeds) > 1
+    head(axis, "a", "Both tasks, mean of the seeds; bars: standard deviation" if several else "Both tasks, one seed")
+    handles = _draw_choice(axis, outcome, look)
+    _draw_costs(right, outcome, latency, look)
+    for columns in range(_LEGEND_COLUMNS, 0, -1) if handles else ():
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    return figure
+
+
+def _draw_choice(axis: Axes, outcome: Outcome, look: dict[str, Look]) -> list[Line2D | Patch]:
+    """Markers, bars and baselines; returns what the legend is to show."""
+    axis.set(xlabel="detection: mAP50-95", ylabel="classification: balanced accuracy")
+    found = [(method, outcome.headline(method.name)) for method in outcome.joint_methods]
+    points = [(method, pair) for method, pair in found if pair]
+    alone = [outcome.spread(BASELINES[task], name) for task, name in HEADLINES.items()]
+    limits = [_limits([pair[which] for _, pair in points], alone[which]) for which in (0, 1)]
+    axis.set(xlim=limits[0], ylim=limits[1])
+    handles = _draw_baselines(axis, alone)
+    for method, pair in points:
+        hidden = [f"{of.mean:.3f}" for of, (low, _) in zip(pair, limits, strict=True) if of.mean < low]
+        label = f"{method.label} ({', '.join(hidden)})" if hidden else method.label
+        handles.append(_draw_point(axis, look[method.name], label, pair, limits))
+    if not points:
+        axis.text(0.5, 0.5, "no joint method is finished", transform=axis.transAxes, ha="center", color=OTHER)
+    return handles
+
+
+def _limits(spreads: Sequence[Spread], alone: Spread | None) -> tuple[float, float]:
+    """The range of what is near the median, with its bars and a margin; collapsed figures stay outside."""
+    every = [*spreads, *([alone] if alone else [])]
+    if not every:
+        return 0.0, 1.0
+    usual = [of for of in every if of.mean >= _COLLAPSED * median(other.mean for other in every)]
+    low, high = min(of.mean - (of.sd or 0) for of in usual), max(of.mean + (of.sd or 0) for of in usual)
+    margin = max(0.16 * (high - low), 0.01)
+    return low - margin, high + margin
+
+
+def _draw_baselines(axis: Axes, alone: Sequence[Spread | None]) -> list[Line2D | Patch]:
+    """Dashed lines at the tasks alone in the band of their standard deviation, and the corner that is as good as both."""
+    handles: list[Line2D | Patch] = []
+    draws: list[tuple[Callable[..., Line2D], Callable[..., Patch], float]] = [
+        (axis.axvline, axis.axvspan, axis.get_xlim()[0]),
+        (axis.axhline, axis.axhspan, axis.get_ylim()[0]),
+    ]
+    for (task, name), of, (draw_line, draw_span, low) in zip(BASELINES.items(), alone, draws, strict=True):
+        if of is not None:
+            colour, label = _TASK_COLOURS[task], METHODS[name].label
+            draw_span(of.mean - (of.sd or 0), of.mean + (of.sd or 0), color=colour, alpha=0.11, linewidth=0, zorder=0.5)
+            line = draw_line(of.mean, color=colour, linewidth=0.9, linestyle=_DASHES, zorder=1)
+            line.set_label(f"{label} ({of.mean:.3f})" if of.mean < low else label)
+            handles.append(line)
+    detection, classification = alone
+    if detection and classification:
+        size = axis.get_xlim()[1] - detection.mean, axis.get_ylim()[1] - classification.mean
+        corner = Rectangle((detection.mean, classification.mean), *size, color=_GOOD, alpha=0.12, linewidth=0, zorder=0.4)
+        corner.set_label("as good as both")
+        handles.append(axis.add_patch(corner))
+    return handles
+
+
+def _draw_point(
+    axis: Axes, look: Look, label: str, found: tuple[Spread, Spread], limits: Sequence[tuple[float, float]]
+) -> Line2D:
+    """A marker with its bars; one that is out of view stands near the edge, hollow, with an arrow to where it is."""
+    outside = [of.mean < low for of, (low, _) in zip(found, limits, strict=True)]
+    x, y = (low + _EDGE * (high - low) if out else of.mean for of, out, (low, high) in zip(found, outside, limits, strict=True))
+    xerr, yerr = (None if out else of.sd for of, out in zip(found, outside, strict=True))
+    bars = axis.errorbar(
+        x, y, xerr=xerr, yerr=yerr, fmt="none", zorder=2, ecolor=look.colour, elinewidth=0.8, capsize=1.8, capthick=0.8,
+        alpha=0.75, clip_on=False,
+    )  # fmt: skip
+    bars.set_label("")  # the marker stands for them in the legend
+    filled = not any(outside)
+    (marker,) = axis.plot(
+        x, y, marker=look.marker, markersize=6.5, linestyle="none", color=look.colour, clip_on=False, zorder=3, label=label,
+        markerfacecolor=look.colour if filled else "white", markeredgecolor="white" if filled else look.colour,
+        markeredgewidth=0.6 if filled else 1.2,
+    )  # fmt: skip
+    arrow = {"arrowstyle": "<|-", "color": look.colour, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 4, "mutation_scale": 7}
+    for out, shift in zip(outside, ((-14, 0), (0, -14)), strict=True):
+        if out:
+            axis.annotate("", xy=(x, y), xytext=shift, textcoords="offset points", arrowprops=arrow)
+    return marker
+
+
+def _draw_costs(figure: SubFigure, outcome: Outcome, latency: Latency | None, look: dict[str, Look]) -> None:
+    """A panel for each known cost: a dot a method beside the line of detection only, its value and its ratio to that line."""
+    panels = [(panel, found) for panel in _COSTS if (found := _costs(outcome, latency, panel[0]))]
+    if not panels:
+        return
+    methods = outcome.methods[::-1]
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, letter, ((_, title, factor, unit), found) in zip(axes, "bcde", panels, strict=False):
+        head(axis, letter, title)
+        highest = factor * max(value for value, _ in found.values())
+        for row, method in enumerate(methods):
+            if method.name not in found:
+                continue
+            value, ratio = factor * found[method.name][0], found[method.name][1]
+            colour = look[method.name].colour
+            axis.plot([0, value], [row, row], color=colour, linewidth=1, alpha=0.45, zorder=1.5)
+            axis.plot(value, row, marker=look[method.name].marker, color=colour, markersize=5.5, markeredgecolor="white",
+                      markeredgewidth=0.5, linestyle="none", zorder=3)  # fmt: skip
+            words = _three_digits(value) + ("" if ratio is None else f" ({ratio:.2f}\N{MULTIPLICATION SIGN})")
+            axis.text(1.22 * highest, row, words, va="center", fontsize=6.8, color=OTHER)
+        base = found.get(BASELINES["detection"])
+        if base and base[0]:
+            axis.axvline(factor * base[0], color=OTHER, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+        axis.set(xlim=(0, 2.5 * highest), ylim=(-0.6, len(methods) - 0.4), xlabel=unit)
+        axis.set_yticks(range(len(methods)), [method.label for method in methods])
+        axis.set_xticks([])
+        axis.grid(False)
+        axis.tick_params(axis="y", length=0)
+        axis.spines["bottom"].set_visible(False)
+
+
+def _costs(outcome: Outcome, latency: Latency | None, name: str) -> dict[str, tuple[float, float | None]]:
+    """By method: the mean of a cost and its ratio to that of detection only; of the latency as the networks took turns."""
+    if name == "latency":
+        times = {method.name: latency.of(method.name) for method in outcome.methods} if latency else {}
+        return {method: (of.milliseconds, of.ratio) for method, of in times.items() if of}
+    spreads = {method.name: outcome.spread(method.name, name) for method in outcome.methods}
+    base = spreads.get(BASELINES["detection"])
+    return {method: (of.mean, of.mean / base.mean if base and base.mean else None) for method, of in spreads.items() if of}
+
+
+def _three_digits(value: float) -> str:
+    """Without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def plot_curves(outcome: Outcome) -> list[Path]:
+    """Draw `curves.png`; returns the pictures written, none without an epoch to draw.
+
+    Raises:
+        WriteError: if one cannot be written.
+    """
+    if not any(run.curves for run in outcome.runs):
+        return []
+    return draw(lambda: curves_figure(outcome), outcome.root / CURVES_FILE)
+
+
+def curves_figure(outcome: Outcome) -> Figure:
+    """Both headline figures over the epochs, a panel a method, to see whether training has levelled off.
+
+    The mean over the seeds lies in the band from the lowest to the highest; the tasks alone are dotted.
+    """
+    methods = outcome.methods
+    columns = min(_CURVE_COLUMNS, len(methods))
+    rows = math.ceil(len(methods) / columns)
+    figure = Figure(figsize=(max(1.75 * columns + 0.6, 4.2), 1.75 * rows + 0.75), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    last = max(len(curve) for run in outcome.runs for curve in run.curves.values()) - 1
+    alone = {task: band(outcome.of(BASELINES[task]), name) for task, name in HEADLINES.items()}
+    for axis, method in zip(axes.flat, methods, strict=False):
+        axis.set_title(method.label, loc="left", pad=4)
+        for task, name in HEADLINES.items():
+            baseline, found = alone[task], band(outcome.of(method.name), name)
+            if baseline is not None and method.name != BASELINES[task]:
+                _draw_dotted(axis, baseline, _TASK_COLOURS[task])
+            if found is not None:
+                _draw_band(axis, found, _TASK_COLOURS[task])
+        axis.set(xlim=(-0.03 * last - 0.2, 1.03 * last + 0.2), ylim=(-0.02, 1.02))
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    for axis in axes.flat[len(methods) :]:
+        axis.set_visible(False)
+    for column in range(columns):  # the lowest visible panel has the numbers
+        lowest = axes[(len(methods) - 1 - column) // columns, column]
+        lowest.tick_params(labelbottom=True)
+        lowest.set_xlabel("epoch")
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], color=DETECTION, label="mAP50-95"),
+        Line2D([], [], color=CLASSIFICATION, label="balanced accuracy"),
+    ]
+    if len(outcome.plan.seeds) > 1:
+        handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label="lowest to highest seed"))
+    if any(of is not None for of in alone.values()):
+        handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=_DOTS, label="the task alone"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    return figure
+
+
+def band(runs: Sequence[RunResult], figure: str) -> Band | None:
+    """The course of a figure over the epochs in which it was measured; None if it never was.
+
+    A run that stopped early counts in the epochs that it has.
+    """
+    curves = [run.curves[figure] for run in runs if figure in run.curves]
+    if not curves:
+        return None
+    values = np.full((len(curves), max(map(len, curves))), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        row[: len(curve)] = curve
+    epochs = np.flatnonzero(np.isfinite(values).any(0))
+    if not len(epochs):
+        return None
+    values = values[:, epochs]
+    return epochs, np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0)
+
+
+def change_at_end(found: Band | None) -> float | None:
+    """What the last fifth of the epochs added to the mean; None if nothing was measured before it, or nothing in it."""
+    if found is None:
+        return None
+    epochs, mean = found[0], found[1]
+    before = mean[epochs < min(0.8 * (epochs[-1] + 1), epochs[-1])]  # epochs count from 0
+    return float(mean[-1] - before[-1]) if len(before) else None
+
+
+def _draw_band(axis: Axes, found: Band, colour: str) -> None:
+    epochs, mean, low, high = found
+    if len(epochs) == 1:  # only the last epoch was measured
+        axis.errorbar(epochs, mean, yerr=[mean - low, high - mean], fmt="o", color=colour, markersize=3, elinewidth=0.8)
+        return
+    axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    axis.plot(epochs, mean, color=colour)
+
+
+def _draw_dotted(axis: Axes, found: Band, colour: str) -> None:
+    epochs, mean, *_ = found
+    if len(epochs) == 1:
+        axis.axhline(mean[0], color=colour, linewidth=0.8, linestyle=_DOTS, alpha=0.8)
+    else:
+        axis.plot(epochs, mean, color=colour, linewidth=0.8, linestyle=_DOTS, alpha=0.8)

@@ -1,0 +1,263 @@
+"""What the finished runs of a comparison found, each on its own and over the seeds.
+
+Tasks are `detection` and `classification`, figures have the names of `joint_metrics.json`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+import numpy as np
+from scipy.stats import t as student
+
+from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
+from gradnorm_plugin.compare.methods import BASELINES, Method
+from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
+from gradnorm_plugin.run_folder import (
+    CLASSIFICATION_FIGURES,
+    DETECTION_FIGURES,
+    FACTS_FILE,
+    METRICS_FILE,
+    Record,
+    Rows,
+    RunFiles,
+    finite,
+    read_run,
+)
+
+FIGURES = {"detection": DETECTION_FIGURES, "classification": CLASSIFICATION_FIGURES}
+"""Task -> its figures in `joint_metrics.json`."""
+HEADLINES = {"detection": "mAP50-95", "classification": "balanced_accuracy"}
+"""Task -> the figure that stands for it where there is room for one."""
+COSTS = ("parameters", "gflops", "seconds_per_epoch", "peak_memory_mb")
+GRADIENTS = (
+    "cosine", "conflicting_share", "measured_steps", "detection_weight", "classification_weight",
+    "detection_norm_before_clip", "head_norm_before_clip",
+)  # fmt: skip
+LEVEL = 0.95
+"""Confidence level of the intervals of differences."""
+
+_OUTPUT_BALANCERS = {name for name, balancer in BALANCERS.items() if issubclass(balancer, GradientSurgery)}
+"""Balancers that compare the tasks' gradients at the shared layer's output; the others do at its weights."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a figure over the seeds, and how much it varied."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation (n - 1); None for a single seed."""
+    low: float
+    high: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference of runs with the same seed, and its t-interval."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    """None for a single pair, which says nothing about the variation."""
+    count: int
+
+    @property
+    def side(self) -> str | None:
+        """`above` or `below` if the whole interval is on that side of 0, else `includes`; None without an interval."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
+        return "above" if low > 0 else "below" if high < 0 else "includes"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ratio of two means over the seeds that both have, and the lowest and highest ratio of a single seed."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def spread_of(values: Iterable[float]) -> Spread | None:
+    """Mean and spread of the finite values; None if there is none."""
+    found = finite(values)
+    if not found:
+        return None
+    sd = stdev(found) if len(found) > 1 else None  # exact: 0 for equal values, where pandas and NumPy leave 1e-15
+    return Spread(fmean(found), sd, min(found), max(found), len(found))
+
+
+def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """`values` - `baseline`, both by seed, over the seeds of both; None if they share none.
+
+    The interval is Student's t for the mean difference: luck that a seed brings to both runs does not widen it.
+    """
+    found = spread_of(values[seed] - baseline[seed] for seed in values if seed in baseline)
+    if found is None:
+        return None
+    if found.sd is None:
+        return Difference(found.mean, None, found.count)
+    half = float(student.ppf((1 + LEVEL) / 2, found.count - 1)) * found.sd / math.sqrt(found.count)
+    return Difference(found.mean, (found.mean - half, found.mean + half), found.count)
+
+
+def paired_ratio(values: Mapping[int, float], baseline: Mapping[int, float]) -> Ratio | None:
+    """`values` / `baseline`, both by seed; None if they share no seed, or the baseline is 0 there."""
+    seeds = [seed for seed in values if seed in baseline]
+    below = math.fsum(baseline[seed] for seed in seeds)
+    if not below:
+        return None
+    ratios = [values[seed] / baseline[seed] for seed in seeds if baseline[seed]]
+    return Ratio(math.fsum(values[seed] for seed in seeds) / below, min(ratios), max(ratios), len(seeds))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run. What it does not have is left out, and so are the figures of a task that its method does not train."""
+
+    method: Method
+    seed: int
+    folder: Path
+    values: Mapping[str, float]
+    """Figures of both tasks, `COSTS` and `GRADIENTS`, by name."""
+    curves: Mapping[str, tuple[float, ...]]
+    """`HEADLINES` over the epochs, NaN where an epoch was not measured."""
+    images: int | None
+    """Images in the split that was measured."""
+    measured_at: str
+    """`weights` or `output`: where the tasks' gradients are compared."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A comparison so far: its plan, its finished runs, and what they say together."""
+
+    root: Path
+    plan: Plan
+    runs: tuple[RunResult, ...]
+
+    @property
+    def methods(self) -> list[Method]:
+        """Methods with a finished run, in the plan's order."""
+        return [method for method in self.plan.methods if self.of(method.name)]
+
+    @property
+    def joint_methods(self) -> list[Method]:
+        """Those among them that train both tasks."""
+        return [method for method in self.methods if method.detects and method.classifies]
+
+    @property
+    def missing(self) -> list[tuple[Method, list[int]]]:
+        """Methods with the planned seeds whose run is not finished."""
+        done = {(run.method.name, run.seed) for run in self.runs}
+        due = [(method, [seed for seed in self.plan.seeds if (method.name, seed) not in done]) for method in self.plan.methods]
+        return [(method, seeds) for method, seeds in due if seeds]
+
+    @property
+    def planned(self) -> int:
+        """How many runs there will be."""
+        return len(self.plan.methods) * len(self.plan.seeds)
+
+    def of(self, method: str) -> list[RunResult]:
+        """The finished runs of a method."""
+        return [run for run in self.runs if run.method.name == method]
+
+    def values(self, method: str, name: str) -> dict[int, float]:
+        """A figure, cost or gradient quantity of a method by seed, where there is one."""
+        return {run.seed: run.values[name] for run in self.of(method) if name in run.values}
+
+    def spread(self, method: str, name: str) -> Spread | None:
+        """The same over the seeds."""
+        return spread_of(self.values(method, name).values())
+
+    def difference(self, method: str, figure: str) -> Difference | None:
+        """A figure minus that of the task trained alone; None for the baseline itself and where they share no seed."""
+        baseline = next(BASELINES[task] for task, names in FIGURES.items() if figure in names)
+        return None if method == baseline else paired_difference(self.values(method, figure), self.values(baseline, figure))
+
+    def headline(self, method: str) -> tuple[Spread, Spread] | None:
+        """The headline figures of detection and classification; None unless the method has both."""
+        detection, classification = (self.spread(method, name) for name in HEADLINES.values())
+        return (detection, classification) if detection and classification else None
+
+
+def trained_tasks(method: Method) -> tuple[str, ...]:
+    """The tasks whose figures mean something."""
+    return tuple(task for task, trained in zip(FIGURES, (method.detects, method.classifies), strict=True) if trained)
+
+
+def read_outcome(root: Path) -> Outcome:
+    """Read the comparison in `root`.
+
+    Raises:
+        CompareError: if there is no comparison in `root`.
+        ReportError: if a file of a finished run cannot be used.
+    """
+    plan = read_plan(root)
+    places = [(method, seed, run_folder(root, method.name, seed)) for method in plan.methods for seed in plan.seeds]
+    return Outcome(root, plan, tuple(_read_result(*place) for place in places if is_finished(place[-1])))
+
+
+def _read_result(method: Method, seed: int, folder: Path) -> RunResult:
+    run = read_run(folder)
+    metrics = run.metrics or Record(METRICS_FILE, {})
+    figures = {name: metrics.record(task).number(name) for task in trained_tasks(method) for name in FIGURES[task]}
+    values = {**figures, **dict(_costs(run, method)), **dict(_gradients(run))}
+    images = metrics.number("images")
+    return RunResult(
+        method=method,
+        seed=seed,
+        folder=folder,
+        values={name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
+        curves=_curves(run.epochs, method) if run.epochs is not None else {},
+        images=None if images is None else int(images),
+        measured_at="output" if run.options is not None and run.options.text("balancer") in _OUTPUT_BALANCERS else "weights",
+    )
+
+
+def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
+    """A run without classification counts as the detector alone: it needs no head (`strip`)."""
+    facts = run.facts or Record(FACTS_FILE, {})
+    model = facts.record("model")
+    parameters, head, gflops = (model.number(name) for name in ("parameters", "head_parameters", "gflops"))
+    if method.classifies:
+        whole = None if parameters is None or head is None else parameters + head
+        found = (model.number(name) for name in ("total_parameters", "total_gflops"))
+        parameters, gflops = (usual if total is None else total for total, usual in zip(found, (whole, gflops), strict=True))
+    yield "parameters", parameters
+    yield "gflops", gflops
+    seconds = facts.number("seconds")
+    yield "seconds_per_epoch", None if seconds is None or run.epochs is None else seconds / len(run.epochs)
+    yield "peak_memory_mb", facts.number("peak_memory_mb")
+
+
+def _gradients(run: RunFiles) -> Iterator[tuple[str, float]]:
+    if run.epochs is not None:
+        for name in ("detection_weight", "classification_weight"):
+            yield name, run.epochs.numbers(name)[-1]
+    if run.updates is None:
+        return
+    cosines = finite(run.updates.numbers("cosine"))
+    if cosines:
+        yield "cosine", fmean(cosines)
+        yield "measured_steps", len(cosines)
+        yield "conflicting_share", sum(cosine < 0 for cosine in cosines) / len(cosines)
+    for name in ("detection_norm_before_clip", "head_norm_before_clip"):
+        norms = finite(run.updates.numbers(name))
+        if norms:
+            yield name, median(norms)
+
+
+def _curves(epochs: Rows, method: Method) -> dict[str, tuple[float, ...]]:
+    """With `--noval`, an epoch that was not measured has zeros for detection and no accuracy at all."""
+    columns = [epochs.numbers(name) for name in (*DETECTION_FIGURES, "accuracy")]
+    measured = [math.isfinite(accuracy) or any(value > 0 for value in of) for *of, accuracy in zip(*columns, strict=True)]
+    names = [HEADLINES[task] for task in trained_tasks(method)]
+    return {name: tuple(np.where(measured, epochs.numbers(name), math.nan).tolist()) for name in names}
