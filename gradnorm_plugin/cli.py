@@ -24,7 +24,7 @@ _COMMANDS = {
         "train on both tasks (flags: train --help)",
     ),
     "val": ("gradnorm_plugin.evaluation.run", "main", "measure both tasks of a checkpoint or exported model (flags: val --help)"),
-    "predict": ("gradnorm_plugin.predict.run", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
+    "predict": ("gradnorm_plugin.predict.command", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
     "report": ("gradnorm_plugin.report.run", "main", "write report.md and report.html of a run (flags: report --help)"),
     "compare": ("gradnorm_plugin.compare.run", "main", "train several methods on several seeds (flags: compare --help)"),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),
@@ -37,7 +37,7 @@ _COMMANDS = {
 }
 
 # Their parsers need no PyTorch, which takes seconds: --help and a mistyped flag are answered before it is imported.
-_LIGHT_PARSERS = {"predict": "gradnorm_plugin.predict.options", "val": "gradnorm_plugin.evaluation.options"}
+_LIGHT_PARSERS = {"val": "gradnorm_plugin.evaluation.options"}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

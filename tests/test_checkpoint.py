@@ -22,7 +22,7 @@ from gradnorm_plugin import strip
 from gradnorm_plugin.evaluation import run as val
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.predict import run as predict
+from gradnorm_plugin.predict import command as predict
 from gradnorm_plugin.training import run as train
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.upstream.checkout import find_checkout
