@@ -19,7 +19,7 @@ from joint_data import write_joint_dataset
 from torch import nn
 
 from gradnorm_plugin import strip
-from gradnorm_plugin.evaluation import run as val
+from gradnorm_plugin.evaluation import command as val
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.predict import command as predict

@@ -19,13 +19,10 @@ from joint_data import IMAGE_CLASSES, write_joint_dataset
 from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.detection import HEADLINES, Predictions, Resampler
-from gradnorm_plugin.evaluation.metrics import classification_metrics
-from gradnorm_plugin.evaluation.options import parse_options, upstream_parser
-from gradnorm_plugin.evaluation.recording import Recording
-from gradnorm_plugin.evaluation.run import main
-from gradnorm_plugin.evaluation.validate import validate
+from gradnorm_plugin.evaluation.command import main, parse_options, upstream_parser
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
+from gradnorm_plugin.evaluation.metrics import DETECTION_HEADLINES, Predictions, classification_metrics
+from gradnorm_plugin.evaluation.recording import Recording, validate
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -163,8 +160,8 @@ def validate_as_training(data: Path, weights: Path, **options: Any) -> tuple[Any
 def test_in_training_the_figures_are_those_of_the_command(data, weights, done):
     results, recording = validate_as_training(data, weights)
     found = figures(done)
-    assert recording.detection().headlines() == {name: found["detection"][name] for name in HEADLINES}
-    assert results[0][:4] == tuple(found["detection"][name] for name in HEADLINES if name != "F1")
+    assert recording.detection().headlines() == {name: found["detection"][name] for name in DETECTION_HEADLINES}
+    assert results[0][:4] == tuple(found["detection"][name] for name in DETECTION_HEADLINES if name != "F1")
     assert recording.classification().loss == found["classification"]["loss"]
 
 
@@ -191,7 +188,7 @@ def test_what_is_written(done, weights):
         assert (folder / picture).stat().st_size > 10_000
     assert found["weights"] == str(weights) and found["task"] == "val"
     assert found["bootstrap"] == {"resamples": 20, "level": 0.95, "seed": 0}
-    assert set(found["detection"]["intervals"]) == set(HEADLINES)
+    assert set(found["detection"]["intervals"]) == set(DETECTION_HEADLINES)
     assert set(found["classification"]["intervals"]) == {"accuracy", "balanced_accuracy", "macro_F1"}
     for task in ("detection", "classification"):
         for name, (low, high) in found[task]["intervals"].items():
@@ -287,7 +284,7 @@ def test_a_split_without_boxes_has_classification_alone(data, weights, tmp_path)
     main(flags(bare, weights, tmp_path))
     found = figures(tmp_path)
     assert found["classification"]["images"] == 3 and found["classification"]["intervals"]["accuracy"]
-    assert all(found["detection"][name] is None for name in HEADLINES)
+    assert all(found["detection"][name] is None for name in DETECTION_HEADLINES)
     assert all(row["instances"] == 0 and row["mAP50"] is None for row in found["detection"]["classes"])
 
 
@@ -382,7 +379,7 @@ def repeated(found: Predictions, times: np.ndarray) -> dict[str, float] | None:
     arguments = found.correct[rows], found.confidence[rows], found.classes[rows], found.box_classes[boxes]
     _, _, precision, recall, _, ap, _ = upstream("utils.metrics").ap_per_class(*arguments, names={})
     p, r = precision.mean(), recall.mean()
-    return dict(zip(HEADLINES, (p, r, 2 * p * r / (p + r + 1e-16), ap[:, 0].mean(), ap.mean(1).mean()), strict=True))
+    return dict(zip(DETECTION_HEADLINES, (p, r, 2 * p * r / (p + r + 1e-16), ap[:, 0].mean(), ap.mean(1).mean()), strict=True))
 
 
 @settings(deadline=None, max_examples=150)

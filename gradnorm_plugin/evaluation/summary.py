@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.detection import Resampler
-from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
+from gradnorm_plugin.evaluation.metrics import DETECTION_HEADLINES, class_scores, count_pairs
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.versions import version_facts
@@ -169,7 +168,7 @@ def _detection(recording: Recording, names: Mapping[int, str], intervals: Mappin
         at = np.flatnonzero(found.classes == index)
         values = (found.precision, found.recall, found.f1, found.ap[:, 0], found.ap.mean(1)) if len(at) else ()
         figures = [value[at[0]] for value in values] or [None if not boxes[index] else 0.0] * 5
-        columns = zip(("precision", "recall", "F1", "mAP50", "mAP50-95"), figures, strict=True)
+        columns = zip(DETECTION_HEADLINES, figures, strict=True)
         classes.append({"name": name, "instances": boxes[index], **dict(columns)})
     headlines = found.headlines() if boxes.any() else dict.fromkeys(found.headlines())
     confidence = Resampler(predictions).best_confidence(recording.images) if (predictions := recording.predictions()) else None

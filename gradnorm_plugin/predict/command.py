@@ -16,7 +16,8 @@ from gradnorm_plugin.upstream.flags import parser_of, shown
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
     options = parse_options(argv)
-    from gradnorm_plugin.predict.pipeline import predict  # needs PyTorch, which takes seconds: --help and mistakes need not wait
+    # It needs PyTorch, which takes seconds: --help and mistakes in the flags need not wait for it.
+    from gradnorm_plugin.predict.pipeline import predict
 
     try:
         predict(options)
