@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.detection import Predictions, Resampler
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
+from gradnorm_plugin.evaluation.metrics import Predictions
 
 
 def made_up(images: int, predictions: int, boxes: int, classes: int) -> Predictions:

@@ -23,8 +23,12 @@ _COMMANDS = {
         "main",
         "train on both tasks (flags: train --help)",
     ),
-    "val": ("gradnorm_plugin.evaluation.run", "main", "measure both tasks of a checkpoint or exported model (flags: val --help)"),
-    "predict": ("gradnorm_plugin.predict.run", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
+    "val": (
+        "gradnorm_plugin.evaluation.command",
+        "main",
+        "measure both tasks of a checkpoint or exported model (flags: val --help)",
+    ),
+    "predict": ("gradnorm_plugin.predict.command", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
     "report": ("gradnorm_plugin.report.compose", "main", "write report.md and report.html of a run (flags: report --help)"),
     "compare": ("gradnorm_plugin.compare.command", "main", "train several methods on several seeds (flags: compare --help)"),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),
@@ -35,9 +39,6 @@ _COMMANDS = {
     ),
     "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
 }
-
-# Their parsers need no PyTorch, which takes seconds: --help and a mistyped flag are answered before it is imported.
-_LIGHT_PARSERS = {"predict": "gradnorm_plugin.predict.options", "val": "gradnorm_plugin.evaluation.options"}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -53,8 +54,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
                 os.environ.setdefault("TQDM_MININTERVAL", "10")
             put_first()  # `python -m` puts the working folder first, whatever is in it
             module, function, _ = _COMMANDS[line[0]]
-            if line[0] in _LIGHT_PARSERS:
-                import_module(_LIGHT_PARSERS[line[0]]).build_parser().parse_args(line[1:])
             getattr(import_module(module), function)(line[1:])
         elif not line:
             _parser().print_help()

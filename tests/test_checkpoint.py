@@ -19,10 +19,10 @@ from joint_data import write_joint_dataset
 from torch import nn
 
 from gradnorm_plugin import strip
-from gradnorm_plugin.evaluation import run as val
+from gradnorm_plugin.evaluation import command as val
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.predict import run as predict
+from gradnorm_plugin.predict import command as predict
 from gradnorm_plugin.training import run as train
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.upstream.checkout import find_checkout

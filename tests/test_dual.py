@@ -20,7 +20,7 @@ from joint_data import write_joint_dataset
 from torch import Tensor, nn
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
-from gradnorm_plugin.evaluation.run import main as val
+from gradnorm_plugin.evaluation.command import main as val
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.predict.predictor import Predictor
 from gradnorm_plugin.scope import unshared_parameters

@@ -21,7 +21,7 @@ from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
 from upstream_data import CLASS_NAMES
 
-from gradnorm_plugin.evaluation.run import main as val
+from gradnorm_plugin.evaluation.command import main as val
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream

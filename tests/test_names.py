@@ -19,8 +19,7 @@ from gradnorm_plugin.evaluation.metrics import classification_metrics
 from gradnorm_plugin.evaluation.mosaics import prediction_badges
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.names import csv_row, folder_name, on_screen, one_line, shortened
-from gradnorm_plugin.predict.drawing import Style, draw
-from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Style, draw
 from gradnorm_plugin.report.blocks import Points, Report, Section, Table
 from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.report.render import render_html, render_markdown

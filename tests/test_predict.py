@@ -24,15 +24,11 @@ from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin import Predictor
 from gradnorm_plugin.labels import read_label_file
-from gradnorm_plugin.predict.drawing import TAG_COLOUR, Style, draw
-from gradnorm_plugin.predict.errors import ImageError, PredictError
-from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.predict import ImageError, PredictError
+from gradnorm_plugin.predict.command import build_parser, main
 from gradnorm_plugin.predict.images import as_picture, read_image
-from gradnorm_plugin.predict.naming import OutputNames
-from gradnorm_plugin.predict.options import build_parser
-from gradnorm_plugin.predict.prediction import Prediction
-from gradnorm_plugin.predict.records import label_record
-from gradnorm_plugin.predict.run import main
+from gradnorm_plugin.predict.outputs import OutputNames, label_record
+from gradnorm_plugin.predict.prediction import TAG_COLOUR, DetectedBox, ImageClass, Prediction, Style, draw
 from gradnorm_plugin.predict.sources import Frame
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 

@@ -21,7 +21,7 @@ import torch
 import gradnorm_plugin
 from gradnorm_plugin import FixedWeights
 from gradnorm_plugin.data.dataset import JointDataset
-from gradnorm_plugin.evaluation.validate import validate
+from gradnorm_plugin.evaluation.recording import validate
 from gradnorm_plugin.loss import GradNormLoss
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.training.clipping import SeparateClip

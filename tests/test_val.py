@@ -19,13 +19,10 @@ from joint_data import IMAGE_CLASSES, write_joint_dataset
 from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.detection import Predictions, Resampler
-from gradnorm_plugin.evaluation.metrics import classification_metrics
-from gradnorm_plugin.evaluation.options import parse_options, upstream_parser
-from gradnorm_plugin.evaluation.recording import Recording
-from gradnorm_plugin.evaluation.run import main
-from gradnorm_plugin.evaluation.validate import validate
+from gradnorm_plugin.evaluation.command import main, parse_options, upstream_parser
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
+from gradnorm_plugin.evaluation.metrics import Predictions, classification_metrics
+from gradnorm_plugin.evaluation.recording import Recording, validate
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.run_folder import DETECTION_FIGURES

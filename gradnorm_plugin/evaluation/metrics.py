@@ -1,17 +1,23 @@
-"""How well the images' classes were told, over the labelled images of one validation pass.
+"""The figures of one validation pass: how well the images' classes were told, and upstream's figures of the boxes.
 
-N labelled images, C classes of the image, M bins of confidence. Counts of true against predicted classes carry every figure but
-loss and calibration, so a resample of the images needs its counts only.
+N labelled images, C classes of the image, M bins of confidence. Counts of true against predicted classes carry every figure of
+the classification but loss and calibration, so a resample of the images needs its counts only.
+n predictions, m boxes, T IoU thresholds (0.5, 0.55, ... 0.95), K classes of the boxes that occur.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
+from gradnorm_plugin.run_folder import DETECTION_FIGURES
+
 CALIBRATION_BINS = 15
+
+Figure = TypeVar("Figure", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -136,3 +142,43 @@ def calibrate(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION
     with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is NaN, as it should be
         means = [np.bincount(index, values, bins) / counts for values in (confidence, right)]
     return Calibration(counts, *means)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What upstream hands its `ap_per_class`, and the image that each prediction and each box is of."""
+
+    correct: np.ndarray
+    """(n, T) bool: whether the prediction meets a box of its image and class at that IoU; a box is met once at most."""
+    confidence: np.ndarray
+    classes: np.ndarray
+    images: np.ndarray
+    """(n,) each."""
+    box_classes: np.ndarray
+    box_images: np.ndarray
+    """(m,) each."""
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """Upstream's figures, (K,) each, at the confidence with the best mean F1; empty if nothing was found."""
+
+    classes: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    ap: np.ndarray
+    """(K, T)."""
+
+    def headlines(self) -> dict[str, float]:
+        """The means over the classes, as upstream prints them; F1 is that of the mean precision and recall."""
+        if not len(self.classes):
+            return dict.fromkeys(DETECTION_FIGURES, 0.0)
+        means = (self.precision.mean(), self.recall.mean(), self.ap[:, 0].mean(), self.ap.mean(1).mean())
+        return detection_headlines(*map(float, means))
+
+
+def detection_headlines(precision: Figure, recall: Figure, map50: Figure, map5095: Figure) -> dict[str, Figure]:
+    """These means over the classes, and F1, by name."""
+    f1 = 2 * precision * recall / (precision + recall + 1e-16)
+    return dict(zip(DETECTION_FIGURES, (precision, recall, f1, map50, map5095), strict=True))

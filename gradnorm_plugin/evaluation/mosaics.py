@@ -23,6 +23,7 @@ from gradnorm_plugin.names import shortened
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _plots = upstream("utils.plots")
+_Annotator: Any = _plots.Annotator
 
 # Apart for the colour-blind, and dark enough for white text. The words say the same: a wrong one names the true class.
 LABEL, RIGHT, WRONG, NONE = (40, 40, 40), (0, 84, 147), (176, 58, 0), (75, 75, 75)
@@ -86,7 +87,7 @@ def badges_on_mosaics(
         yield
 
 
-class _BadgeAnnotator(_plots.Annotator):
+class _BadgeAnnotator(_Annotator):
     """Upstream's annotator, which puts the next badge above each file name and keeps it above the boxes of its tile."""
 
     def __init__(self, badges: Sequence[Badge], *args: Any, example: Any = "abc", **kwargs: Any) -> None:

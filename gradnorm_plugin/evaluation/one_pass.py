@@ -1,22 +1,25 @@
-"""Upstream's `val.run` on a file of weights, with a joint model and loader in the place of its own, and what comes of it."""
+"""`val`: upstream's `val.main` and `val.run`, with a joint model and loader in the place of its own, and what comes of it."""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gradnorm_plugin.data.checking import LabelScan
+from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.description import classification_names
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.files import LabelFiles, write_predictions
-from gradnorm_plugin.evaluation.options import DEFAULT_SIZE, EvaluationError
+from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
+from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_classification
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
+from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, same_stem, write_predictions
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model.backend import JointBackend
@@ -28,6 +31,33 @@ _general = upstream("utils.general")
 _run = _val.run  # by a name of its own: while ours works, upstream's module has ours under the name
 
 _DRAWING_SECONDS = 10
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run upstream's `val.main` on the options, with our one pass in the place of its `run`.
+
+    Raises:
+        LabelErrors, DescriptionError: if the data are not as they should be; nothing has been written then.
+        EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
+    """
+    settings = dict(vars(options))
+    _general.print_args(settings)
+    bootstrap = Bootstrap(settings.pop("bootstrap"), settings.pop("seed"))
+    split = options.task if options.task in SPLITS else "val"
+    data, scan = _check_data(options.data, split, settings.pop("allow_download"))
+    if options.save_txt and (pair := same_stem(scan.label_files)):
+        raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
+    one_pass = partial(run_one_pass, joint_data=data, scan=scan, bootstrap=bootstrap if bootstrap.resamples else None)
+    with swapped(_val, run=one_pass):
+        _val.main(argparse.Namespace(**settings))
+
+
+def _check_data(file: str, split: str, allow_download: bool) -> tuple[dict[str, Any], LabelScan]:
+    data = find_dataset(file, allow_download)
+    try:
+        return data, check_labels(data, (split,))[split]
+    except DescriptionError as error:
+        raise DescriptionError(f"{file}: {error}") from None
 
 
 def run_one_pass(
@@ -96,10 +126,12 @@ def run_one_pass(
 class _Parts:
     """The joint model, its image size and the joint loader in the place of upstream's, for one pass."""
 
+    model: JointBackend
+    """From `load` on."""
+
     def __init__(self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool) -> None:
         self.recording, self.joint_data, self.scan, self.single_cls = recording, joint_data, scan, single_cls
         self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
-        self.model: JointBackend | None = None
         self.imgsz = 0
         self.batch_size = 0
         """Both as the pass has them."""
@@ -123,7 +155,6 @@ class _Parts:
         if not self.single_cls:
             names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
             _check_box_names(shown, [str(name) for name in names.values()], [str(name) for name in self.names.values()])
-        self.recording.split_outputs = lambda outputs: outputs
         self.model = model
         return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -42,7 +43,8 @@ def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path
     shares = counts / np.maximum(counts.sum(0, keepdims=True), 1)
     names = [shortened(name, _LONGEST_NAME) for name in names]
     side = min(max(0.75 * len(names) + 2.2, 4.5), 18)
-    font, literal = seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5), {"text.parse_math": False}
+    font = seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5)
+    literal: dict[Any, Any] = {"text.parse_math": False}
     with seaborn.axes_style("white"), font, matplotlib.rc_context(literal):  # a name with two dollars in it is no formula
         figure = Figure(figsize=(2 * side, 0.86 * side), layout="constrained")
         left, right = figure.subplots(1, 2)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.evaluation.detection import DetectionMetrics, Predictions
-from gradnorm_plugin.evaluation.metrics import ClassificationMetrics, classification_metrics
+from gradnorm_plugin.evaluation.metrics import ClassificationMetrics, DetectionMetrics, Predictions, classification_metrics
 from gradnorm_plugin.evaluation.mosaics import Badge, badges_on_mosaics, class_badges, prediction_badges
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -28,13 +28,13 @@ SINGLE_CLASS = {0: "item"}
 class Recording:
     """One pass of `val.run`, whose detection figures stay what they are.
 
-    `classification_names` are {0: name, ...}; `split_outputs`, set before the pass, makes predictions (B, n, 5 + nc) and
-    probabilities (B, C) of what upstream is about to filter.
+    `classification_names` are {0: name, ...}; `split_outputs` makes predictions (B, n, 5 + nc) and probabilities (B, C) of
+    what upstream is about to filter; by default it is that pair already.
     """
 
     def __init__(self, classification_names: dict[int, str]) -> None:
         self.classification_names = classification_names
-        self.split_outputs: Callable[[Any], tuple[Tensor, Tensor]] | None = None
+        self.split_outputs: Callable[[Any], tuple[Tensor, Tensor]] = lambda outputs: outputs
         self.files: list[str] = []
         self._classes: list[Tensor] = []
         self._probabilities: list[Tensor] = []
@@ -105,8 +105,9 @@ class Recording:
 
     def detection(self) -> DetectionMetrics:
         """Upstream's figures, class by class."""
+        nothing = np.zeros(0)
         if not self._figures:  # upstream does not count where nothing was hit
-            return DetectionMetrics(*[np.zeros(0)] * 4, np.zeros((0, 10)))
+            return DetectionMetrics(nothing, nothing, nothing, nothing, np.zeros((0, 10)))
         _, _, precision, recall, f1, ap, classes = self._figures
         return DetectionMetrics(classes, precision, recall, f1, ap)
 
@@ -141,3 +142,20 @@ class RecordedBatches:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
+
+
+def validate(*args: Any, model: JointDetectionModel, dataloader: Any, **kwargs: Any) -> tuple[tuple[Any, Any, Any], Recording]:
+    """Run upstream's `val.run(*args, model=..., dataloader=..., **kwargs)` on a joint model and loader, as training does.
+
+    Returns:
+        What upstream returns, to the last digit, and what passed by.
+    """
+    recording = Recording(dict(model.classification_names))
+    latest: list[Tensor] = []
+    handle = model.classification_head.register_forward_hook(lambda _, __, logits: latest.append(logits))
+    recording.split_outputs = lambda predictions: (predictions, latest.pop().float().softmax(1))
+    try:
+        with recording.in_place():
+            return _val.run(*args, model=model, dataloader=recording.batches(dataloader), **kwargs), recording
+    finally:
+        handle.remove()

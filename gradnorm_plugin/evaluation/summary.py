@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.evaluation.detection import Resampler
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
 from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import write_text

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gradnorm_plugin.files import explain, write_bytes
-from gradnorm_plugin.predict.errors import ImageError, PredictError
+from gradnorm_plugin.predict import ImageError, PredictError
 
 _WHOLE = (b"\xff\xd9", b"IEND\xaeB`\x82")  # the last bytes of a JPEG and of a PNG file
 _WRITTEN_AS_THEY_ARE = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
@@ -27,7 +27,7 @@ WHAT_AN_IMAGE_IS = (
 )
 
 
-def is_several(images: Any) -> bool:
+def is_several(images: Any) -> TypeGuard[Iterable[Any]]:
     """Whether `images` is a list, a tuple, a generator or another ordered collection, rather than one image or nothing of use."""
     single = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image, Tensor, Mapping, Set)
     return isinstance(images, Iterable) and not isinstance(images, single) and not hasattr(images, "read")
@@ -148,7 +148,7 @@ def _decoded(content: np.ndarray, path: str | Path) -> np.ndarray:
 def _fault(content: np.ndarray) -> str:
     """What Pillow finds wrong with the file; nothing for a format that OpenCV alone knows."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content.tobytes())) as picture:
             picture.load()
     except UnidentifiedImageError:
         return ""

@@ -1,4 +1,4 @@
-"""Weights on one side, images in and predictions out on the other."""
+"""`Predictor`: weights of any format that upstream runs, images in, predictions out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from gradnorm_plugin.model.backend import JointBackend
-from gradnorm_plugin.predict import DEFAULT_SIZE
-from gradnorm_plugin.predict.errors import PredictError
-from gradnorm_plugin.predict.findings import DetectedBox, ImageClass
+from gradnorm_plugin.model.checkpoint import why_unreadable
+from gradnorm_plugin.predict import DEFAULT_SIZE, PredictError
 from gradnorm_plugin.predict.images import as_picture, is_several
-from gradnorm_plugin.predict.prediction import Prediction
-from gradnorm_plugin.predict.weights import load
+from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Prediction
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
@@ -81,7 +79,7 @@ class Predictor:
         Raises:
             PredictError: if the weights or a setting cannot be used.
         """
-        self.backend: JointBackend = load(weights, device, half, dnn, data)
+        self.backend = load_backend(weights, device, half, dnn, data)
         if augment and not self.backend.pt:
             raise PredictError("augmented inference needs .pt weights: an exported file sees an image once")
         for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres)):
@@ -116,6 +114,12 @@ class Predictor:
         often = Counter(names.values())
         return {index: name if often[name] == 1 else f"{name} ({index})" for index, name in names.items()}
 
+    @overload
+    def __call__(self, images: AnImage, visualize: Path | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, images: Iterable[AnImage], visualize: Path | None = None) -> list[Prediction]: ...
+
     @torch.inference_mode()
     def __call__(self, images: AnImage | Iterable[AnImage], visualize: Path | None = None) -> Prediction | list[Prediction]:
         """Predict one image, or a list of images of any sizes.
@@ -141,7 +145,7 @@ class Predictor:
 
     def _predict(self, pictures: Sequence[tuple[str | None, np.ndarray]], visualize: Path | None) -> list[Prediction]:
         paths, arrays = [path for path, _ in pictures], [array for _, array in pictures]
-        found: list[Prediction | None] = [None] * len(arrays)
+        found: dict[int, Prediction] = {}
         with self.profiles[0]:
             inputs = [self._letterboxed(array) for array in arrays]
         for batch in self._batches(inputs):
@@ -149,10 +153,10 @@ class Predictor:
             for index, boxes, image_class in zip(batch, *outputs, strict=True):
                 array = arrays[index]
                 boxes[:, :4] = _general.scale_boxes(inputs[index].shape[1:], boxes[:, :4], array.shape)
-                found[index] = Prediction(
-                    paths[index], None, array.shape[:2], self._boxes(boxes), self._image_class(image_class), array
-                )
-        return found
+                height, width = array.shape[:2]
+                seen = self._boxes(boxes), self._image_class(image_class)
+                found[index] = Prediction(paths[index], None, (height, width), *seen, array)
+        return [found[index] for index in range(len(arrays))]
 
     def _batches(self, inputs: list[np.ndarray]) -> list[list[int]]:
         """Indices of the images that run together: those of one shape."""
@@ -211,3 +215,27 @@ class Predictor:
                 f"or export them for that size"
             )
         return wanted if fixed else _general.check_img_size(wanted, s=self.backend.stride)
+
+
+def load_backend(
+    weights: str | Path | Sequence[str | Path], device: str, half: bool, dnn: bool, data: str | Path | None
+) -> JointBackend:
+    """Upstream's backend for `weights`, ready to run.
+
+    Raises:
+        PredictError: if they are not there or cannot be loaded, or if there is no such device.
+    """
+    names = [str(weights)] if isinstance(weights, (str, Path)) else [str(name) for name in weights]
+    device = "" if device.strip().lower() == "auto" else device
+    try:
+        chosen = upstream("utils.torch_utils").select_device(device)
+    except AssertionError as error:
+        raise PredictError(str(error)) from None
+    try:
+        backend = JointBackend(names if len(names) > 1 else names[0], device=chosen, dnn=dnn, data=data, fp16=half)
+    except Exception as error:  # a missing file, a foreign one, a library that is not installed: each format in its own way
+        missing = [name for name in names if "://" not in name and not Path(name).exists()]
+        if missing:
+            raise PredictError(f"weights {', '.join(missing)}: no such file") from None
+        raise PredictError(f"weights {', '.join(names)} cannot be loaded: {why_unreadable(names, error)}") from error
+    return backend.eval()

@@ -19,12 +19,11 @@ from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.data.files import read_yaml
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
+from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
 from gradnorm_plugin.evaluation.plots import plot_classification
-from gradnorm_plugin.evaluation.recording import SINGLE_CLASS
+from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
-from gradnorm_plugin.evaluation.validate import validate
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.backend import TASKS
 from gradnorm_plugin.model.joint import JointDetectionModel

@@ -28,9 +28,6 @@ def parser_of(script: str) -> argparse.ArgumentParser:
     functions = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if getattr(node, "name", "") == "parse_opt"]
     # What the function takes from its module
     scope: dict[str, Any] = {"argparse": argparse, "ROOT": Path(os.path.relpath(file.parent))}
-        "argparse": argparse,
-        "ROOT": Path(os.path.relpath(file.parent)),
-    }  # what the function takes from its module
     exec(compile(ast.Module(functions, []), str(file), "exec"), scope)
     built: list[argparse.ArgumentParser] = []
 

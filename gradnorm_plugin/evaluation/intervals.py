@@ -1,60 +1,64 @@
-"""Upstream's detection figures of a pass, and the same figures of any resample of its images, fast.
+"""Confidence intervals of any figures by drawing the images again: the percentile bootstrap (Efron & Tibshirani, 1993).
 
-n predictions, m boxes, T IoU thresholds (0.5, 0.55, ... 0.95), K classes of the boxes that occur.
+`Resampler` is the fast way to upstream's detection figures of many such draws. T IoU thresholds (0.5, 0.55, ... 0.95).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from gradnorm_plugin.evaluation.metrics import Predictions, detection_headlines
 from gradnorm_plugin.run_folder import DETECTION_FIGURES
 from gradnorm_plugin.upstream.gateway import upstream
 
-_metrics = upstream("utils.metrics")
-
+Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""(draws, images) whole numbers, how often each draw has every image, to (draws,) figures by name."""
+_NUMBERS_AT_ONCE = 2_000_000
+"""Draws are handed on in tables of about this many numbers, so that the memory does not grow with the set."""
 _CONFIDENCES = np.linspace(0, 1, 1000)
 """Where upstream reads precision and recall, to choose the confidence with the best F1."""
 _RECALLS = np.linspace(0, 1, 101)
 """Where it reads the precision's envelope for the average precision."""
-_NUMBERS_AT_ONCE = 1_000_000
+_NUMBERS_IN_A_TABLE = 1_000_000
 """Size of the largest table of a resample, in numbers: it bounds the memory, whatever the set's size."""
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What upstream hands its `ap_per_class`, and the image that each prediction and each box is of."""
+class Bootstrap:
+    """How often to draw, from which seed, and the share of the draws that an interval holds."""
 
-    correct: np.ndarray
-    """(n, T) bool: whether the prediction meets a box of its image and class at that IoU; a box is met once at most."""
-    confidence: np.ndarray
-    classes: np.ndarray
-    images: np.ndarray
-    """(n,) each."""
-    box_classes: np.ndarray
-    box_images: np.ndarray
-    """(m,) each."""
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
 
+    def intervals(self, images: int, *measures: Measure) -> list[dict[str, list[float] | None]]:
+        """[low, high] of every figure of every measure, None where no draw had a value.
 
-@dataclass(frozen=True)
-class DetectionMetrics:
-    """Upstream's figures, (K,) each, at the confidence with the best mean F1; empty if nothing was found."""
+        Args:
+            images: how many there are to draw from; each draw takes as many, with replacement.
+            measures: all see the same draws. A figure that is NaN in a draw is left out of its interval.
+        """
+        rng = np.random.default_rng(self.seed)
+        parts: list[list[dict[str, np.ndarray]]] = [[] for _ in measures]
+        draws = self.resamples if images else 0
+        at_once = max(1, _NUMBERS_AT_ONCE // max(images, 1))
+        for start in tqdm(range(0, draws, at_once), desc="bootstrap", delay=2, leave=False):
+            size = min(at_once, draws - start)
+            times = np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(size)])
+            for part, measure in zip(parts, measures, strict=True):
+                part.append(measure(times))
+        return [
+            {name: self._interval(np.concatenate([figures[name] for figures in part])) for name in (part[0] if part else ())}
+            for part in parts
+        ]
 
-    classes: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    ap: np.ndarray
-    """(K, T)."""
-
-    def headlines(self) -> dict[str, float]:
-        """The means over the classes, as upstream prints them; F1 is that of the mean precision and recall."""
-        if not len(self.classes):
-            return dict.fromkeys(DETECTION_FIGURES, 0.0)
-        means = _headlines(self.precision.mean(), self.recall.mean(), self.ap[:, 0].mean(), self.ap.mean(1).mean())
-        return {name: float(value) for name, value in means.items()}
+    def _interval(self, values: np.ndarray) -> list[float] | None:
+        known = values[~np.isnan(values)]
+        return np.quantile(known, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist() if len(known) else None
 
 
 class Resampler:
@@ -82,7 +86,7 @@ class Resampler:
                 )
             )
         longest = max((len(curves.images) for curves in self._classes), default=0)
-        self._at_once = max(1, _NUMBERS_AT_ONCE // (longest + len(_CONFIDENCES)))
+        self._at_once = max(1, _NUMBERS_IN_A_TABLE // (longest + len(_CONFIDENCES)))
 
     def __call__(self, times: np.ndarray) -> dict[str, np.ndarray]:
         """Figures by name, (D,) each, for (D, images) whole numbers; NaN where a draw has no box at all."""
@@ -98,7 +102,7 @@ class Resampler:
         precision, recall, f1, map50, map5095, occurring = self._sums(times)
         with np.errstate(invalid="ignore"):  # 0 / 0 without any box is NaN, as it should be
             at_best = np.arange(len(times)), [_best(curve) for curve in f1 / occurring[:, None]]
-            return _headlines(*(found / occurring for found in (precision[at_best], recall[at_best], map50, map5095)))
+            return detection_headlines(*(found / occurring for found in (precision[at_best], recall[at_best], map50, map5095)))
 
     def _sums(self, times: np.ndarray) -> tuple[np.ndarray, ...]:
         """Over the classes that each draw has boxes of: precision, recall and F1 at `_CONFIDENCES`, mAP50, mAP50-95, and 1."""
@@ -117,7 +121,7 @@ class Resampler:
 
 def _best(f1: np.ndarray) -> int:
     """Index of the best of (1000,) F1, smoothed as upstream does."""
-    return int(_metrics.smooth(f1, 0.1).argmax())
+    return int(upstream("utils.metrics").smooth(f1, 0.1).argmax())
 
 
 @dataclass(frozen=True)
@@ -171,11 +175,6 @@ class _ClassCurves:
                 between = (there - here) / share[1] * share[0] + here
                 curves.append(np.where(previous < 0, ahead, np.where(following == count, here, between)))
         return curves[0], curves[1]
-
-
-def _headlines(precision: Any, recall: Any, map50: Any, map5095: Any) -> dict[str, Any]:
-    f1 = 2 * precision * recall / (precision + recall + 1e-16)
-    return dict(zip(DETECTION_FIGURES, (precision, recall, f1, map50, map5095), strict=True))
 
 
 def _average_precision(boxes: np.ndarray, drawn: np.ndarray, found: np.ndarray, hits: np.ndarray) -> np.ndarray:

@@ -1,14 +1,30 @@
-"""The flags of `predict`: every one of upstream's `detect.py`, taken from its own parser, and ours in a group of their own."""
+"""`yolov5-gradnorm predict`: its flags, every one of upstream's `detect.py` and ours, and how it ends on bad input."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
-from gradnorm_plugin.predict import DEFAULT_SIZE
-from gradnorm_plugin.terminal import parse
+from gradnorm_plugin.files import explain
+from gradnorm_plugin.labels import LabelError
+from gradnorm_plugin.predict import DEFAULT_SIZE, PredictError
+from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Predict with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
+    options = parse_options(argv)
+    # It needs PyTorch, which takes seconds: --help and mistakes in the flags need not wait for it.
+    from gradnorm_plugin.predict.pipeline import predict
+
+    try:
+        predict(options)
+    except (PredictError, LabelError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(explain(error))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""The flags of `val`: every one of upstream's `val.py`, taken from its own parser, and ours in a group of their own."""
+"""`yolov5-gradnorm val`: its flags, every one of upstream's `val.py` and ours, and how it ends on bad input."""
 
 from __future__ import annotations
 
@@ -6,19 +6,42 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradnorm_plugin.evaluation.bootstrap import Bootstrap
-from gradnorm_plugin.terminal import parse
+from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
+from gradnorm_plugin.evaluation.intervals import Bootstrap
+from gradnorm_plugin.files import explain, is_a_matter_of_place
+from gradnorm_plugin.labels import LabelErrors
+from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
 
-SPLITS, BENCHMARKS = ("train", "val", "test"), ("speed", "study")
-DEFAULT_SIZE = 320
-"""Pixels where neither the weights nor the user say: the launcher's default."""
+BENCHMARKS = ("speed", "study")
+"""What upstream's `--task` takes besides a split."""
 
 
-class EvaluationError(ValueError):
-    """The model and the data cannot be measured together; the message says why and what to do."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Validate with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
+    try:
+        options = parse_options(argv)
+    except EvaluationError as error:
+        fail(str(error))
+    from gradnorm_plugin.data.description import (
+        DescriptionError,
+    )  # these need PyTorch, for which --help and mistakes need not wait
+    from gradnorm_plugin.evaluation.one_pass import evaluate
+
+    try:
+        evaluate(options)
+    except (LabelErrors, DescriptionError, EvaluationError) as error:
+        fail(str(error))
+    except OSError as error:
+        if not is_a_matter_of_place(error):
+            raise
+        fail(explain(error))
+    except AssertionError as error:  # upstream's way to say what is wrong with its input
+        if not str(error):
+            raise
+        fail(str(error))
 
 
 def upstream_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,300 @@
+"""What `predict` makes of its predictions: label files, JSON, CSV, pictures, videos, crops; and the files' names."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from gradnorm_plugin.files import UnfinishedFile
+from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
+from gradnorm_plugin.names import csv_row, folder_name
+from gradnorm_plugin.predict import PredictError
+from gradnorm_plugin.predict.images import picture_suffix, write_image
+from gradnorm_plugin.predict.prediction import Prediction, Style
+from gradnorm_plugin.predict.sources import Frame
+from gradnorm_plugin.upstream.gateway import upstream
+
+_plots = upstream("utils.plots")
+
+_DIGITS = 6
+"""Decimals of the coordinates in a label file, as in upstream's."""
+
+
+class OutputNames:
+    """A name, without suffix, for the outputs of each image or video; no two share one.
+
+    `a/1.jpg` gives `1`; then `b/1.jpg` and `a/1.png` give `1-2` and `1-3`. A video `v.mp4` gives `v`, its 7th
+    frame `v_7`.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, bool], str] = {}
+        self._taken: set[str] = set()
+        self.renamed = 0
+
+    def stem(self, frame: Frame) -> str:
+        """The name of the picture or the whole video."""
+        moving = frame.number is not None
+        key = (frame.path, moving)
+        if key not in self._of:
+            is_file = "://" in frame.path or Path(frame.path).is_file()  # of streams the names hold no address
+            plain = Path(frame.path).stem if not moving or is_file else Path(frame.path).name
+            name, count = plain, 1
+            while self._is_taken(name, moving):
+                count += 1
+                name = f"{plain}-{count}"
+            self.renamed += name != plain
+            self._taken.add(name.casefold())  # 1.jpg and 1.JPG are one file on Windows and macOS
+            self._of[key] = name
+        return self._of[key]
+
+    def frame(self, frame: Frame) -> str:
+        """The name of this very image: of a video, with the frame's number."""
+        return self.stem(frame) if frame.number is None else f"{self.stem(frame)}_{frame.number}"
+
+    def _is_taken(self, name: str, moving: bool) -> bool:
+        name = name.casefold()
+        if name in self._taken:
+            return True
+        # A picture `v_7.jpg` stands in the way of the 7th frame of `v.mp4`; videos come after pictures.
+        return moving and any(other.startswith(f"{name}_") and other[len(name) + 1 :].isdigit() for other in self._taken)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A prediction on its way to the outputs."""
+
+    frame: Frame
+    prediction: Prediction
+    stem: str
+    """Name, without suffix, of the output for the picture or the whole video."""
+    name: str
+    """Name, without suffix, for this very image: of a video, with the frame's number."""
+    style: Style
+
+    @cached_property
+    def drawn(self) -> np.ndarray:
+        """The image with boxes and class on it, (H, W, 3) uint8, BGR; drawn once for all outputs."""
+        return self.prediction.draw(self.style)
+
+
+class Output:
+    """One kind of output. `finish` makes its files appear under their names, `discard` removes what is not whole.
+
+    Its folder is made when the first file is. Errors are `PredictError` and `OSError`.
+    """
+
+    def write(self, result: Result) -> None:
+        """Take the next prediction."""
+
+    def finish(self) -> None:
+        """All predictions have been taken."""
+
+    def discard(self) -> None:
+        """Something went wrong: leave nothing half-written."""
+
+
+def label_record(prediction: Prediction) -> tuple[LabelRecord, int]:
+    """The prediction as joint labels, and how many boxes were left out because they have no area within the image."""
+    height, width = prediction.shape
+    boxes = []
+    for box in prediction.boxes:
+        left, right = (min(max(value / width, 0.0), 1.0) for value in (box.x1, box.x2))
+        top, bottom = (min(max(value / height, 0.0), 1.0) for value in (box.y1, box.y2))
+        values = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
+        label = Box(box.class_index, *(round(value, _DIGITS) for value in values))
+        if label.w > 0 and label.h > 0:
+            boxes.append(label)
+    image_class = None if prediction.image_class is None else prediction.image_class.index
+    return LabelRecord(tuple(boxes), image_class=image_class), len(prediction.boxes) - len(boxes)
+
+
+class LabelFiles(Output):
+    """`labels/NAME.txt` for each image, in the form that training reads; of a video, one for each frame."""
+
+    def __init__(self, folder: Path, num_box_classes: int, num_image_classes: int) -> None:
+        self.folder = folder / "labels"
+        self.num_box_classes, self.num_image_classes = num_box_classes, num_image_classes
+        self.left_out = 0
+        """Boxes without area, which joint labels do not allow."""
+
+    def write(self, result: Result) -> None:
+        """Write the image's file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record, left_out = label_record(result.prediction)
+        self.left_out += left_out
+        write_label_file(self.folder / f"{result.name}.txt", record, self.num_box_classes, self.num_image_classes)
+
+
+class _GrowingText:
+    """A text file that grows under a temporary name, below its first lines."""
+
+    def __init__(self, path: Path, head: str) -> None:
+        self.path, self.head = path, head
+        self._open: tuple[UnfinishedFile, IO[str]] | None = None
+
+    def add(self, text: str) -> None:
+        self._begun()[1].write(text)
+
+    def finish(self, foot: str = "") -> None:
+        file, text = self._begun()
+        text.write(foot)
+        text.close()
+        file.finish()
+
+    def discard(self) -> None:
+        if self._open is not None:
+            file, text = self._open
+            with suppress(OSError):  # what is still to be written may be what does not fit on the disk
+                text.close()
+            file.discard()
+
+    def _begun(self) -> tuple[UnfinishedFile, IO[str]]:
+        if self._open is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = UnfinishedFile(self.path)
+            self._open = file, file.path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+            self.add(self.head)
+        return self._open
+
+
+class JsonFile(Output):
+    """`predictions.json`: a list with an object for each image, each on a line of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._text = _GrowingText(folder / "predictions.json", "[")
+        self._separator = "\n"
+
+    def write(self, result: Result) -> None:
+        """Add the image's object."""
+        row = {"name": result.name, **result.prediction.to_dict()}
+        self._text.add(self._separator + json.dumps(row, ensure_ascii=False))
+        self._separator = ",\n"
+
+    def finish(self) -> None:
+        """Close the list, and give the file its name."""
+        self._text.finish("\n]\n")
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self._text.discard()
+
+
+class CsvFiles(Output):
+    """`images.csv`, a row an image with its class, and `boxes.csv`, a row a box; `name` joins them."""
+
+    def __init__(self, folder: Path, image_classes: Sequence[str]) -> None:
+        class_columns = ["image_class", "probability", *(f"probability {name}" for name in image_classes)]
+        box_columns = ["class_index", "class", "confidence", "x1", "y1", "x2", "y2"]
+        image_row = _csv_row("name", "path", "frame", "width", "height", "boxes", *class_columns)
+        self._images = _GrowingText(folder / "images.csv", image_row)
+        self._boxes = _GrowingText(folder / "boxes.csv", _csv_row("name", "path", "frame", *box_columns))
+        self._no_class = [""] * len(class_columns)
+
+    def write(self, result: Result) -> None:
+        """Add the image's rows."""
+        found = result.prediction
+        origin = [result.name, found.path, found.frame]
+        height, width = found.shape
+        of_class = self._no_class
+        if found.image_class is not None:
+            numbers = _rounded(found.image_class.probability, *found.image_class.probabilities.values())
+            of_class = [found.image_class.name, *numbers]
+        self._images.add(_csv_row(*origin, width, height, len(found.boxes), *of_class))
+        for box in found.boxes:
+            self._boxes.add(_csv_row(*origin, box.class_index, box.name, *_rounded(*box[2:])))
+
+    def finish(self) -> None:
+        """Give both files their names."""
+        self._images.finish()
+        self._boxes.finish()
+
+    def discard(self) -> None:
+        """Remove both files."""
+        self._images.discard()
+        self._boxes.discard()
+
+
+def _csv_row(*cells: Any) -> str:
+    """A line of CSV; no cell is a formula to a spreadsheet."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(csv_row(cells))
+    return line.getvalue()
+
+
+def _rounded(*values: float) -> list[str]:
+    return [f"{value:.6g}" for value in values]
+
+
+class Pictures(Output):
+    """Each picture with what was found drawn on it, in a file of its own; each video or stream as an .mp4."""
+
+    def __init__(self, folder: Path, side_by_side: bool) -> None:
+        """`side_by_side`: several videos grow at the same time (streams), else one is done when the next begins."""
+        self.folder = folder
+        self.side_by_side = side_by_side
+        self._open: dict[Path, tuple[UnfinishedFile, cv2.VideoWriter]] = {}
+
+    def write(self, result: Result) -> None:
+        """Write a picture, or the next frame of a video."""
+        if result.frame.number is None:
+            write_image(self.folder / f"{result.stem}{picture_suffix(result.frame.path)}", result.drawn)
+            return
+        path = self.folder / f"{result.stem}.mp4"
+        if path not in self._open:
+            if not self.side_by_side:
+                self.finish()
+            self._open[path] = _new_video(path, result)
+        self._open[path][1].write(result.drawn)
+
+    def finish(self) -> None:
+        """Close the videos."""
+        for file in self._closed():
+            file.finish()
+
+    def discard(self) -> None:
+        """Remove the videos that are not whole."""
+        for file in self._closed():
+            file.discard()
+
+    def _closed(self) -> Iterator[UnfinishedFile]:
+        while self._open:
+            _, (file, video) = self._open.popitem()
+            video.release()
+            yield file
+
+
+def _new_video(path: Path, result: Result) -> tuple[UnfinishedFile, cv2.VideoWriter]:
+    height, width = result.drawn.shape[:2]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = UnfinishedFile(path)
+    video = cv2.VideoWriter(str(file.path), cv2.VideoWriter.fourcc(*"mp4v"), result.frame.fps, (width, height))
+    if not video.isOpened():
+        file.discard()
+        raise PredictError(f"{path} cannot be written: OpenCV opens no mp4 video there")
+    return file, video
+
+
+class Crops(Output):
+    """Each box cut out, with a little around it, as `crops/CLASS/NAME_NUMBER.jpg`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "crops"
+
+    def write(self, result: Result) -> None:
+        """Cut the boxes out of the image as it was."""
+        image = result.prediction.image
+        for number, box in enumerate(result.prediction.boxes, start=1):
+            crop = _plots.save_one_box([round(value) for value in box[3:]], image, BGR=True, save=False)
+            if crop.size:
+                write_image(self.folder / folder_name(box.name) / f"{result.name}_{number}.jpg", crop)
