@@ -90,6 +90,20 @@ def test_each_file_is_read_once_then_not_at_all(data: dict[str, Any], reads: dic
         assert after.im_files == before.im_files
 
 
+def test_a_label_file_that_was_replaced_is_read_anew_though_size_and_time_are_the_same(data: dict[str, Any]) -> None:
+    before = start(data)[0].image_classes
+    file = max((Path(data["train"]).parent / "labels").iterdir())
+    text = file.read_text()
+    *boxes, one_hot = text.splitlines()
+    other = " ".join(reversed(one_hot.split()))
+    assert other != one_hot
+    state = file.stat()
+    file.write_text(text.replace(one_hot, other))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert file.stat().st_size == state.st_size
+    assert (start(data)[0].image_classes != before).sum() == 1
+
+
 def test_data_set_is_upstreams(data: dict[str, Any]) -> None:
     theirs = dataloaders.LoadImagesAndLabels(data["val"], SIZE, 4, rect=True, pad=0.5)
     for _ in range(2):

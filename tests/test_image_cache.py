@@ -46,6 +46,18 @@ def test_a_picture_that_changed_is_read_anew(images: Path, size: tuple[int, int]
     assert greys(images) == [20, 200]
 
 
+def test_pictures_that_change_names_are_read_anew_though_size_and_time_are_the_same(tmp_path: Path) -> None:
+    folder = write_images(tmp_path, [0])
+    (folder / "00_0.png").unlink()
+    for name, grey in (("a.bmp", 30), ("b.bmp", 120)):
+        cv2.imwrite(str(folder / name), np.full((SIZE, SIZE, 3), grey, np.uint8))
+        os.utime(folder / name, ns=(0, 0))  # as archives with fixed times unpack
+    assert greys(folder) == [30, 120]
+    for before, after in (("a", "c"), ("b", "a"), ("c", "b")):
+        (folder / f"{before}.bmp").rename(folder / f"{after}.bmp")
+    assert greys(folder) == [120, 30]
+
+
 def test_pixels_are_taken_from_the_disk_only_if_asked_for(images: Path) -> None:
     assert greys(images) == [200, 200]
     for file in images.glob(f"*{SUFFIX}"):

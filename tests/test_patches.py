@@ -104,6 +104,13 @@ def test_size_of_a_rotated_photograph_is_the_upright_one(tmp_path: Path, name: s
     assert dataloaders.exif_size(Image.open(tmp_path / name)) == (20, 40)
 
 
+@pytest.mark.parametrize(("stem", "expected"), [("000000000042", 42), ("三", "三"), ("²", "²"), ("½ a", "½ a")])
+def test_predictions_are_of_a_number_only_where_the_picture_has_one(stem: str, expected: int | str) -> None:
+    found: list[dict[str, Any]] = []
+    upstream("val").save_one_json(torch.tensor([[0.0, 0, 2, 2, 0.5, 0]]), found, Path(f"{stem}.jpg"), [7])
+    assert [row["image_id"] for row in found] == [expected]
+
+
 def test_requirements_that_are_not_met_are_named_and_nothing_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -246,12 +246,13 @@ def test_a_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(folder, tmp_pat
         Predictor(folder / "joint.pt", imgsz=SIZE)(tmp_path / "cut.jpg")
 
 
-def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path, encoding):
     places = [tmp_path / "ein ordner" / "1 a.jpg", tmp_path / "切面 ä" / "1 a.jpg", tmp_path / "ein ordner" / "1 A.png"]
     for index, place in enumerate(places):
         place.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(place), cv2.imread(str(folder / "pictures" / f"{index}.jpg")))
-    (tmp_path / "list.txt").write_text("\n\n".join(map(str, places)), encoding="utf-8")
+    (tmp_path / "list.txt").write_text("\n\n".join(map(str, places)), encoding=encoding)
     out = run(tmp_path, tmp_path, "--save-txt", "--save-json", weights=str(folder / "joint.pt"), source="list.txt")
     objects = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
     assert sorted(row["path"] for row in objects) == sorted(map(str, places))
@@ -565,6 +566,8 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--weights", "junk.pt"], 1, "weights junk.pt cannot be loaded"),
         (["--source", "gone"], 1, "gone does not exist"),
         (["--source", "empty.txt"], 1, "--source empty.txt is empty"),
+        (["--source", "big5.txt"], 1, "--source big5.txt:1: byte 0 of the file (0xA4) is not UTF-8: save the file as UTF-8"),
+        (["--source", "三"], 1, "三 does not exist"),
         (["--source", "."], 1, "No images or videos found"),
         (["--source", "gone.streams"], 1, "Failed to open gone.streams"),
         (["--classes", "0", "9"], 1, "classes 9: the weights know 0 red, 1 blue"),
@@ -580,6 +583,7 @@ def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, c
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (tmp_path / "junk.pt").write_text("no pickle")
     (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "big5.txt").write_text("中.jpg", encoding="big5")
     with pytest.raises(SystemExit) as stopped:
         run(folder, tmp_path / "out", *more)
     assert stopped.value.code == status

@@ -40,7 +40,7 @@ class LabelScan:
     """The images that text files name, as they were read."""
     bounds: Bounds
     states: np.ndarray
-    """(files, 2) int64, see `label_cache.file_states`."""
+    """(files, 3) int64, see `label_cache.file_states`."""
     classes: np.ndarray
     """(files,) int64, -1 where a file gives none."""
     results: list[Sequence[Any]] | None
@@ -75,7 +75,7 @@ def check_labels(
     if errors:
         raise LabelErrors(list(errors.values()))
     for split, scan in found.items():
-        check_found(split, listings[split], scan.states[:, 1] < 0, needed=bool(trained) and split == "train")
+        check_found(split, listings[split], scan.states[:, 0] < 0, needed=bool(trained) and split == "train")
         _refuse_unreadable(split, scan)
     _refuse_untrainable(found.get("train"), trained)
     check_apart(listings)

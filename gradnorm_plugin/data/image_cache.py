@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from gradnorm_plugin.data.files import fresh_file
+from gradnorm_plugin.data.label_cache import file_states
 
 SUFFIX = ".pixels"
+STATE = 24
+"""Bytes that tell the picture's state."""
 
 
 class CachedImage:
     """In the place of the path of an image's .npy: upstream asks `exists()`, then `numpy.load`s it.
 
-    The file is NumPy's own format, (H, W, 3) uint8, and at its end 16 bytes: time of the picture's last change in ns, its size.
+    The file is NumPy's own format, (H, W, 3) uint8, and at its end `STATE` bytes: the picture's `file_states`.
     """
 
     __slots__ = ("image", "used")
@@ -45,9 +48,9 @@ class CachedImage:
                     return False
                 shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
                 start, end = file.tell(), file.seek(0, os.SEEK_END)
-                file.seek(max(start, end - 16))
+                file.seek(max(start, end - STATE))
                 state = file.read()
-            whole = len(shape) == 3 and min(shape) > 0 and shape[2] == 3 and start + shape[0] * shape[1] * 3 + 16 == end
+            whole = len(shape) == 3 and min(shape) > 0 and shape[2] == 3 and start + shape[0] * shape[1] * 3 + STATE == end
             return whole and dtype == np.uint8 and not fortran_order and state == self._state()
         except (OSError, ValueError):
             return False
@@ -70,5 +73,4 @@ class CachedImage:
                 file.write(state)
 
     def _state(self) -> bytes:
-        found = os.stat(self.image)
-        return np.array([found.st_mtime_ns, found.st_size], dtype="<i8").tobytes()
+        return file_states([self.image]).astype("<i8").tobytes()

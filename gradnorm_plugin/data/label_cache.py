@@ -30,15 +30,18 @@ def cache_file(source: str | list[str], label_files: Sequence[str]) -> Path:
 
 
 def file_states(files: Sequence[str]) -> np.ndarray:
-    """(files, 2) int64: time of the last change in ns and size in bytes; the negative error number where there is neither."""
+    """(files, 3) int64: size in bytes, times of the last change of content and of place in ns; the negative error number first.
+
+    What is unpacked or renamed may have the time and size of what lay there before; only the system sets the time of place.
+    """
     states: list[int] = []
     for file in files:
         try:
             state = os.stat(file)
-            states += (state.st_mtime_ns, state.st_size)
+            states += (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except OSError as error:
-            states += (-error.errno, -1)
-    return np.array(states, dtype=np.int64).reshape(-1, 2)
+            states += (-error.errno, -1, -1)
+    return np.array(states, dtype=np.int64).reshape(-1, 3)
 
 
 def read_classes(path: Path, label_files: Sequence[str], states: np.ndarray, bounds: Bounds) -> np.ndarray | None:

@@ -85,7 +85,7 @@ def write_predictions(recording: Recording, folder: Path) -> Path:
         values = [round(float(p), 6) if np.isfinite(p) else None for p in probabilities]
         rows.append(
             {
-                "image_id": int(stem) if stem.isnumeric() else stem,
+                "image_id": int(stem) if stem.isdecimal() else stem,
                 "file": file,
                 "class": names.get(index),
                 "predicted": names[int(probabilities.argmax())],

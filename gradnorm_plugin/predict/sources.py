@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
+from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.files import read_text
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.upstream.gateway import upstream
@@ -155,7 +157,7 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
-        if source.isnumeric() or lowered.endswith(".streams") or (is_url and not is_file):
+        if source.isdecimal() or lowered.endswith(".streams") or (is_url and not is_file):
             return _Streams(source, vid_stride)
         if is_url:
             return _Fetched(source, vid_stride)
@@ -172,7 +174,12 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
 
 def _listed(source: str) -> list[str]:
     """The lines of a .txt list; upstream splits at spaces too, which paths may have."""
-    lines = [line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines()]
+    if not Path(source).exists():
+        raise PredictError(f"--source {source} does not exist")
+    try:
+        lines = [line.strip() for line in read_text(source).split("\n")]
+    except DescriptionError as error:
+        raise PredictError(f"--source {error}") from None
     paths = [line for line in lines if line]
     if not paths:
         raise PredictError(f"--source {source} is empty: write a path on each line")
