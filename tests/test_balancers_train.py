@@ -21,7 +21,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, folder: Path, *more: str) -> list[dict[str, str]]:
-    """Train for 3 epochs of 3 batches at 64 px, looking at the gradients of every second; the rows of gradnorm.csv."""
+    """Train for 3 epochs of 3 batches at 64 px, looking at the gradients of every second; the rows of gradnorm.csv.
+
+    Later flags win.
+    """
     small = ["--imgsz", "64", "--epochs", "3", "--batch-size", "4", "--workers", "0", "--noplots", "--noval"]
     scratch = ["--cfg", "yolov5n.yaml", "--weights", "", "--hyp", "hyp.scratch-low.yaml", "--gradnorm-interval", "2"]
     with swapped(upstream("train"), strip_optimizer=lambda *_: None):  # the balancer's state goes with it
@@ -56,8 +59,9 @@ def test_dwa_moves_from_the_third_epoch_on(data, tmp_path):
 
 @pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled"), ("bisector", "pooled")])
 def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balancer, head):
-    rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, "--initial-weights", "1", "0.1")
-    assert weights(rows) == [(1.0, 0.1)] * 5
+    weighed = ("--initial-weights", "1", "0.1", "--epochs", "1")
+    rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, *weighed)
+    assert weights(rows) == [(1.0, 0.1)] * 2
     for row in rows:
         assert float(row["detection_norm"]) > 0 and float(row["classification_norm"]) > 0 and -1 <= float(row["cosine"]) <= 1
     model = torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["model"]
@@ -87,8 +91,9 @@ def test_log_losses_weigh_each_batch_by_its_own(data, tmp_path):
 
 
 def test_fixed_weights_are_looked_at_too(data, tmp_path):
-    rows = run(data, tmp_path / "run", "--balancer", "fixed", "--initial-weights", "1", "0.5", "--channels-last")
-    assert weights(rows) == [(1.0, 0.5)] * 5
+    flags = ("--initial-weights", "1", "0.5", "--channels-last", "--epochs", "1")
+    rows = run(data, tmp_path / "run", "--balancer", "fixed", *flags)
+    assert weights(rows) == [(1.0, 0.5)] * 2
     assert "no gradients were measured" not in (tmp_path / "run/report.md").read_text(encoding="utf-8")
 
 

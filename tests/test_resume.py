@@ -94,12 +94,10 @@ def test_a_killed_run_goes_on(moment, epochs_saved, data, uninterrupted, tmp_pat
         assert checkpoint["epoch"] == -1 and checkpoint["optimizer"] is None  # stripped: the run is finished
 
 
-def test_best_is_made_up_for_where_it_was_not_written(data, tmp_path):
+def test_best_is_made_up_for_where_it_was_not_written(tmp_path):
     """Killed between last.pt and best.pt: the resumed run knows the best fitness, so best.pt must hold it."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, DRIVER, "between", *flags(data, tmp_path)], capture_output=True, check=False, env=environment)
-    weights = tmp_path / "run/weights"
-    (weights / "best.pt").unlink(missing_ok=True)
+    weights = unfinished(tmp_path).parent
+    assert not (weights / "best.pt").exists()
     assert resume_options(parse_options(["--resume", str(weights / "last.pt")]))
     assert (weights / "best.pt").read_bytes() == (weights / "last.pt").read_bytes()
 
