@@ -68,7 +68,7 @@ ALLOWED = {
         "names",
         "run_folder",
     },
-    "predict": {"labels", "model", "upstream", "terminal", "files", "names"},
+    "predict": {"labels", "data", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "convert": {"labels", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
