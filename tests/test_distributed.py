@@ -16,7 +16,7 @@ from distributed_steps import joined, on_ranks, skewed_batch, steps
 from joint_data import write_joint_dataset
 
 EVERY_BATCH = {"interval": 1, "warmup": 0}
-STEPS = 50
+STEPS = 24
 
 
 def on_one_rank(extra_boxes: bool, settings: dict[str, Any], frozen: bool, count: int, rank: int) -> dict[str, Any]:
