@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gradnorm_plugin.data.files import fresh_file
 from gradnorm_plugin.data.label_cache import file_states
+from gradnorm_plugin.files import whole_file
 
 SUFFIX = ".pixels"
 STATE = 24
@@ -68,7 +68,7 @@ class CachedImage:
         state = self._state()  # before the picture is read: a change in between shows
         pixels = read(self.image)
         if pixels is not None:
-            with fresh_file(Path(self)) as file:
+            with whole_file(Path(self)) as partial, partial.open("wb") as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
                 file.write(state)
 

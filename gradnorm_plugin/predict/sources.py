@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.files import read_text
+from gradnorm_plugin.data.reading import read_text
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.upstream.gateway import upstream

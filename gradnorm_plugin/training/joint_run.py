@@ -17,8 +17,8 @@ from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
-from gradnorm_plugin.data.files import read_yaml
 from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
 from gradnorm_plugin.evaluation.plots import plot_classification

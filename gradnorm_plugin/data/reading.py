@@ -1,4 +1,4 @@
-"""The files of a data set as people save them: text in any Unicode encoding that says which, YAML as it is written, whole files.
+"""The text files of a data set as people save them: in any Unicode encoding that says which, YAML as it is written.
 
 A text file is read once, by the same rules in every locale; what is read is what is checked and what is used.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -131,22 +129,3 @@ def _as_text(loader: yaml.SafeLoader, names: yaml.Node) -> yaml.Node:
         loader.flatten_mapping(names)
         return yaml.MappingNode(names.tag, [(number(key), text(value)) for key, value in names.value], names.start_mark)
     return names
-
-
-@contextmanager
-def fresh_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file to write to, which takes the place of `path` at the end of the block, whole or not at all.
-
-    No one can have laid a link at its name: it is made exclusively. A link at `path` is replaced, never written through.
-
-    Raises:
-        OSError: if the folder cannot be written to; nothing is left then.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

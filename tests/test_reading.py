@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description
-from gradnorm_plugin.data.files import read_text, read_yaml
 from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.reading import read_text, read_yaml
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 general = upstream("utils.general")
