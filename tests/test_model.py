@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -118,6 +120,20 @@ def test_torch_export_gives_the_same_network(head):
         predictions, (_, logits) = ready(images)
         found, (_, found_logits) = torch.export.export(ready, (images,), strict=False).module()(images)
     assert torch.equal(found, predictions) and torch.equal(found_logits, logits)
+
+
+@pytest.mark.parametrize("head", ["pooled", "guided"])
+def test_pytorchs_own_onnx_export_gives_the_same_network(head, tmp_path):
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    ready = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=NAMES, head=head).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        predictions, (_, logits) = ready(images)
+    torch.onnx.export(ready, (images,), tmp_path / "x.onnx", dynamo=True)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    found, *_, found_logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    assert np.allclose(found, predictions, atol=1e-3) and np.allclose(found_logits, logits, atol=1e-5)
 
 
 def test_class_names_and_layer_are_checked():
