@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -166,8 +167,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(joint, tmp_path, mo
     output = tmp_path / "plain.pt"
     output.write_bytes(b"old")
 
-    def full(_: object, file: Path) -> None:
-        Path(file).write_bytes(b"half")
+    def full(_: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
