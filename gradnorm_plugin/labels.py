@@ -1,8 +1,9 @@
-"""A joint label file and its typed record: upstream's box or polygon lines, then perhaps a one-hot line for the image.
+"""A joint label file and its typed record: upstream's box or polygon lines, then what it says about the whole image.
 
-Upper lines are `class cx cy w h` or `class x1 y1 x2 y2 ...`, coordinates normalised to 0..1. The last non-blank line
-may be the image's class, one-hot over the data set's `classification_names`: plain `0` and `1`, exactly one `1`. Blank
-lines may stand anywhere. Every other line is an error that names file, line and reason; nothing is skipped in silence.
+Upper lines are `class cx cy w h` or `class x1 y1 x2 y2 ...`, coordinates normalised to 0..1. A line `NAME: ...` is what the image
+output of that name has to say, once at most. Where one output tells a class, its line needs no name if it is the last
+non-blank line: one-hot over the classes, plain `0` and `1`, exactly one `1`. Blank lines may stand anywhere. Every other line
+is an error that names file, line and reason; nothing is skipped in silence.
 
 A line of plain zeros with a single one is a one-hot line and nothing else: as a box or polygon it has no area. So is
 the last line if it is of plain zeros and ones and as long as `classification_names`; a coordinate that happens to be
@@ -14,9 +15,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gradnorm_plugin.files import write_text
 
@@ -44,13 +46,49 @@ class Polygon(NamedTuple):
     points: tuple[tuple[float, float], ...]
 
 
+class NamedLine(Protocol):
+    """What `gradnorm_plugin.outputs` gives for each image output: its name, and how the fields of its line are read and written."""
+
+    @property
+    def name(self) -> str:
+        """Before the colon."""
+
+    def parse(self, fields: Sequence[str], /) -> tuple[float, ...]:
+        """What the fields stand for; ValueError says what is wrong with them."""
+
+    def format(self, target: tuple[float, ...], /) -> str:
+        """The fields."""
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What label files are held against."""
+
+    num_box_classes: int | None
+    """None leaves the upper bound of box classes unchecked."""
+    num_image_classes: int = 0
+    """Classes of the output whose line needs no name; 0 if there is none."""
+    unnamed: str | None = None
+    """That output's name, with which its line may be given as well."""
+    outputs: tuple[NamedLine, ...] = ()
+    """All image outputs."""
+
+
 @dataclass(frozen=True)
 class LabelRecord:
-    """What one label file says: boxes or polygons (never both), and the image's class (None: it has none)."""
+    """What one label file says: boxes or polygons (never both), the image's class (None: it has none), and named lines."""
 
     boxes: tuple[Box, ...] = ()
     polygons: tuple[Polygon, ...] = ()
     image_class: int | None = None
+    named: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """By the name of the output; that of `image_class` is not among them."""
+
+    def target(self, name: str, rules: LabelRules) -> tuple[float, ...] | None:
+        """What it says for the image output `name`, by the rules it was read by; None for nothing."""
+        if name != rules.unnamed:
+            return self.named.get(name)
+        return None if self.image_class is None else (self.image_class,)
 
 
 class LabelError(ValueError):
@@ -85,8 +123,12 @@ class _Fault(Exception):
     """What is wrong with one line, before file and line number are known."""
 
 
-def parse_label_text(text: str, num_box_classes: int | None, num_image_classes: int, file: str = "<text>") -> LabelRecord:
+def parse_label_text(
+    text: str, num_box_classes: int | None, num_image_classes: int, file: str = "<text>", rules: LabelRules | None = None
+) -> LabelRecord:
     """The record that `text` stands for; `num_box_classes` None leaves the upper bound of box classes unchecked.
+
+    `rules`, where they are given, take the place of both numbers.
 
     Raises:
         LabelError: at the first fault, citing `file` and the line.
@@ -96,16 +138,22 @@ def parse_label_text(text: str, num_box_classes: int | None, num_image_classes: 
         line = len(_LINE_BREAK.findall(text, 0, foreign.start())) + 1
         code = f"U+{ord(foreign.group()):04X}"
         raise LabelError(file, line, f"character {code} is not plain text: save it as ASCII, without byte order mark")
-    rows = [(number, row.split()) for number, row in enumerate(_LINE_BREAK.split(text), start=1)]
-    rows = [(number, fields) for number, fields in rows if fields]
+    rules = rules or LabelRules(num_box_classes, num_image_classes)
+    num_box_classes, num_image_classes = rules.num_box_classes, rules.num_image_classes
+    lines = [(number, line) for number, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip()]
+    last = max((number for number, line in lines if ":" not in line), default=0)
     boxes: list[Box] = []
     polygons: list[Polygon] = []
+    named: dict[str, tuple[float, ...]] = {}
     image_class, number = None, 0
     try:
-        for number, fields in rows:
-            last = number == rows[-1][0]
-            if _is_one_hot(fields, num_image_classes if last else None):
-                image_class = _image_class(fields, num_image_classes, last)
+        for number, line in lines:
+            fields = line.split()
+            if ":" in line:
+                _add_named(named, line, rules)
+                continue
+            if _is_one_hot(fields, num_image_classes if number == last else None):
+                image_class = _image_class(fields, num_image_classes, number == last)
             elif len(fields) == 5:
                 boxes.append(_box(fields, num_box_classes))
             elif len(fields) >= 7 and len(fields) % 2 == 1:
@@ -114,13 +162,23 @@ def parse_label_text(text: str, num_box_classes: int | None, num_image_classes: 
                 raise _Fault(_wrong_length(len(fields), num_image_classes))
             if boxes and polygons:
                 raise _Fault("boxes and polygons in one file, where YOLOv5 takes every line for a polygon: write all as one kind")
+        if rules.unnamed in named:
+            if image_class is not None:
+                raise _Fault(
+                    f"the last line is the image's class, which the line `{rules.unnamed}: ...` gives as well: remove one"
+                )
+            image_class = int(named.pop(str(rules.unnamed))[0])
     except _Fault as fault:
         raise LabelError(file, number, _LONG_WORD.sub(r"\1...", str(fault))) from None
-    return LabelRecord(tuple(boxes), tuple(polygons), image_class)
+    return LabelRecord(tuple(boxes), tuple(polygons), image_class, named)
 
 
-def read_label_file(path: str | Path, num_box_classes: int | None, num_image_classes: int) -> LabelRecord:
+def read_label_file(
+    path: str | Path, num_box_classes: int | None, num_image_classes: int, rules: LabelRules | None = None
+) -> LabelRecord:
     """The record of the file at `path`; a missing file is a background image without a class, as upstream has it.
+
+    `rules`, where they are given, take the place of both numbers.
 
     Raises:
         LabelError: if the file cannot be read, or at its first fault.
@@ -135,17 +193,27 @@ def read_label_file(path: str | Path, num_box_classes: int | None, num_image_cla
     except OSError as error:
         raise LabelError(str(path), None, f"cannot be read: {error.strerror}") from None
     # Only ASCII is valid, and Latin-1 shows every other byte as the character of that number, so decoding cannot fail.
-    return parse_label_text(content.decode("latin-1"), num_box_classes, num_image_classes, str(path))
+    return parse_label_text(content.decode("latin-1"), num_box_classes, num_image_classes, str(path), rules)
 
 
-def write_label_file(path: str | Path, record: LabelRecord, num_box_classes: int | None, num_image_classes: int) -> None:
+def write_label_file(
+    path: str | Path,
+    record: LabelRecord,
+    num_box_classes: int | None,
+    num_image_classes: int,
+    rules: LabelRules | None = None,
+) -> None:
     """Write `record` so that `read_label_file` gives it back exactly; the file appears whole or not at all.
+
+    `rules`, where they are given, take the place of both numbers.
 
     Raises:
         LabelError: if the record breaks a rule of the format; nothing is written then.
         OSError: if the folder cannot be written to.
     """
     path = Path(path)
+    rules = rules or LabelRules(num_box_classes, num_image_classes)
+    num_image_classes = rules.num_image_classes
     if record.image_class is not None and not 0 <= record.image_class < num_image_classes:
         reason = f"image class {record.image_class} is not one of the {num_image_classes} of classification_names"
         raise LabelError(str(path), None, reason)
@@ -153,11 +221,31 @@ def write_label_file(path: str | Path, record: LabelRecord, num_box_classes: int
     objects += [(polygon.class_index, [v for point in polygon.points for v in point]) for polygon in record.polygons]
     # repr keeps every bit of a float and has a point or an exponent, so no coordinate looks like a one-hot digit.
     lines = [" ".join([str(index), *(repr(float(value)) for value in values)]) for index, values in objects]
+    formats = {output.name: output.format for output in rules.outputs}
+    unknown = [name for name in record.named if name not in formats]
+    if unknown:
+        raise LabelError(str(path), None, f"`{unknown[0]}` is no image output of the data set")
+    lines += [f"{name}: {format_target(record.named[name])}" for name, format_target in formats.items() if name in record.named]
     if record.image_class is not None:
         lines.append(" ".join("1" if index == record.image_class else "0" for index in range(num_image_classes)))
     text = "".join(f"{line}\n" for line in lines)
-    parse_label_text(text, num_box_classes, num_image_classes, str(path))
+    parse_label_text(text, num_box_classes, num_image_classes, str(path), rules)
     write_text(path, text, encoding="ascii")
+
+
+def _add_named(named: dict[str, tuple[float, ...]], line: str, rules: LabelRules) -> None:
+    """Read a named line into `named`."""
+    name, _, text = (part.strip() for part in line.partition(":"))
+    output = next((output for output in rules.outputs if output.name == name), None)
+    if output is None:
+        known = ", ".join(f"`{output.name}: ...`" for output in rules.outputs if output.name != rules.unnamed)
+        raise _Fault(f"`{line.strip()}` is of no image output of the data set" + (f"; it has {known}" if known else ""))
+    if name in named:
+        raise _Fault(f"a second line `{name}: ...`: give each once")
+    try:
+        named[name] = output.parse(text.split())
+    except ValueError as error:
+        raise _Fault(str(error)) from None
 
 
 def _is_one_hot(fields: list[str], length: int | None) -> bool:

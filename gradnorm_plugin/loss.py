@@ -1,9 +1,9 @@
 """The joint loss, in `ComputeLoss`'s place: upstream's signature outside, named losses inside.
 
-    total = w_det * L_det + w_cls * L_cls
+    total = w_det * L_det + sum_i w_i * L_i
 
-L_det is upstream's own detection loss; L_cls the cross-entropy, averaged over the images that have a class. Both are scaled by
-the batch size, as upstream's is.
+L_det is upstream's own detection loss; L_i that of image output i, averaged over the images that have a label for it: for a class
+the cross-entropy. All are scaled by the batch size, as upstream's is.
 
 With several processes (DDP) each has a part of the batch; the trainer sums their gradients. What is decided here (labelled or
 not, finite or not, the weights) is decided on the whole batch's figures, on all ranks alike.
@@ -11,25 +11,25 @@ not, finite or not, the weights) is decided on the whole batch's figures, on all
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gradnorm_plugin.balancing import (
-    PRESETS,
     Balancer,
     GradientProbe,
     GradientSurgery,
     GradNorm,
     Meeting,
     TaskGradients,
+    preset,
     sum_over_ranks,
     world_size,
 )
+from gradnorm_plugin.outputs import ImageOutput, split
 from gradnorm_plugin.scope import rescale_unshared
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -46,16 +46,22 @@ class JointLosses:
     """The losses of one batch, of all ranks together, detached and scaled by the batch size: unweighted, and the total."""
 
     detection: Tensor
-    classification: Tensor
+    outputs: tuple[Tensor, ...]
+    """Of the image outputs, in their order."""
     total: Tensor
-    labelled: int
-    """Images of the batch that have a class."""
+    labelled: tuple[int, ...]
+    """Images of the batch that have a label, by image output."""
     images: int
 
     @property
-    def tasks(self) -> tuple[Tensor, Tensor]:
-        """The tasks' losses of an image, as a balancer sees them."""
-        return self.detection / self.images, self.classification / self.images
+    def classification(self) -> Tensor:
+        """The loss of the first image output."""
+        return self.outputs[0]
+
+    @property
+    def tasks(self) -> tuple[Tensor, ...]:
+        """The tasks' losses of an image, as a balancer sees them, detection first."""
+        return tuple(loss / self.images for loss in (self.detection, *self.outputs))
 
 
 class GradNormLoss:
@@ -73,26 +79,34 @@ class GradNormLoss:
         model: nn.Module,
         balancer: Balancer | None = None,
         weight_scope: str = "loss",
-        class_weights: Tensor | None = None,
+        class_weights: Tensor | Mapping[str, Tensor | None] | None = None,
         label_smoothing: float | None = None,
     ) -> None:
         """Args:
             model: a `JointDetectionModel`, or one wrapped for parallel training, with upstream's `hyp` attached.
-            balancer: sets the task weights; default GradNorm with the report's settings.
+            balancer: sets the task weights, detection's first; default GradNorm with the report's settings.
             weight_scope: "loss", a weight multiplies its task's loss; "shared", it multiplies what its task sends into the
                 shared layers, while the layers that serve one task alone train at full strength.
-            class_weights: (C,) weights of the image's classes in the cross-entropy.
-            label_smoothing: of the cross-entropy; default upstream's `--label-smoothing`.
+            class_weights: (C,) weights of the image's classes in the cross-entropy; or, by image output, what its `balance` gives.
+            label_smoothing: of the image outputs; default upstream's `--label-smoothing`.
 
         Raises:
-            ValueError: if the scope is unknown.
+            ValueError: if the scope is unknown, or the balancer is for another number of tasks.
         """
         self.model = _torch_utils.de_parallel(model)
         self.detection_loss = _loss.ComputeLoss(model)
-        self.balancer = GradNorm(**PRESETS["report"]) if balancer is None else balancer
+        self.outputs = self.model.outputs
+        tasks = 1 + len(self.outputs)
+        self.balancer = GradNorm(tasks, **preset("report", tasks)) if balancer is None else balancer
+        if len(self.balancer.weights) != tasks:
+            raise ValueError(
+                f"the balancer has {len(self.balancer.weights)} weights, expected {tasks}: detection's and one for each "
+                f"image output"
+            )
         self.label_smoothing = model.hyp.get("label_smoothing", 0.0) if label_smoothing is None else label_smoothing
         device = next(self.model.parameters()).device
-        self.class_weights = None if class_weights is None else class_weights.float().to(device)
+        given = class_weights if isinstance(class_weights, Mapping) else {self.outputs[0].name: class_weights}
+        self.class_weights = {name: None if of is None else of.float().to(device) for name, of in given.items()}
         self._probe = self._make_probe()
         self._inner_logits: Tensor | None = None
         if self.model is not model:
@@ -108,7 +122,7 @@ class GradNormLoss:
     def _make_probe(self) -> GradientProbe | Meeting | None:
         """What sees the tasks' gradients: where they meet if the balancer acts there, else at the last shared weights."""
         if isinstance(self.balancer, GradientSurgery):
-            meeting = Meeting(self.balancer.factors)
+            meeting = Meeting(self.balancer.factors, 1 + len(self.outputs))
             self.model.fork = meeting.fork
             return meeting
         shared = self.model.shared_parameter
@@ -125,9 +139,8 @@ class GradNormLoss:
         inner, self._inner_logits = self._inner_logits, None
         return logits if inner is None or inner.shape != logits.shape else inner
 
-    def _weights(self) -> tuple[float, float]:
-        detection, classification = self.balancer.weights.tolist()
-        return detection, classification
+    def _weights(self) -> tuple[float, ...]:
+        return tuple(self.balancer.weights.tolist())
 
     def __call__(self, pred: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """The loss to differentiate, (1,), and upstream's loss items, (3,) detached.
@@ -142,47 +155,60 @@ class GradNormLoss:
         if not torch.is_grad_enabled():
             return detection_loss, items
         self.settle()
-        share, labelled = self._share_of_labels(targets.classes)
-        classification_loss = self.classification_loss(logits, targets.classes) * share
-        of_all_ranks = sum_over_ranks(torch.cat([detection_loss, classification_loss]).detach().float()).unbind()
-        images = len(targets.classes) * world_size()
-        if labelled:
+        parts = list(zip(self.outputs, split(self.outputs, logits), strict=True))
+        shares, labelled = self._shares_of_labels(targets.outputs)
+        losses = [detection_loss]
+        losses += [
+            self.output_loss(output, of, targets.outputs[output.name]) * s for (output, of), s in zip(parts, shares, strict=True)
+        ]
+        of_all_ranks = sum_over_ranks(torch.cat(losses).detach().float()).unbind()
+        images = targets.images * world_size()
+        complete = all(count > 0 for count in labelled)
+        if complete:
             self.balancer.weigh([loss / images for loss in of_all_ranks])
         self.applied_weights = weights = self._weights()
-        total = weights[0] * detection_loss + weights[1] * classification_loss
-        of_all_tasks = weights[0] * of_all_ranks[0] + weights[1] * of_all_ranks[1]
-        self.losses = JointLosses(*of_all_ranks, of_all_tasks, labelled, images)
+        total, of_all_tasks = _weighted_sum(weights, losses), _weighted_sum(weights, of_all_ranks)
+        self.losses = JointLosses(of_all_ranks[0], tuple(of_all_ranks[1:]), of_all_tasks, labelled, images)
         self._refuse_non_finite(items)
-        if labelled and self.balancer.begin_step(self.losses.tasks):
+        if complete and self.balancer.begin_step(self.losses.tasks):
             if self._probe is not None and min(weights) > 0 and logits.requires_grad:
-                self._probe.arm(detection_loss, classification_loss, weights, (logits, inner_logits))
+                self._probe.arm(losses, weights, (logits, inner_logits))
         return total, items
 
-    def _share_of_labels(self, classes: Tensor) -> tuple[float | Tensor, int]:
-        """This rank's part of the batch's labels, each counted with its class's weight, and the number of labels of all ranks.
+    def _shares_of_labels(self, targets: Mapping[str, Tensor]) -> tuple[list[float | Tensor], tuple[int, ...]]:
+        """By output: this rank's part of the batch's labels, each counted with its weight, and the number of labels of all ranks.
 
         With it the sum of the ranks' losses is the weighted mean over the whole batch, however the labels are spread.
         """
-        labelled = classes[classes >= 0]
+        labels = [targets[output.name][output.known(targets[output.name])] for output in self.outputs]
         if world_size() == 1:
-            return 1.0, len(labelled)
-        weight = len(labelled) if self.class_weights is None else self.class_weights[labelled].sum()
-        here = torch.tensor([float(weight), len(labelled)], device=classes.device)
+            return [1.0] * len(labels), tuple(map(len, labels))
+        weights = [
+            output.label_weights(of, self.class_weights.get(output.name)).sum()
+            for output, of in zip(self.outputs, labels, strict=True)
+        ]
+        counts = torch.tensor([float(len(of)) for of in labels], device=weights[0].device)
+        here = torch.cat([torch.stack(weights).float(), counts])
         everywhere = sum_over_ranks(here)
-        return here[0] / everywhere[0].clamp(min=torch.finfo(torch.float32).tiny) * world_size(), int(everywhere[1])
+        tiny = torch.finfo(torch.float32).tiny
+        shares = [here[i] / everywhere[i].clamp(min=tiny) * world_size() for i in range(len(labels))]
+        return shares, tuple(int(count) for count in everywhere[len(labels) :])
 
-    def classification_loss(self, logits: Tensor, classes: Tensor) -> Tensor:
-        """PyTorch's weighted mean of the cross-entropy over the labelled images, times the batch size; (1,).
+    def output_loss(self, output: ImageOutput, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of an image output over its labelled images, times the batch size; (1,).
 
         Without any labelled image it is 0, still connected to the network.
+
+        Args:
+            logits: (B, W) of this output.
+            targets: of this output.
         """
-        labelled = classes >= 0
+        labelled = output.known(targets)
         if not labelled.any():
             return (logits.float() * 0).sum().reshape(1)
-        loss = F.cross_entropy(
-            logits[labelled].float(), classes[labelled], weight=self.class_weights, label_smoothing=self.label_smoothing
-        )
-        return loss.reshape(1) * len(classes)
+        balance = self.class_weights.get(output.name)
+        loss = output.loss(logits[labelled].float(), targets[labelled], balance, self.label_smoothing)
+        return loss.reshape(1) * len(targets)
 
     def settle(self) -> TaskGradients | None:
         """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured.
@@ -205,23 +231,23 @@ class GradNormLoss:
         self.settle()
         self.balancer.end_epoch()
 
-    def training_rates(self) -> tuple[float, float]:
+    def training_rates(self) -> tuple[float, ...]:
         """r_i of the last measured batch's losses; NaN for a balancer that has no such rates."""
         if self.gradients is None or not isinstance(self.balancer, GradNorm):
-            return float("nan"), float("nan")
+            return (float("nan"),) * (1 + len(self.outputs))
         losses = torch.tensor(self._measured_losses(), dtype=torch.float64)
-        detection, classification = self.balancer.training_rates(losses).tolist()
-        return detection, classification
+        return tuple(self.balancer.training_rates(losses).tolist())
 
     def _refuse_non_finite(self, items: Tensor) -> None:
         losses = self.losses
         if torch.isfinite(losses.total).all():
             return
         box, objectness, classes = items.tolist()
+        of_outputs = ", ".join(f"{o.task} {of.item():g}" for o, of in zip(self.outputs, losses.outputs, strict=True))
         raise NonFiniteLossError(
             f"the loss is not finite: total {losses.total.item():g}, detection {losses.detection.item():g} "
-            f"(box {box:g}, objectness {objectness:g}, class {classes:g}), classification {losses.classification.item():g}, "
-            f"weights {self.applied_weights[0]:g} and {self.applied_weights[1]:g}; "
+            f"(box {box:g}, objectness {objectness:g}, class {classes:g}), {of_outputs}, "
+            f"weights {' and '.join(f'{weight:g}' for weight in self.applied_weights)}; "
             f"lower the learning rate (lr0, warmup_bias_lr) or the task weights"
         )
 
@@ -229,3 +255,10 @@ class GradNormLoss:
         """The balancer's state, with a measurement that still waits taken in first."""
         self.settle()
         return self.balancer.state_dict()
+
+
+def _weighted_sum(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * losses[0]
+    for weight, loss in zip(weights[1:], losses[1:], strict=True):
+        total = total + weight * loss
+    return total

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 
-def unshared_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters that serve detection alone (the layers after the shared one, all if none is), and classification alone."""
-    first = 0 if model.backbone == "dual" else model.shared_layer + 1
-    return list(model.model[first:].parameters()), model.classification_parameters()
+def unshared_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters that serve detection alone (the layers after the shared one, all if none is), and each image output alone.
+
+    A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
+    """
+    if model.backbone == "shared":
+        return [list(part.parameters()) for part in (model.model[model.shared_layer + 1 :], *model.heads)]
+    if len(model.heads) == 1:
+        return [list(model.model.parameters()), model.classification_parameters()]
+    return [list(part.parameters()) for part in (model.model, *model.heads)]
 
 
-def rescale_unshared(model: nn.Module, weights: Callable[[], tuple[float, float]]) -> None:
+def rescale_unshared(model: nn.Module, weights: Callable[[], tuple[float, ...]]) -> None:
     """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
 
     The loss is weighted as a whole; this undoes it outside the shared layers, in the same backward pass. A task whose weight is

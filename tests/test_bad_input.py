@@ -22,9 +22,10 @@ from PIL import Image
 
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file, write_label_file
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.files import read_checkpoint
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.gateway import upstream
@@ -333,9 +334,9 @@ def described(folder: Path, train: str = "images", val: str = "images") -> dict[
 
 
 def load(source: Path | str, **options: Any) -> JointDataset:
-    return create_joint_dataloader(str(source), SIZE, 4, 32, classification_names=NAMES, num_box_classes=2, workers=0, **options)[
-        1
-    ]
+    return create_joint_dataloader(
+        str(source), SIZE, 4, 32, outputs=(class_output(NAMES),), num_box_classes=2, workers=0, **options
+    )[1]
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -27,6 +27,7 @@ from gradnorm_plugin.data import DescriptionError
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import JointDataset, LoaderError, create_joint_dataloader
 from gradnorm_plugin.labels import LabelErrors, LabelRecord, write_label_file
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -64,7 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def joint(path: Path | str | list[str], hyp: dict[str, float] | None = None, **options: Any) -> JointDataset:
     paths = path if isinstance(path, list) else str(path)
-    arguments = {"augment": hyp is not None, "hyp": hyp, "classification_names": NAMES, "num_box_classes": 4}
+    arguments = {"augment": hyp is not None, "hyp": hyp, "outputs": (class_output(NAMES),), "num_box_classes": 4}
     return JointDataset(paths, SIZE, 4, **{**arguments, **options})
 
 
@@ -101,7 +102,7 @@ def test_batches_are_upstreams_and_carry_the_classes(images: Path, options: dict
     seed(0)
     expected = list(dataloaders.create_dataloader(*arguments, **{"workers": 0, **theirs_options})[0])
     seed(0)
-    loader, dataset = create_joint_dataloader(*arguments, classification_names=NAMES, **{"workers": 0, **options})
+    loader, dataset = create_joint_dataloader(*arguments, outputs=(class_output(NAMES),), **{"workers": 0, **options})
     found = list(loader)
     assert isinstance(dataset, JointDataset)
     assert len(found) == len(expected) == 3
@@ -120,7 +121,7 @@ def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     try:
         loader, dataset = create_joint_dataloader(
-            str(images), SIZE, 4, 32, rank=0, workers=0, shuffle=True, classification_names=NAMES
+            str(images), SIZE, 4, 32, rank=0, workers=0, shuffle=True, outputs=(class_output(NAMES),)
         )
         assert isinstance(loader.sampler, torch.utils.data.distributed.DistributedSampler)
         found = Counter(value for _, targets, _, _ in loader for value in targets.classes.tolist())
@@ -223,7 +224,7 @@ def test_quad_is_refused(images: Path, arguments: tuple[tuple, dict[str, Any]]) 
     args, kwargs = arguments
     head = (str(images), SIZE, 4, 32, False, None, False, False) if args else (str(images), SIZE, 4, 32)
     with pytest.raises(ValueError, match="--quad cannot be used with image classes: it makes one image out of four"):
-        create_joint_dataloader(*head, *args, classification_names=NAMES, **kwargs)
+        create_joint_dataloader(*head, *args, outputs=(class_output(NAMES),), **kwargs)
 
 
 class Ended(JointDataset):
@@ -234,7 +235,7 @@ class Ended(JointDataset):
 
 
 def test_a_worker_that_is_killed_is_one_error(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, classification_names=NAMES)
+    loader, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, outputs=(class_output(NAMES),))
     dataset.__class__ = Ended
     ended = type(loader)(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn)
     with pytest.raises(LoaderError, match="a worker of the loader was ended from outside, .* use fewer --workers than 1"):
@@ -259,7 +260,7 @@ def test_image_weights_draw_pictures_without_boxes(tmp_path: Path) -> None:
 def test_upstream_is_put_back_after_an_error(tmp_path: Path) -> None:
     before = dataloaders.LoadImagesAndLabels
     with pytest.raises(DescriptionError, match="does not exist"):
-        create_joint_dataloader(str(tmp_path / "none"), SIZE, 4, 32, classification_names=NAMES)
+        create_joint_dataloader(str(tmp_path / "none"), SIZE, 4, 32, outputs=(class_output(NAMES),))
     assert dataloaders.LoadImagesAndLabels is before
 
 
@@ -288,7 +289,7 @@ def test_all_wrong_files_of_all_splits_at_once(tmp_path: Path) -> None:
     assert [(Path(error.file).name, error.line) for error in caught.value.errors] == [("00_0.txt", 1), ("01_1.txt", 2)]
     assert str(caught.value).startswith("2 label files are wrong")
     with pytest.raises(LabelErrors, match="00_0.txt:1: coordinate 1.5 is outside 0..1"):
-        create_joint_dataloader(data["train"], SIZE, 4, 32, classification_names=NAMES)
+        create_joint_dataloader(data["train"], SIZE, 4, 32, outputs=(class_output(NAMES),))
 
     wrong.write_text(right)
     assert check_labels(data, splits=("train",))["train"].classes.tolist() == [0, 1, -1]

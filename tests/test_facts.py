@@ -18,6 +18,7 @@ from gradnorm_plugin.balancing import PRESETS, CAGrad, DynamicWeightAverage, Fix
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.model.dual import ClassificationBackbone
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.run_folder import read_facts
 from gradnorm_plugin.training import facts
 from gradnorm_plugin.training.facts import balancing_facts, data_facts, model_facts, peak_memory
@@ -93,7 +94,7 @@ def test_data_is_counted_as_its_label_files_say(tmp_path):
                 classes[line.index("1")] += 1
         without_boxes += all(len(line) == 3 for line in lines)
     _, dataset = create_joint_dataloader(
-        str(tmp_path / "images/train"), 64, 4, 32, hyp={}, classification_names=IMAGE_CLASSES, num_box_classes=2
+        str(tmp_path / "images/train"), 64, 4, 32, hyp={}, outputs=(class_output(IMAGE_CLASSES),), num_box_classes=2
     )
     assert data_facts(dataset, 2) == {
         "images": 9, "boxes": boxes, "image_classes": classes, "without_class": 2, "without_boxes": without_boxes,

@@ -14,6 +14,7 @@ from test_dataset import NAMES, SIZE, joint, write_images
 
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.image_cache import SUFFIX
+from gradnorm_plugin.outputs import class_output
 
 
 def paint(file: Path, grey: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
@@ -140,5 +141,5 @@ def test_an_image_that_opencv_cannot_read(images: Path, cache: str) -> None:
     (images / "00_0.png").unlink()
     Image.fromarray(np.zeros((16, 16), np.float32)).save(images / "00_0.tif")
     with pytest.raises(AssertionError, match="Image Not Found .*00_0.tif"):
-        loader, _ = create_joint_dataloader(str(images), SIZE, 2, 32, cache=cache, workers=0, classification_names=NAMES)
+        loader, _ = create_joint_dataloader(str(images), SIZE, 2, 32, cache=cache, workers=0, outputs=(class_output(NAMES),))
         list(loader)

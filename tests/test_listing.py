@@ -15,8 +15,9 @@ from joint_data import write_joint_dataset
 
 from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import JointDataset
-from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.upstream.gateway import upstream
 
 dataloaders = upstream("utils.dataloaders")
@@ -86,9 +87,7 @@ def test_a_list_is_read_as_it_is_meant(data: Path, name: str, place: str, monkey
     (data.parent / place).write_bytes(LISTS[name])
     found = find_dataset(change(data, train=place))
     scan = check_labels(found, trained=("boxes", "classes"))["train"]
-    dataset = JointDataset(
-        found["train"], SIZE, 4, classification_names=classification_names(found), scan=scan, root=Path(found["path"])
-    )
+    dataset = JointDataset(found["train"], SIZE, 4, outputs=image_outputs(found), scan=scan, root=Path(found["path"]))
     assert [Path(file).name for file in dataset.im_files] == NAMES and dataset.image_classes.tolist() == EVERY_CLASS
     assert all(len(boxes) == 2 for boxes in dataset.labels)
 
@@ -250,7 +249,7 @@ def test_no_cache_is_written_through_a_link(data: Path, place: str) -> None:
     """By YOLOv5's own data set neither."""
     precious = data.parent / "precious"
     for make in (
-        lambda source: JointDataset(source, SIZE, classification_names={0: "a", 1: "b", 2: "c"}),
+        lambda source: JointDataset(source, SIZE, outputs=(class_output(["a", "b", "c"]),)),
         dataloaders.LoadImagesAndLabels,
     ):
         precious.write_text("mine")

@@ -25,6 +25,7 @@ from gradnorm_plugin.evaluation.metrics import Predictions, classification_metri
 from gradnorm_plugin.evaluation.recording import Recording, validate
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.run_folder import DETECTION_FIGURES
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -56,7 +57,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(make_model(JointDetectionModel, classification_names=IMAGE_CLASSES), tmp_path_factory.mktemp("w") / "joint.pt")
+    return save(
+        make_model(JointDetectionModel, outputs=(class_output(IMAGE_CLASSES),)), tmp_path_factory.mktemp("w") / "joint.pt"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +134,7 @@ def test_detection_is_upstreams_to_the_last_digit(data, weights, tmp_path, more)
 def test_classification_is_that_of_the_same_images(data, weights, done):
     model = torch.load(weights, weights_only=False)["model"].float().fuse().eval()
     loader, dataset = create_joint_dataloader(
-        str(data.parent / "images/val"), SIZE, 5, 32, classification_names=IMAGE_CLASSES, rect=True, pad=0.5, workers=0
+        str(data.parent / "images/val"), SIZE, 5, 32, outputs=(class_output(IMAGE_CLASSES),), rect=True, pad=0.5, workers=0
     )
     with torch.no_grad():
         logits = torch.cat([model(images.float() / 255)[1][1] for images, *_ in loader])
@@ -149,7 +152,7 @@ def test_classification_is_that_of_the_same_images(data, weights, done):
 def validate_as_training(data: Path, weights: Path, **options: Any) -> tuple[Any, Recording]:
     model = torch.load(weights, weights_only=False)["model"].float().fuse().eval()
     loader, _ = create_joint_dataloader(
-        str(data.parent / "images/val"), SIZE, 5, 32, classification_names=IMAGE_CLASSES, rect=True, pad=0.5, workers=0
+        str(data.parent / "images/val"), SIZE, 5, 32, outputs=(class_output(IMAGE_CLASSES),), rect=True, pad=0.5, workers=0
     )
     description = upstream("utils.general").check_dataset(str(data))
     options = {"imgsz": SIZE, "half": False, "model": model, "dataloader": loader, "plots": False, **options}

@@ -15,6 +15,8 @@ The length here is none of these:
 
     d = |g_1| * (u_1 + u_2) = g_1 + (|g_1| / |g_2|) * g_2
 
+With more tasks the three methods part, and every further gradient is brought to the first one's length just so.
+
 The first task's gradient goes in as it is, so its step is the one that it takes alone, and the learning rate means what it means
 there; the second's is brought to the same length. It is GradNorm with alpha = 0 met exactly in every batch, with the first task's
 weight at 1. A length that follows the larger gradient (the plain sum's, or ConFIG's) would hand the size of the second loss on as
@@ -30,14 +32,14 @@ from gradnorm_plugin.balancing.directions import GradientSurgery
 
 
 class Bisector(GradientSurgery):
-    """The first task's gradient, and the second's at the same length."""
+    """The first task's gradient, and every other at the same length."""
 
     name = "bisector"
     label = "Bisector"
-    note = "both gradients at detection's length (IMTL-G, Nash-MTL, ConFIG)"
+    note = "all gradients at detection's length (IMTL-G, Nash-MTL, ConFIG)"
 
     def factors(self, gram: Tensor) -> Tensor:
-        """1 and |g_1| / |g_2|; 1 and 1 without one of the gradients."""
+        """|g_1| / |g_i|; 1 each without one of the gradients."""
         squares = gram.diagonal()
         factors = (squares[0] / squares).sqrt()
         return torch.where((squares > 0).all() & torch.isfinite(factors).all(), factors, torch.ones_like(factors))

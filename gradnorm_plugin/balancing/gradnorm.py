@@ -78,9 +78,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Settings for two tasks, detection first: those of the report that this project started from, the paper's, and those that keep
-detection's weight at 1."""
+detection's weight at 1. `preset` gives them for more."""
 STARTS = ("given", "measured")
 """Where the weights come from before the first update."""
+
+
+def preset(name: str, num_tasks: int = 2) -> dict[str, Any]:
+    """The settings of a preset for T tasks: every further one is treated as the second, and the paper's sum is T."""
+    found = dict(PRESETS[name])
+    for setting in ("initial_weights", "weight_ranges"):
+        if found[setting] is not None:
+            found[setting] = (*found[setting], *[found[setting][-1]] * (num_tasks - 2))
+    return {**found, "weight_sum": float(num_tasks)} if name == "paper" else found
 
 
 class GradNorm(Balancer):

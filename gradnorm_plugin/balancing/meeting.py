@@ -1,90 +1,93 @@
-"""Where the gradients of two tasks meet: the output of the last layer they share, in the one backward pass that runs anyway.
+"""Where the gradients of the tasks meet: the output of the last layer they share, in the one backward pass that runs anyway.
 
-The layer's output goes two ways, to the first task's layers and to the second's. Autograd would add what comes back; here both
-arrive apart, and their sum is taken with factors (`GradientSurgery`). Nothing is computed twice.
+The layer's output goes T ways, to the layers of each task. Autograd would add what comes back; here all arrive apart, and their sum
+is taken with factors (`GradientSurgery`). Nothing is computed twice.
 
 In YOLOv5 the detector's neck also reads earlier layers of the backbone; what it sends back there goes past this place.
 
-A gradient here is one vector over the whole batch: (B, C, H, W), B images, each with rows of its own. With several processes
-each has the rows of its own images, and applies the factors that follow from them.
+T tasks. A gradient here is one vector over the whole batch: (B, C, H, W), B images, each with rows of its own. With several
+processes each has the rows of its own images, and applies the factors that follow from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradnorm_plugin.balancing.probe import TaskGradients
+from gradnorm_plugin.balancing.probe import TaskGradients, pairs, symmetric
 from gradnorm_plugin.balancing.ranks import sum_over_ranks
 
-Combine = Callable[[Tensor, Tensor], Tensor]
+Combine = Callable[..., Tensor]
 
 
 class _Fork(torch.autograd.Function):
-    """The same tensor twice; backward hands both gradients to `combine`."""
+    """The same tensor T times; backward hands all gradients to `combine`."""
 
     @staticmethod
-    def forward(ctx: Any, shared: Tensor, combine: Combine) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, shared: Tensor, combine: Combine, num_tasks: int) -> tuple[Tensor, ...]:
         ctx.combine = combine
-        return shared.view_as(shared), shared.view_as(shared)
+        return tuple(shared.view_as(shared) for _ in range(num_tasks))
 
     @staticmethod
-    def backward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, None]:
-        return ctx.combine(first, second), None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.combine(*gradients), None, None
 
 
 class Meeting:
     """Lets `factors` decide how much of each task's gradient goes into the shared layers; measures what it sees on request.
 
     Args:
-        factors: (2, 2) inner products of the two gradients to their (2,) factors.
+        factors: (T, T) inner products of the gradients to their (T,) factors.
+        num_tasks: T.
     """
 
-    def __init__(self, factors: Callable[[Tensor], Tensor]) -> None:
-        self.factors = factors
-        self._losses: tuple[Tensor, Tensor] | None = None
-        self._weights = (1.0, 1.0)
+    def __init__(self, factors: Callable[[Tensor], Tensor], num_tasks: int = 2) -> None:
+        self.factors, self.num_tasks = factors, num_tasks
+        self._losses: tuple[Tensor, ...] | None = None
+        self._weights: Sequence[float] = (1.0,) * num_tasks
         self._factor_seen: Tensor | None = None
         self._gram: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
-    def fork(self, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """The output of the last shared layer for the first task's layers, and for the second's."""
-        return _Fork.apply(shared, self._combine)
+    def fork(self, shared: Tensor) -> tuple[Tensor, ...]:
+        """The output of the last shared layer for the layers of each task."""
+        return _Fork.apply(shared, self._combine, self.num_tasks)
 
-    def _combine(self, first: Tensor, second: Tensor) -> Tensor:
-        pair = torch.stack([first.flatten(), second.flatten()]).float()
-        gram = pair @ pair.T
+    def _combine(self, *gradients: Tensor) -> Tensor:
+        rows = torch.stack([gradient.flatten() for gradient in gradients]).float()
+        gram = rows @ rows.T
         if self._handle is not None:
             self._gram = gram.double()
         factors = self.factors(gram)
-        return (factors[0] * first + factors[1] * second).to(first.dtype)
+        combined = factors[0] * gradients[0]
+        for factor, gradient in zip(factors[1:], gradients[1:], strict=True):
+            combined = combined + factor * gradient
+        return combined.to(gradients[0].dtype)
 
     def arm(
         self,
-        first: Tensor,
-        second: Tensor,
-        weights: tuple[float, float],
+        losses: Sequence[Tensor],
+        weights: Sequence[float],
         handed_out: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Watch the next backward pass of `weights[0] * first + weights[1] * second`; as `GradientProbe.arm`.
+        """Watch the next backward pass of the sum of `weights[i] * losses[i]`; as `GradientProbe.arm`.
 
         `handed_out` is not needed here: no gradient is taken ahead of the trainer's backward pass.
         """
         self.disarm()
-        self._losses, self._weights = (first.detach(), second.detach()), weights
+        self._losses, self._weights = tuple(loss.detach() for loss in losses), weights
 
         def read_factor(gradient: Tensor) -> None:
             self._factor_seen = gradient.detach() / weights[0]
 
-        self._handle = first.register_hook(read_factor)
+        self._handle = losses[0].register_hook(read_factor)
 
     def take(self) -> TaskGradients | None:
-        """Norms and cosine at the layer's output since `arm`, for the unweighted losses, once; None if there was no such pass.
+        """Norms and cosines at the layer's output since `arm`, for the unweighted losses, once; None if there was no such pass.
 
         With several processes a collective where there is a measurement: their images are different rows of one gradient, so
         the inner products add up.
@@ -97,9 +100,10 @@ class Meeting:
         gram = sum_over_ranks(gram)
         losses = sum_over_ranks(torch.stack([loss.float().reshape(()) for loss in self._losses]))
         weighted = gram.diagonal().sqrt()
-        cosine = gram[0, 1] / (weighted[0] * weighted[1])
+        first, second = pairs(self.num_tasks)
+        cosines = gram[first, second] / (weighted[first] * weighted[second])
         norms = (weighted / (gram.new_tensor(self._weights) * self._factor_seen.double())).float()
-        return TaskGradients(losses=(losses[0], losses[1]), norms=(norms[0], norms[1]), cosine=cosine.float())
+        return TaskGradients(tuple(losses.unbind()), tuple(norms.unbind()), symmetric(cosines.float(), self.num_tasks))
 
     def disarm(self) -> None:
         """Remove the hook of a measurement that is over or was never finished."""

@@ -1,18 +1,21 @@
-"""The gradients of two losses at the last shared weights, read from the one backward pass that runs anyway.
+"""The gradients of the tasks' losses at the last shared weights, read from the one backward pass that runs anyway.
 
-The usual ways cost a pass each: `autograd.grad` for every task, or `create_graph` and a second backward. Here only the second
-task's gradient is computed, which runs through its small head alone; the total arrives at the shared weights in the trainer's
-backward pass, and the first task's gradient is the difference.
+The usual ways cost a pass each: `autograd.grad` for every task, or `create_graph` and a second backward. Here the first task's
+gradient is not computed at all, and those of the others run through their small heads alone; the total arrives at the shared
+weights in the trainer's backward pass, and the first task's gradient is the difference.
 
 Whatever factor the trainer puts on the loss (the AMP scale, the world size) reaches the first loss as its own gradient, and is
 read there.
 
 With several processes each sees the gradients of its own batch before they are averaged. `take` adds them up, after the backward
-pass: the norms and the cosine are those of the whole batch, the same on every rank to the last bit.
+pass: the norms and the cosines are those of the whole batch, the same on every rank to the last bit.
+
+T tasks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +27,25 @@ from gradnorm_plugin.balancing.ranks import of_first_rank, sum_over_ranks
 
 @dataclass(frozen=True)
 class TaskGradients:
-    """What one batch showed at the shared weights, for the unweighted losses; 0-dim tensors on the losses' device."""
+    """What one batch showed at the shared weights, for the unweighted losses; on the losses' device."""
 
-    losses: tuple[Tensor, Tensor]
-    norms: tuple[Tensor, Tensor]
-    cosine: Tensor
-    """Of the angle between the two gradients: below 0 the tasks pull in opposite directions."""
+    losses: tuple[Tensor, ...]
+    norms: tuple[Tensor, ...]
+    """T 0-dim tensors each."""
+    cosines: Tensor
+    """(T, T), of the angles between the gradients: below 0 two tasks pull in opposite directions."""
+
+    @property
+    def cosine(self) -> Tensor:
+        """The lowest of any two tasks."""
+        first, second = pairs(len(self.cosines))
+        return self.cosines[first, second].min()
+
+
+def pairs(num_tasks: int) -> tuple[list[int], list[int]]:
+    """Every two tasks, the lower number first: (0, 1), (0, 2), ... (1, 2), ..."""
+    found = [(first, second) for first in range(num_tasks) for second in range(first + 1, num_tasks)]
+    return [first for first, _ in found], [second for _, second in found]
 
 
 class GradientProbe:
@@ -40,51 +56,53 @@ class GradientProbe:
         self.shared = shared
         self._factor = 1024.0  # until a backward pass has shown the trainer's; a power of two changes no digit
         self._handles: list[RemovableHandle] = []
-        self._losses: tuple[Tensor, Tensor] | None = None
+        self._losses: tuple[Tensor, ...] | None = None
         self._factor_seen: Tensor | None = None
         self._found: Tensor | None = None
 
     def arm(
         self,
-        first: Tensor,
-        second: Tensor,
-        weights: tuple[float, float],
+        losses: Sequence[Tensor],
+        weights: Sequence[float],
         handed_out: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Watch the next backward pass of `weights[0] * first + weights[1] * second`. With several processes, all arm together.
+        """Watch the next backward pass of the sum of `weights[i] * losses[i]`. With several processes, all arm together.
 
         Args:
-            first: scalar loss; its weight must not be 0.
-            second: scalar loss whose path to the shared weights is short; it is differentiated here.
-            weights: the factors of the two losses in the total that the trainer will differentiate.
-            handed_out: a tensor on the second loss's path as a wrapper of the network handed it out, and as it was inside. The
-                gradient goes from one to the other past the wrapper: in DistributedDataParallel's first pass a node stands
-                there that takes any gradient for the trainer's, and would stop all averaging from then on.
+            losses: T scalars. The path of all but the first to the shared weights is short; they are differentiated here.
+            weights: the factors of the losses in the total that the trainer will differentiate; the first must not be 0.
+            handed_out: a tensor on the path of all losses but the first as a wrapper of the network handed it out, and as it was
+                inside. The gradient goes from one to the other past the wrapper: in DistributedDataParallel's first pass a node
+                stands there that takes any gradient for the trainer's, and would stop all averaging from then on.
         """
         self.disarm()
-        # Under AMP gradients are in half precision: scaled as in the last backward pass they neither underflow nor overflow
-        # where the trainer's own do not.
-        scale = self._factor * (weights[1] or 1.0)
-        loss, gradient = second, torch.full_like(second, scale)
-        if handed_out is not None and handed_out[0] is not handed_out[1]:
-            outside, inside = handed_out
-            (gradient,) = torch.autograd.grad(loss, outside, gradient, retain_graph=True)
-            loss = inside
-        (of_second,) = torch.autograd.grad(loss, self.shared, gradient, retain_graph=True, allow_unused=True)
-        if of_second is None:
-            return
-        of_second = of_second.float() / scale
-        self._losses = first.detach(), second.detach()
+        of_others: list[Tensor] = []
+        for loss, weight in zip(losses[1:], weights[1:], strict=True):
+            # Under AMP gradients are in half precision: scaled as in the last backward pass they neither underflow nor overflow
+            # where the trainer's own do not.
+            scale = self._factor * (weight or 1.0)
+            gradient = torch.full_like(loss, scale)
+            if handed_out is not None and handed_out[0] is not handed_out[1]:
+                outside, inside = handed_out
+                (gradient,) = torch.autograd.grad(loss, outside, gradient, retain_graph=True)
+                loss = inside
+            (found,) = torch.autograd.grad(loss, self.shared, gradient, retain_graph=True, allow_unused=True)
+            if found is None:
+                return
+            of_others.append(found.float() / scale)
+        self._losses = tuple(loss.detach() for loss in losses)
 
         def read_factor(gradient: Tensor) -> None:
             self._factor_seen = gradient.detach() / weights[0]
 
         def read_total(gradient: Tensor) -> None:
             if self._factor_seen is not None:  # it comes first: the loss is above all weights
-                total = gradient.detach().float() / self._factor_seen
-                self._found = torch.stack([(total - weights[1] * of_second) / weights[0], of_second])
+                of_first = gradient.detach().float() / self._factor_seen
+                for weight, of_other in zip(weights[1:], of_others, strict=True):
+                    of_first = of_first - weight * of_other
+                self._found = torch.stack([of_first / weights[0], *of_others])
 
-        self._handles = [first.register_hook(read_factor), self.shared.register_hook(read_total)]
+        self._handles = [losses[0].register_hook(read_factor), self.shared.register_hook(read_total)]
 
     def take(self) -> TaskGradients | None:
         """What the backward pass since `arm` showed, once; None if nothing was armed or no backward pass came.
@@ -98,14 +116,25 @@ class GradientProbe:
         factor = float(self._factor_seen)
         self._factor = factor if 0 < factor < float("inf") else self._factor
         losses = sum_over_ranks(torch.stack([loss.float().reshape(()) for loss in self._losses]))
-        of_first, of_second = sum_over_ranks(found)
-        norms = of_first.norm(), of_second.norm()
-        cosine = (of_first * of_second).sum() / (norms[0] * norms[1])
-        first_loss, second_loss, first_norm, second_norm, cosine = of_first_rank(torch.stack([*losses, *norms, cosine])).unbind()
-        return TaskGradients(losses=(first_loss, second_loss), norms=(first_norm, second_norm), cosine=cosine)
+        gradients = sum_over_ranks(found).unbind()
+        norms = [gradient.norm() for gradient in gradients]
+        cosines = [
+            (gradients[first] * gradients[second]).sum() / (norms[first] * norms[second])
+            for first, second in zip(*pairs(len(norms)), strict=True)
+        ]
+        agreed = of_first_rank(torch.stack([*losses, *norms, *cosines])).split([len(norms), len(norms), len(cosines)])
+        return TaskGradients(tuple(agreed[0].unbind()), tuple(agreed[1].unbind()), symmetric(agreed[2], len(norms)))
 
     def disarm(self) -> None:
         """Remove the hooks of a measurement that is over or was never finished."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+
+def symmetric(values: Tensor, num_tasks: int) -> Tensor:
+    """(T, T) with 1 on the diagonal and a value for every two tasks, in the order of `pairs`."""
+    first, second = pairs(num_tasks)
+    matrix = torch.eye(num_tasks, dtype=values.dtype, device=values.device)
+    matrix[first, second] = matrix[second, first] = values
+    return matrix

@@ -1,6 +1,6 @@
 """All label files of a data set read by the strict rules of `labels`, before upstream reads (or drops) any of them.
 
-A large data set is read once: where its classes are not kept from an earlier start (`label_cache`), the processes that read the
+A large data set is read once: where its targets are not kept from an earlier start (`label_cache`), the processes that read the
 label files by our rules also do upstream's work on the same image, and what they find is handed to the data set.
 """
 
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gradnorm_plugin.data.description import DescriptionError, classification_names
-from gradnorm_plugin.data.label_cache import Bounds, cache_file, file_states, read_classes
+from gradnorm_plugin.data.description import DescriptionError, image_outputs
+from gradnorm_plugin.data.label_cache import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
-from gradnorm_plugin.data.targets import NO_CLASS
-from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file
+from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
+from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules
 from gradnorm_plugin.upstream.gateway import upstream
 
 _dataloaders = upstream("utils.dataloaders")
@@ -41,10 +41,16 @@ class LabelScan:
     bounds: Bounds
     states: np.ndarray
     """(files, 3) int64, see `label_cache.file_states`."""
-    classes: np.ndarray
-    """(files,) int64, -1 where a file gives none."""
+    targets: Targets
+    """By image output; of each file, or that it has none."""
     results: list[Sequence[Any]] | None
-    """Upstream's `verify_image_label` for each image, made in the same pass; None if the classes come from the cache."""
+    """Upstream's `verify_image_label` for each image, made in the same pass; None if the targets come from the cache."""
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """(files,) bool: which files say something about the image."""
+        _, outputs = self.bounds
+        return np.any([output.known(self.targets[output.name]) for output in outputs], axis=0)
 
 
 def check_labels(
@@ -53,13 +59,14 @@ def check_labels(
     """Read every label file of `data` (as `find_dataset` returns it); what they say, for the data sets of each split.
 
     Args:
-        trained: what the training split must have at least one of: "boxes", "classes".
+        trained: what the training split must have at least one of: "boxes", or the name of an image output.
 
     Raises:
-        DescriptionError: if `classification_names` or a split cannot be used, or no image or label file of a split can be read.
+        DescriptionError: if an image output or a split cannot be used, or no image or label file of a split can be read.
         LabelErrors: if any label file of any split breaks the rules, with all that do.
     """
-    bounds = len(data["names"]), len(classification_names(data))
+    outputs = image_outputs(data)
+    bounds = len(data["names"]), outputs
     listings: dict[str, Listing] = {}
     found: dict[str, LabelScan] = {}
     errors: dict[str, LabelError] = {}
@@ -79,27 +86,32 @@ def check_labels(
         _refuse_unreadable(split, scan)
     _refuse_untrainable(found.get("train"), trained)
     check_apart(listings)
-    if len(classification_names(data)) == 1:
-        _warn("`classification_names` has one class: every image is right by itself, accuracy 1 means nothing")
+    for output in outputs:
+        if isinstance(output, Classes) and output.width == 1:
+            of = "`classification_names`" if output.name == CLASS else f"`{output.name}`"
+            _warn(f"{of} has one class: every image is right by itself, accuracy 1 means nothing")
     return found
 
 
-def warn_of_absent(split: str, labels: Sequence[np.ndarray], classes: np.ndarray, data: Mapping[str, Any]) -> None:
+def warn_of_absent(
+    split: str, labels: Sequence[np.ndarray], targets: Targets, outputs: Outputs, names: Mapping[int, str]
+) -> None:
     """Name the classes of which a data set has nothing.
 
     Args:
         labels: upstream's (boxes, 5) of each image.
-        classes: (images,) image classes, -1 for none.
-        data: the data yaml's content, with both kinds of names.
+        targets: of the image outputs.
+        outputs: the image outputs.
+        names: of the boxes' classes.
     """
-    kinds = {
-        "image": (classes[classes != NO_CLASS], classification_names(data)),
-        "box": (np.concatenate([np.zeros(0), *(rows[:, 0] for rows in labels)]), data["names"]),
-    }
-    for kind, (present, names) in kinds.items():
-        known = set(np.unique(present).astype(int).tolist())
-        absent = [name for index, name in names.items() if index not in known]
-        if absent and len(absent) < len(names):  # a task without any label is told elsewhere
+    of_boxes = np.unique(np.concatenate([np.zeros(0), *(rows[:, 0] for rows in labels)])).astype(int)
+    kinds = [
+        ("image" if output.name == CLASS else f"image with `{output.name}`", output.absent(targets[output.name]), output.rows)
+        for output in outputs
+    ]
+    kinds.append(("box", [name for index, name in names.items() if index not in of_boxes], tuple(names.values())))
+    for kind, absent, known_names in kinds:
+        if absent and len(absent) < len(known_names):  # a task without any label is told elsewhere
             shown = ", ".join(absent[:10]) + (f", ... ({len(absent)} in all)" if len(absent) > 10 else "")
             _warn(f"`{split}` has no {kind} of {shown}")
 
@@ -142,16 +154,25 @@ def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None
     if scan is None or not needed:
         return
     results = scan.results
-    readable = np.ones(len(scan.classes), bool) if results is None else np.array([bool(result[0]) for result in results])
-    if "classes" in needed and not (scan.classes[readable] != NO_CLASS).any():
+    readable = np.array([True] * len(scan.label_files) if results is None else [bool(result[0]) for result in results])
+    num_box_classes, outputs = scan.bounds
+    for output in outputs:
+        if output.name not in needed or output.known(scan.targets[output.name])[readable].any():
+            continue
+        if output.name == CLASS:
+            raise DescriptionError(
+                "no image of `train` has a class: end label files with a one-hot line (docs/labels.md), or train the "
+                "detection alone with YOLOv5's own train.py, or here with --balancer fixed --initial-weights 1 0"
+            )
         raise DescriptionError(
-            "no image of `train` has a class: end label files with a one-hot line (docs/labels.md), or train the "
-            "detection alone with YOLOv5's own train.py, or here with --balancer fixed --initial-weights 1 0"
+            f"no image of `train` has a line `{output.name}: ...`: add it to label files (docs/labels.md), remove the output from "
+            f"the data yaml, or give it the weight 0 (--balancer fixed --initial-weights)"
         )
     if results is not None:
         has_boxes = any(result[0] and len(result[1]) for result in results)
     else:  # the first file will do, as a rule
-        records = (read_label_file(file, *scan.bounds) for file in scan.label_files)
+        rules = label_rules(outputs, num_box_classes)
+        records = (read_label_file(file, None, 0, rules) for file in scan.label_files)
         has_boxes = any(record.boxes or record.polygons for record in records)
     if "boxes" in needed and not has_boxes:
         raise DescriptionError("no image of `train` has a box, and YOLOv5 needs one to start: add box lines to its label files")
@@ -189,11 +210,13 @@ def collector_paused() -> Iterator[None]:
 def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> LabelScan:
     im_files, label_files = listing.im_files, listing.label_files
     states = file_states(label_files)  # before the files are read: a change in between shows at the next start
-    classes = read_classes(cache_file(source, label_files), label_files, states, bounds)
-    if classes is not None:
-        return LabelScan(label_files, listing.lists, bounds, states, classes, None)
+    targets = read_targets(cache_file(source, label_files), label_files, states, bounds)
+    if targets is not None:
+        return LabelScan(label_files, listing.lists, bounds, states, targets, None)
+    num_box_classes, outputs = bounds
+    rules = label_rules(outputs, num_box_classes)
     with _dataloaders.Pool(_dataloaders.NUM_THREADS) as pool, collector_paused():
-        examined = pool.imap(partial(_examine, bounds=bounds), zip(im_files, label_files, strict=True), CHUNK)
+        examined = pool.imap(partial(_examine, rules=rules), zip(im_files, label_files, strict=True), CHUNK)
         found = list(
             tqdm(
                 examined,
@@ -203,20 +226,23 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
                 disable=_dataloaders.LOCAL_RANK > 0,
             )
         )
-    errors = {image_class.file: image_class for image_class, _ in found if isinstance(image_class, LabelError)}
+    errors = {said.file: said for said, _ in found if isinstance(said, LabelError)}
     if errors:
         raise LabelErrors(list(errors.values()))
-    classes = np.array([image_class for image_class, _ in found], dtype=np.int64)
-    return LabelScan(label_files, listing.lists, bounds, states, classes, [result for _, result in found])
+    rows = zip(*(said for said, _ in found), strict=True)
+    targets = {output.name: output.targets(of_files) for output, of_files in zip(outputs, rows, strict=True)}
+    return LabelScan(label_files, listing.lists, bounds, states, targets, [result for _, result in found])
 
 
-def _examine(files: tuple[str, str], bounds: Bounds) -> tuple[int | LabelError, Sequence[Any] | None]:
-    """The class of an image and upstream's finding on it; the error and None if its label file breaks the rules."""
+def _examine(files: tuple[str, str], rules: LabelRules) -> tuple[tuple[Target | None, ...] | LabelError, Sequence[Any] | None]:
+    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file breaks the rules."""
     im_file, label_file = files
     if os.path.exists(im_file) and not os.path.isfile(im_file):  # to open a pipe would wait for ever
-        return NO_CLASS, [None, None, None, None, 0, 0, 0, 1, f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"]
+        message = f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"
+        return (None,) * len(rules.outputs), [None, None, None, None, 0, 0, 0, 1, message]
     try:
-        image_class = read_label_file(label_file, *bounds).image_class
+        record = read_label_file(label_file, None, 0, rules)
     except LabelError as error:
         return error, None
-    return NO_CLASS if image_class is None else image_class, _dataloaders.verify_image_label((im_file, label_file, ""))
+    said = tuple(record.target(output.name, rules) for output in rules.outputs)
+    return said, _dataloaders.verify_image_label((im_file, label_file, ""))

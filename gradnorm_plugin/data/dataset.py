@@ -1,6 +1,6 @@
-"""Upstream's data set and loader with each image's class beside its boxes, and augmentation that keeps the class true.
+"""Upstream's data set and loader with what is said of each image beside its boxes, and augmentation that keeps it true.
 
-B images in a batch; image classes are int64, -1 for none; boxes and images are exactly what upstream makes of them.
+B images in a batch; boxes and images are exactly what upstream makes of them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from torch.utils.data import DataLoader
 from gradnorm_plugin.data.checking import LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.image_cache import CachedImage
-from gradnorm_plugin.data.label_cache import cache_file, write_classes
+from gradnorm_plugin.data.label_cache import cache_file, write_targets
 from gradnorm_plugin.data.listing import ImageLists
-from gradnorm_plugin.data.targets import NO_CLASS, JointTargets
+from gradnorm_plugin.data.targets import JointTargets
+from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _dataloaders = upstream("utils.dataloaders")
@@ -31,19 +32,24 @@ _dataloaders = upstream("utils.dataloaders")
 _LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
 
 
-class JointDataset(ImageLists):
-    """Upstream's data set whose items end with the image's class, and whose mosaics and mixups are of one class.
+_MOST_POOLS = 500
+"""Of images that may be combined; where a number is said of each, hardly two have the same."""
 
-    A labelled image (the anchor) is combined only with images of its class or without one; an unlabelled one with any.
-    Where that excludes nothing (no labels, one class, `mix_classes`), every random draw is upstream's.
-    `image_classes` is (images,) int64, in the order of upstream's `im_files`.
+
+class JointDataset(ImageLists):
+    """Upstream's data set whose items end with what is said of the image, and whose mosaics and mixups are of images alike.
+
+    A labelled image (the anchor) is combined only with images that agree with it in every output, or have no label for it; an
+    unlabelled one with any. What is said of the whole is what is said of the anchor. Where that excludes nothing (no labels,
+    one class, `mix_classes`), every random draw is upstream's.
+    `targets` are those of each image output, in the order of upstream's `im_files`.
     """
 
     def __init__(
         self,
         path: str | list[str],
         *args: Any,
-        classification_names: dict[int, str],
+        outputs: Outputs,
         num_box_classes: int | None = None,
         mix_classes: bool = False,
         scan: LabelScan | None = None,
@@ -53,8 +59,9 @@ class JointDataset(ImageLists):
         """Upstream's arguments, then ours.
 
         Args:
+            outputs: what is said of an image.
             num_box_classes: None leaves the upper bound of box classes to upstream.
-            mix_classes: whether mosaics may be of several classes.
+            mix_classes: whether mosaics may be of images that differ.
             scan: what `check_labels` found; what has not changed since is not read again.
             root: the `path` of the data yaml, from which the paths in a list may count.
 
@@ -62,8 +69,8 @@ class JointDataset(ImageLists):
             LabelErrors: if a label file breaks the rules of `gradnorm_plugin.labels`.
             DescriptionError: if `path` has no images.
         """
-        self.classification_names = classification_names
-        self._bounds = (num_box_classes, len(classification_names))
+        self.outputs = outputs
+        self._bounds = (num_box_classes, outputs)
         self._scan = scan
         self.lists, self.root = {} if scan is None else scan.lists, root
         arguments = inspect.signature(_LoadImagesAndLabels).bind(path, *args, **kwargs).arguments
@@ -78,14 +85,15 @@ class JointDataset(ImageLists):
             cause = error.__cause__ if isinstance(error.__cause__, DescriptionError) else error
             raise DescriptionError(str(cause)) from None  # upstream raises plain Exception where it finds no files
         # Upstream has filtered and, for rectangular batches, sorted its lists by now.
-        classes = dict(zip(self._scan.label_files, self._scan.classes, strict=True))
-        self.image_classes = np.array([classes[file] for file in self._label_files], dtype=np.int64)
-        self._keep_classes()
+        places = {file: index for index, file in enumerate(self._scan.label_files)}
+        order = np.array([places[file] for file in self._label_files], dtype=np.int64)
+        self.targets = {name: values[order] for name, values in self._scan.targets.items()}
+        self._keep_targets()
         self._scan, self.lists = None, {}
         self._warn_of_unwritten()
         self.mix_classes = mix_classes
-        self._anchor_class: int | None = None
-        self._pools: dict[int, Sequence[int] | None] = {}
+        self._anchor: int | None = None
+        self._pools: dict[bytes, Sequence[int] | None] = {}
         self._pools_of: Sequence[int] | None = None
         upstream("utils.general").LOGGER.info(kwargs.get("prefix", "") + self.summary())
 
@@ -146,41 +154,50 @@ class JointDataset(ImageLists):
         except AttributeError:  # OpenCV gives None for an image that it cannot read
             return True
 
-    def _keep_classes(self) -> None:
+    @property
+    def image_classes(self) -> np.ndarray:
+        """(images,) int64 of the output `class`, -1 for none."""
+        return self.targets[CLASS]
+
+    def _keep_targets(self) -> None:
         """For the next start, and after upstream's cache of it: ours says that neither need be made."""
         scan = self._scan
         if scan.results is None:
             return
         path = cache_file(self.path, scan.label_files)
         try:
-            write_classes(path, scan.label_files, scan.states, scan.bounds, scan.classes)
+            write_targets(path, scan.label_files, scan.states, scan.bounds, scan.targets)
         except OSError as error:
             upstream("utils.general").LOGGER.warning(
                 f"WARNING ⚠️ {path} cannot be written ({error.strerror}): every start will read all label files"
             )
 
     def summary(self) -> str:
-        """How many images there are of each class, and how many without one, in words."""
-        counts = [f"{name} {(self.image_classes == index).sum()}" for index, name in self.classification_names.items()]
-        counts.append(f"{(self.image_classes == NO_CLASS).sum()} without class")
-        return f"{len(self.image_classes)} images: {', '.join(counts)}"
+        """How many images there are, what is said of them, and of how many nothing is, in words."""
+        parts = []
+        for output in self.outputs:
+            targets = self.targets[output.name]
+            without = int((~output.known(targets)).sum())
+            what = "class" if output.name == CLASS else output.name
+            parts.append(f"{'' if output.name == CLASS else f'{what}: '}{output.summary(targets)}, {without} without {what}")
+        return f"{len(self.im_files)} images: {'; '.join(parts)}"
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, Any, int]:
-        """Upstream's (image, boxes, path, shapes) and the image's class."""
-        image_class = int(self.image_classes[self.indices[index]])
-        self._anchor_class = image_class
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, Any, dict[str, Any]]:
+        """Upstream's (image, boxes, path, shapes) and the image's targets by output."""
+        self._anchor = self.indices[index]
         try:
-            return *super().__getitem__(index), image_class
+            item = super().__getitem__(index)
+            return *item, {name: values[self._anchor] for name, values in self.targets.items()}
         finally:
-            self._anchor_class = None
+            self._anchor = None
 
     def load_mosaic(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Upstream's mosaic of what may be combined with the anchor (also when it is mixup's second mosaic)."""
-        anchor_class = self.image_classes[index] if self._anchor_class is None else self._anchor_class
-        pool = None if self.mix_classes else self._pool(int(anchor_class))
+        anchor = index if self._anchor is None else self._anchor
+        pool = None if self.mix_classes else self._pool(anchor)
         if pool is None:
             return super().load_mosaic(index)
-        if self.image_classes[index] not in (anchor_class, NO_CLASS):
+        if index != anchor and not self._agrees(anchor, np.array([index]))[0]:
             index = random.choice(pool)
         everything, self.indices = self.indices, pool
         try:
@@ -188,27 +205,35 @@ class JointDataset(ImageLists):
         finally:
             self.indices = everything
 
-    def _pool(self, image_class: int) -> Sequence[int] | None:
-        """Those of `indices` that may be combined with an image of this class; None if all may.
+    def _agrees(self, anchor: int, indices: np.ndarray) -> np.ndarray:
+        """(indices,) bool: which images may be combined with that of index `anchor`."""
+        fits = np.ones(len(indices), dtype=bool)
+        for output in self.outputs:
+            targets = self.targets[output.name]
+            if output.known(targets[anchor : anchor + 1])[0]:
+                fits &= output.agrees(targets[anchor], targets[indices]) | ~output.known(targets[indices])
+        return fits
+
+    def _pool(self, anchor: int) -> Sequence[int] | None:
+        """Those of `indices` that may be combined with that of index `anchor`; None if all may.
 
         Upstream replaces `indices` each epoch under `--image-weights`, so pools are kept for one such object only.
         """
-        if self._pools_of is not self.indices:
+        if self._pools_of is not self.indices or len(self._pools) > _MOST_POOLS:
             self._pools, self._pools_of = {}, self.indices
-        if image_class not in self._pools:
+        said = b"".join(values[anchor].tobytes() for values in self.targets.values())
+        if said not in self._pools:
             indices = np.asarray(self.indices)
-            classes = self.image_classes[indices]
-            fits = (classes == image_class) | (classes == NO_CLASS)
-            everything = image_class == NO_CLASS or fits.all()
-            self._pools[image_class] = None if everything else indices[fits].tolist()
-        return self._pools[image_class]
+            fits = self._agrees(anchor, indices)
+            self._pools[said] = None if fits.all() else indices[fits].tolist()
+        return self._pools[said]
 
     @staticmethod
     def collate_fn(batch: Sequence[tuple]) -> tuple[Tensor, JointTargets, tuple[str, ...], tuple]:
         """Images (B, 3, H, W) uint8, targets, paths and shapes of one batch."""
         images, boxes, paths, shapes = _LoadImagesAndLabels.collate_fn([item[:4] for item in batch])
-        classes = torch.tensor([item[4] for item in batch], dtype=torch.int64)
-        return images, JointTargets(boxes, classes), paths, shapes
+        outputs = {name: torch.from_numpy(np.stack([item[4][name] for item in batch])) for name in batch[0][4]}
+        return images, JointTargets(boxes, outputs), paths, shapes
 
 
 class _Found:
@@ -282,7 +307,7 @@ class _PlainLoader(DataLoader):
 
 def create_joint_dataloader(
     *args: Any,
-    classification_names: dict[int, str],
+    outputs: Outputs,
     num_box_classes: int | None = None,
     mix_classes: bool = False,
     scan: LabelScan | None = None,
@@ -306,7 +331,7 @@ def create_joint_dataloader(
         )
     dataset = partial(
         JointDataset,
-        classification_names=classification_names,
+        outputs=outputs,
         num_box_classes=num_box_classes,
         mix_classes=mix_classes,
         scan=scan,

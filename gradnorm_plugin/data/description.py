@@ -7,13 +7,37 @@ from collections.abc import Mapping
 from reprlib import repr as short
 from typing import Any
 
+from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs
+
 NAME_KEYS = ("names", "classification_names")
+OUTPUTS_KEY = "image_outputs"
 LONGEST_NAME = 200
 """Characters; a longer name would fit neither a table nor the name of a file."""
 
 
 class DescriptionError(ValueError):
     """The data yaml, or what it points at, cannot be used; the message says why and what to do."""
+
+
+def image_outputs(data: Mapping[str, Any]) -> Outputs:
+    """The image outputs of a data yaml's content: that of its `classification_names`, then those under `image_outputs`.
+
+    Raises:
+        DescriptionError: if there are none, or one is not as it should be.
+    """
+    names, described = data.get("classification_names"), data.get(OUTPUTS_KEY)
+    found: Outputs = (class_output(classification_names(data)),) if names or described is None else ()
+    if described is not None:
+        try:
+            found += read_outputs(described)
+        except OutputError as error:
+            raise DescriptionError(f"the data yaml: {error}") from None
+    for output in found:
+        for index, name in enumerate(output.rows):
+            _check_name(f"{OUTPUTS_KEY}: {output.name}", index, name)
+    if len({output.name for output in found}) < len(found):
+        raise DescriptionError("`image_outputs` of the data yaml has `class`, which is that of `classification_names`: rename it")
+    return found
 
 
 def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
@@ -26,7 +50,8 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
     found = data.get(key)
     if not found:
         raise DescriptionError(
-            f"the data yaml has no `{key}`: add for instance `{key}: {{0: PSAX, 1: PLAX}}`, a name for each image class"
+            f"the data yaml has no `{key}`: add for instance `{key}: {{0: PSAX, 1: PLAX}}`, a name for each image class, or "
+            f"`{OUTPUTS_KEY}` (docs/labels.md)"
         )
     if isinstance(found, (list, tuple)):
         found = dict(enumerate(found))

@@ -1,4 +1,4 @@
-"""Which image class each label file gave, kept beside upstream's own cache, so that unchanged files need not be read again.
+"""What each label file said about its image, kept beside upstream's own cache, so that unchanged files need not be read again.
 
 It holds numbers only (no pickled objects) and is trusted only if it is whole, made by these very rules for these very files,
 and no file's time or size has changed since. In every other case it counts as absent, and is replaced.
@@ -15,15 +15,20 @@ import numpy as np
 
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.labels import __file__ as _rules_file
+from gradnorm_plugin.outputs import ImageOutput, Outputs
+from gradnorm_plugin.outputs import __file__ as _outputs_file
 
-_RULES = hashlib.sha256(Path(_rules_file).read_bytes()).hexdigest()
+_SOURCES = [Path(_rules_file), *sorted(Path(_outputs_file).parent.glob("*.py"))]
+_RULES = hashlib.sha256(b"".join(file.read_bytes() for file in _SOURCES)).hexdigest()
 
-Bounds = tuple[int | None, int]
-"""What a label file is held against: the number of box classes (None: any) and of image classes."""
+Bounds = tuple[int | None, Outputs]
+"""What a label file is held against: the number of box classes (None: any) and the image outputs."""
+Targets = dict[str, np.ndarray]
+"""Of all images, by the name of the image output."""
 
 
 def cache_file(source: str | list[str], label_files: Sequence[str]) -> Path:
-    """Where the classes of a data source are kept: beside its text file or, for a folder, beside the folder of its labels."""
+    """Where the targets of a data source are kept: beside its text file or, for a folder, beside the folder of its labels."""
     last = Path(source[-1] if isinstance(source, list) else source)
     beside = last if last.is_file() else Path(label_files[0]).parent
     return beside.with_name(f"{beside.name}.joint.cache")
@@ -44,27 +49,37 @@ def file_states(files: Sequence[str]) -> np.ndarray:
     return np.array(states, dtype=np.int64).reshape(-1, 3)
 
 
-def read_classes(path: Path, label_files: Sequence[str], states: np.ndarray, bounds: Bounds) -> np.ndarray | None:
-    """The (files,) int64 classes kept at `path`; None if they are not there, damaged, or not of these files as they are now."""
+def read_targets(path: Path, label_files: Sequence[str], states: np.ndarray, bounds: Bounds) -> Targets | None:
+    """The targets kept at `path`; None if they are not there, damaged, or not of these files as they are now."""
     try:
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["key"]) != _key(label_files, bounds) or not np.array_equal(kept["states"], states):
                 return None
-            classes = kept["classes"]
+            targets = {output.name: kept[f"target {output.name}"] for output in bounds[1]}
+            fits = all(_fits(targets[output.name], output, len(label_files)) for output in bounds[1])
     except Exception:  # whatever a damaged file gives, it is made anew
         return None
-    fits = classes.shape == (len(label_files),) and classes.dtype == np.int64
-    return classes if fits and ((classes >= -1) & (classes < bounds[1])).all() else None
+    return targets if fits else None
 
 
-def write_classes(path: Path, label_files: Sequence[str], states: np.ndarray, bounds: Bounds, classes: np.ndarray) -> None:
-    """Keep the classes at `path`, whole or not at all.
+def write_targets(path: Path, label_files: Sequence[str], states: np.ndarray, bounds: Bounds, targets: Targets) -> None:
+    """Keep the targets at `path`, whole or not at all.
 
     Raises:
         OSError: if the folder cannot be written to.
     """
     with whole_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, key=np.array(_key(label_files, bounds)), states=states, classes=classes)
+        kept = {f"target {name}": values for name, values in targets.items()}
+        np.savez(file, key=np.array(_key(label_files, bounds)), states=states, **kept)
+
+
+def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:
+    """Whether these can be the targets of `files` label files: what they say can be written as a label line."""
+    like = output.targets([None])
+    if targets.shape != (files, *like.shape[1:]) or targets.dtype != like.dtype:
+        return False
+    known = np.unique(targets[output.known(targets)], axis=0)
+    return all(output.parse(output.format(tuple(np.atleast_1d(target).tolist())).split()) for target in known)
 
 
 def _key(label_files: Sequence[str], bounds: Bounds) -> str:

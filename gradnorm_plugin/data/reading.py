@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.description import OUTPUTS_KEY, DescriptionError
 
 NODES = 1_000_000
 """How many values a YAML file may have, each counted as often as its aliases repeat it."""
@@ -67,6 +67,10 @@ def read_yaml(path: str | Path, text_keys: Sequence[str] = ()) -> Any:
         if isinstance(node, yaml.MappingNode):
             node.value = [
                 (key, _as_text(loader, value) if getattr(key, "value", None) in text_keys else value) for key, value in node.value
+            ]
+            node.value = [
+                (key, _outputs_as_text(loader, value) if getattr(key, "value", None) == OUTPUTS_KEY else value)
+                for key, value in node.value
             ]
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -129,3 +133,16 @@ def _as_text(loader: yaml.SafeLoader, names: yaml.Node) -> yaml.Node:
         loader.flatten_mapping(names)
         return yaml.MappingNode(names.tag, [(number(key), text(value)) for key, value in names.value], names.start_mark)
     return names
+
+
+def _outputs_as_text(loader: yaml.SafeLoader, outputs: yaml.Node) -> yaml.Node:
+    """{output: {kind: names}} whose names are text, and all else as it is: a `range` holds numbers."""
+    if not isinstance(outputs, yaml.MappingNode):
+        return outputs
+    found = []
+    for name, description in outputs.value:
+        if isinstance(description, yaml.MappingNode):
+            pairs = [(key, value if key.value == "range" else _as_text(loader, value)) for key, value in description.value]
+            description = yaml.MappingNode(description.tag, pairs, description.start_mark)
+        found.append((name, description))
+    return yaml.MappingNode(outputs.tag, found, outputs.start_mark)

@@ -1,48 +1,60 @@
-"""The targets of one batch for both tasks, as the collate function returns them.
+"""The targets of one batch for all tasks, as the collate function returns them.
 
 Shapes: B images in the batch, n boxes in all of them together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
-NO_CLASS = -1
+from gradnorm_plugin.outputs import CLASS, NO_CLASS
 
 
 class JointTargets:
-    """Boxes and image classes of one batch, carried together through workers, pinning and `.to(device)`.
+    """Boxes and what is said of the images of one batch, carried together through workers, pinning and `.to(device)`.
 
     boxes: (n, 6) floating point: image's index in the batch, class, centre x, centre y, width, height (normalised).
-    classes: (B,) int64: the class of each image, -1 where it has none.
+    outputs: by image output, (B, ...) as `ImageOutput.targets` makes them; int64 (B,) for a class, -1 where there is none.
     """
 
-    __slots__ = ("boxes", "classes")
+    __slots__ = ("boxes", "outputs")
 
-    def __init__(self, boxes: Tensor, classes: Tensor) -> None:
-        """Raises TypeError or ValueError if a shape, type, device or index does not fit the description above."""
-        for name, value in (("boxes", boxes), ("classes", classes)):
+    def __init__(self, boxes: Tensor, classes: Tensor | Mapping[str, Tensor]) -> None:
+        """`classes` are the targets of the image outputs by name, or of the one that is called `class`.
+
+        Raises TypeError or ValueError if a shape, type, device or index does not fit the description above.
+        """
+        outputs = dict(classes) if isinstance(classes, Mapping) else {CLASS: classes}
+        for name, value in (("boxes", boxes), *outputs.items()):
             if not isinstance(value, Tensor):
-                raise TypeError(f"`{name}` of JointTargets must be a tensor, found {type(value).__name__}")
+                raise TypeError(f"`{_shown(name)}` of JointTargets must be a tensor, found {type(value).__name__}")
         if boxes.ndim != 2 or boxes.shape[1] != 6 or not boxes.is_floating_point():
             raise ValueError(
                 f"`boxes` of JointTargets must be floating point of shape (n, 6): image, class, x, y, w, h; "
                 f"found {boxes.dtype} of shape {tuple(boxes.shape)}"
             )
-        if classes.ndim != 1 or classes.dtype != torch.int64:
-            raise ValueError(
-                f"`classes` of JointTargets must be int64 of shape (B,), one for each image; "
-                f"found {classes.dtype} of shape {tuple(classes.shape)}"
-            )
-        if boxes.device != classes.device:
-            raise ValueError(
-                f"`boxes` and `classes` of JointTargets are on different devices ({boxes.device}, {classes.device}): "
-                f"move them to one"
-            )
+        if not outputs:
+            raise ValueError("JointTargets need the targets of an image output at least")
+        for name, value in outputs.items():
+            _check_output(name, value, boxes)
+        if len({len(value) for value in outputs.values()}) > 1:
+            raise ValueError(f"the image outputs of JointTargets have different numbers of images: {_lengths(outputs)}")
+        self.boxes, self.outputs = boxes, outputs
         if boxes.device.type == "cpu":  # reading values on an accelerator would make the host wait for it
-            _check_values(boxes, classes)
-        self.boxes, self.classes = boxes, classes
+            self._check_values()
+
+    @property
+    def classes(self) -> Tensor:
+        """(B,) int64, the targets of the output `class`."""
+        return self.outputs[CLASS]
+
+    @property
+    def images(self) -> int:
+        """B."""
+        return len(next(iter(self.outputs.values())))
 
     @property
     def shape(self) -> torch.Size:
@@ -51,27 +63,60 @@ class JointTargets:
 
     @property
     def device(self) -> torch.device:
-        """Where both tensors are."""
+        """Where all tensors are."""
         return self.boxes.device
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> JointTargets:
         """The same targets on `device`."""
-        return JointTargets(self.boxes.to(device, non_blocking=non_blocking), self.classes.to(device, non_blocking=non_blocking))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> JointTargets:
         """The same targets in page-locked memory; PyTorch's DataLoader calls this."""
-        return JointTargets(self.boxes.pin_memory(), self.classes.pin_memory())
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> JointTargets:
+        return JointTargets(change(self.boxes), {name: change(values) for name, values in self.outputs.items()})
 
     def __repr__(self) -> str:
-        count = len(self.classes)
-        return f"JointTargets(boxes={tuple(self.boxes.shape)}, classes=({count},), device={self.device})"
+        return f"JointTargets(boxes={tuple(self.boxes.shape)}, {_lengths(self.outputs)}, device={self.device})"
+
+    def _check_values(self) -> None:
+        boxes, images = self.boxes, self.images
+        if len(boxes) and not 0 <= boxes[:, 0].min() <= boxes[:, 0].max() < images:
+            raise ValueError(
+                f"`boxes` of JointTargets name images {boxes[:, 0].min():g} to {boxes[:, 0].max():g}, "
+                f"but {_names(self.outputs)} has {images} images"
+            )
+        for name, values in self.outputs.items():
+            if values.dtype == torch.int64 and len(values) and values.min() < NO_CLASS:
+                raise ValueError(
+                    f"`{_shown(name)}` of JointTargets has {values.min()}: use {NO_CLASS} for an image without a class"
+                )
 
 
-def _check_values(boxes: Tensor, classes: Tensor) -> None:
-    if len(boxes) and not 0 <= boxes[:, 0].min() <= boxes[:, 0].max() < len(classes):
+def _check_output(name: str, values: Tensor, boxes: Tensor) -> None:
+    fits = values.ndim == 1 and values.dtype == torch.int64 if name == CLASS else values.ndim in (1, 2)
+    if not fits:
+        kind = "int64 of shape (B,)" if name == CLASS else "of shape (B,) or (B, L)"
         raise ValueError(
-            f"`boxes` of JointTargets name images {boxes[:, 0].min():g} to {boxes[:, 0].max():g}, "
-            f"but `classes` has {len(classes)} images"
+            f"`{_shown(name)}` of JointTargets must be {kind}, one for each image; "
+            f"found {values.dtype} of shape {tuple(values.shape)}"
         )
-    if len(classes) and classes.min() < NO_CLASS:
-        raise ValueError(f"`classes` of JointTargets has {classes.min()}: use {NO_CLASS} for an image without a class")
+    if boxes.device != values.device:
+        raise ValueError(
+            f"`boxes` and `{_shown(name)}` of JointTargets are on different devices ({boxes.device}, "
+            f"{values.device}): move them to one"
+        )
+
+
+def _lengths(outputs: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{_shown(name)}={tuple(values.shape)}" for name, values in outputs.items())
+
+
+def _names(outputs: Mapping[str, Tensor]) -> str:
+    return " and ".join(f"`{_shown(name)}`" for name in outputs)
+
+
+def _shown(name: str) -> str:
+    """What a message calls an output: `class` was an argument of its own before there were others."""
+    return "classes" if name == CLASS else name

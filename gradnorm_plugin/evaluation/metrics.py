@@ -13,49 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from gradnorm_plugin.outputs.classes import Calibration, ClassScores, calibrate, class_scores, count_pairs
 from gradnorm_plugin.run_folder import DETECTION_FIGURES
 
-CALIBRATION_BINS = 15
-
 Figure = TypeVar("Figure", float, np.ndarray)
-
-
-@dataclass(frozen=True)
-class ClassScores:
-    """What (C, C) counts say; NaN for a class that no image has, and everywhere if there is no image."""
-
-    precision: np.ndarray
-    """(C,); 0 for a class that is never predicted."""
-    recall: np.ndarray
-    f1: np.ndarray
-    accuracy: float
-    balanced_accuracy: float
-    """Mean recall of the classes that occur: 1 / C for a model that names one class always."""
-    macro_precision: float
-    macro_f1: float
-    """Means over the classes that occur."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How often the predicted class is right where the model is so and so sure, in M equally wide bins of confidence.
-
-    Confidence is the predicted class's probability; bin m holds those in (m / M, (m + 1) / M].
-    """
-
-    counts: np.ndarray
-    """(M,) images."""
-    confidence: np.ndarray
-    """(M,) mean confidence, NaN in an empty bin."""
-    accuracy: np.ndarray
-    """(M,) share of right predictions, NaN in an empty bin."""
-
-    @property
-    def error(self) -> float:
-        """Top-label expected calibration error, sum over m of n_m / N * |accuracy_m - confidence_m| (Guo et al., ICML 2017)."""
-        filled = self.counts > 0
-        gaps = np.abs(self.accuracy - self.confidence)[filled]
-        return float((self.counts[filled] * gaps).sum() / self.counts.sum()) if filled.any() else math.nan
 
 
 @dataclass(frozen=True)
@@ -105,43 +66,6 @@ def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> Cl
         loss=float(losses.mean()) if len(classes) else math.nan,
         calibration=calibrate(probabilities.max(1), predicted == classes),
     )
-
-
-def count_pairs(classes: np.ndarray, predicted: np.ndarray, num_classes: int, times: np.ndarray | None = None) -> np.ndarray:
-    """(C, C) counts, row true, column predicted, of (N,) indices; `times` (N,) counts an image so many times."""
-    pairs = classes.astype(np.int64) * num_classes + predicted
-    return np.bincount(pairs, times, num_classes**2).astype(np.int64).reshape(num_classes, num_classes)
-
-
-def class_scores(confusion: np.ndarray) -> ClassScores:
-    """The figures of (C, C) counts, row true, column predicted."""
-    hits, support, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    occurs = support > 0
-    if not occurs.any():
-        nothing = np.full(len(hits), math.nan)
-        return ClassScores(nothing, nothing, nothing, *[math.nan] * 4)
-    precision = np.where(occurs, hits / np.maximum(predicted, 1), math.nan)
-    recall = np.where(occurs, hits / np.maximum(support, 1), math.nan)
-    f1 = np.where(occurs, 2 * hits / np.maximum(support + predicted, 1), math.nan)
-    return ClassScores(
-        precision,
-        recall,
-        f1,
-        accuracy=float(hits.sum() / support.sum()),
-        balanced_accuracy=float(recall[occurs].mean()),
-        macro_precision=float(precision[occurs].mean()),
-        macro_f1=float(f1[occurs].mean()),
-    )
-
-
-def calibrate(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> Calibration:
-    """Sort (N,) predictions by their confidence in 0..1 into bins; `right` (N,) says which hit the true class."""
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    index = np.digitize(confidence, inner_edges, right=True)
-    counts = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is NaN, as it should be
-        means = [np.bincount(index, values, bins) / counts for values in (confidence, right)]
-    return Calibration(counts, *means)
 
 
 @dataclass(frozen=True)

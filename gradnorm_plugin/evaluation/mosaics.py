@@ -1,10 +1,10 @@
-"""The image's class on every tile of upstream's batch mosaics: `train_batch*.jpg`, `val_batch*_labels.jpg`, `_pred.jpg`.
+"""What is said of the image on every tile of upstream's batch mosaics: `train_batch*.jpg`, `val_batch*_labels.jpg`, `_pred.jpg`.
 
-Upstream draws the mosaics; it writes each image's file name into the corner of its tile. Here a badge goes above that name:
-the class of the image (of a mosaic-augmented one: of its anchor, whose name stands there), or in a mosaic of predictions the
-class that was predicted, its probability, and the true one where it differs.
+Upstream draws the mosaics; it writes each image's file name into the corner of its tile. Here a badge goes above that name: the
+labels of the image (of a mosaic-augmented one: of its anchor, whose name stands there), such as its class, or in a mosaic of
+predictions what was predicted, and the true one where it differs.
 
-B images in the batch, C classes of the image.
+B images in the batch, W answers of all image outputs side by side.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gradnorm_plugin.data.targets import NO_CLASS
-from gradnorm_plugin.names import shortened
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, Target, split
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _plots = upstream("utils.plots")
@@ -27,9 +26,6 @@ _Annotator: Any = _plots.Annotator
 
 # Apart for the colour-blind, and dark enough for white text. The words say the same: a wrong one names the true class.
 LABEL, RIGHT, WRONG, NONE = (40, 40, 40), (0, 84, 147), (176, 58, 0), (75, 75, 75)
-
-LONGEST = 60
-"""Characters of a class's name on a tile."""
 
 
 @dataclass(frozen=True)
@@ -40,27 +36,35 @@ class Badge:
     colour: tuple[int, int, int]
 
 
-def class_badges(classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
-    """A badge for each of (B,) classes, -1 for an image without one."""
-    return [
-        Badge(shortened(names[index], LONGEST), LABEL) if index != NO_CLASS else Badge("no class", NONE)
-        for index in classes.tolist()
-    ]
+def label_badges(outputs: Outputs, targets: Mapping[str, Tensor]) -> list[Badge]:
+    """A badge for each image of a batch, with what its labels say."""
+    nothing = Badge("no class" if outputs[0].name == CLASS else "no label", NONE)
+    said = zip(*(_labels(output, targets[output.name]) for output in outputs), strict=True)
+    lines = [[output.say_target(label) for output, label in zip(outputs, row, strict=True) if label is not None] for row in said]
+    return [Badge("\n".join(of_image), LABEL) if of_image else nothing for of_image in lines]
 
 
-def prediction_badges(probabilities: Tensor, classes: Tensor, names: Mapping[int, str]) -> list[Badge]:
-    """A badge for each row of (B, C) probabilities, next to the true class of (B,)."""
+def answer_badges(outputs: Outputs, answers: Tensor, targets: Mapping[str, Tensor]) -> list[Badge]:
+    """A badge for each row of (B, W) answers, next to the labels of the batch."""
+    columns = split(outputs, answers.numpy())
+    said = [_labels(output, targets[output.name]) for output in outputs]
     badges = []
-    values, indices = probabilities.max(1)
-    for probability, index, true in zip(values.tolist(), indices.tolist(), classes.tolist(), strict=True):
-        text = f"{shortened(names[index], LONGEST)} {probability:.2f}"
-        if true == NO_CLASS:
-            badges.append(Badge(text, NONE))
-        elif true == index:
-            badges.append(Badge(text, RIGHT))
-        else:
-            badges.append(Badge(f"{text}\ntrue: {shortened(names[true], LONGEST)}", WRONG))
+    for index in range(len(answers)):
+        lines, right = [], []
+        for output, of_output, labels in zip(outputs, columns, said, strict=True):
+            answer, label = of_output[index], labels[index]
+            lines.append(output.say(answer))
+            if label is not None:
+                right.append(output.right(answer, label))
+                lines += [] if right[-1] else [f"true: {output.say_target(label)}"]
+        badges.append(Badge("\n".join(lines), NONE if not right else RIGHT if all(right) else WRONG))
     return badges
+
+
+def _labels(output: ImageOutput, targets: Tensor) -> list[Target | None]:
+    """The label of each image of a batch, or None."""
+    known = output.known(targets).tolist()
+    return [output.target(row) if there else None for row, there in zip(targets.cpu(), known, strict=True)]
 
 
 @contextmanager

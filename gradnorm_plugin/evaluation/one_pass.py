@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,18 @@ from typing import Any
 
 from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
 from gradnorm_plugin.evaluation.intervals import Bootstrap
-from gradnorm_plugin.evaluation.plots import plot_classification
+from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, same_stem, write_predictions
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
+from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -90,7 +91,7 @@ def run_one_pass(
     """
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     replace_links(folder)  # upstream writes its files by name
-    recording, labels = Recording(classification_names(joint_data)), LabelFiles()
+    recording, labels = Recording(image_outputs(joint_data)), LabelFiles()
     parts = _Parts(recording, joint_data, scan, options["single_cls"])
     ours = swapped(
         _val,
@@ -108,12 +109,12 @@ def run_one_pass(
         settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
         untrained = parts.model.untrained
         figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
-        by_class = options["verbose"] or len(recording.classification_names) < 50  # as upstream for its table
+        by_class = options["verbose"] or max(output.width for output in recording.outputs) < 50  # as upstream for its table
         for line in (*table(figures, by_class), *notes(figures)):
             _general.LOGGER.info(line)
         write_summary(figures, folder)
-    if plots and "classification" not in untrained:
-        plot_classification(recording.classification(), list(recording.classification_names.values()), folder)
+    if plots:
+        plot_outputs(recording, folder, [output for output in recording.outputs if output.task not in untrained])
     if options["save_json"]:
         _general.LOGGER.info(f"Image classes saved to {write_predictions(recording, folder)}")
     if options["save_txt"]:
@@ -144,12 +145,13 @@ class _Parts:
         except Exception as error:  # whatever a broken file makes the many formats' readers raise
             files = weights if isinstance(weights, list) else [weights]
             raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
-        if not model.classification_names:
+        if not model.outputs:
             raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
-        expected = self.recording.classification_names
-        if model.classification_names != expected:
+        expected = self.recording.outputs
+        if model.outputs != expected:
+            key = "classification_names" if [output.name for output in expected] == [CLASS] else "image_outputs"
             raise EvaluationError(
-                f"--weights {shown} tells {_listed(model.classification_names)}, but `classification_names` of the data yaml has "
+                f"--weights {shown} tells {_listed(model.outputs)}, but `{key}` of the data yaml has "
                 f"{_listed(expected)}: use the data yaml that the model was trained with"
             )
         if not self.single_cls:
@@ -191,7 +193,7 @@ class _Parts:
             imgsz,
             batch_size,
             *args,
-            classification_names=self.recording.classification_names,
+            outputs=self.recording.outputs,
             num_box_classes=len(self.joint_data["names"]),
             scan=self.scan,
             root=Path(self.joint_data["path"]) if self.joint_data.get("path") else None,
@@ -218,8 +220,10 @@ def _check_box_names(weights: str, of_model: list[str], of_data: list[str]) -> N
     _general.LOGGER.warning(f"WARNING ⚠️ {both}: they are taken for the same classes, number by number")
 
 
-def _listed(names: Mapping[int, str]) -> str:
-    return ", ".join(names.values())
+def _listed(outputs: Outputs) -> str:
+    if [output.name for output in outputs] == [CLASS]:
+        return ", ".join(outputs[0].rows)
+    return "; ".join(f"{output.name} ({output.kind}: {', '.join(map(str, output.description.values()))})" for output in outputs)
 
 
 def _not_drawn(failure: threading.ExceptHookArgs) -> None:

@@ -1,7 +1,8 @@
-"""Pictures of the classification: the confusion matrix in the look of upstream's, and the reliability diagram."""
+"""Pictures of the image outputs: for a class the confusion matrix in the look of upstream's, and the reliability diagram."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradnorm_plugin.evaluation.metrics import Calibration, ClassificationMetrics
+from gradnorm_plugin.evaluation.metrics import classification_metrics
+from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import shortened
-from gradnorm_plugin.run_folder import CONFUSION_PICTURE, RELIABILITY_PICTURE
+from gradnorm_plugin.outputs import Classes, ImageOutput
+from gradnorm_plugin.outputs.classes import Calibration
+from gradnorm_plugin.run_folder import CONFUSION_PICTURE, RELIABILITY_PICTURE, output_picture
 from gradnorm_plugin.upstream.gateway import upstream
 
 _ANNOTATED_CLASSES = 30
@@ -23,15 +27,24 @@ _LONGEST_NAME = 40
 """Characters of a class's name beside the cells."""
 
 
-def plot_classification(metrics: ClassificationMetrics, names: list[str], folder: Path) -> None:
-    """Write both pictures into `folder`; none if no image has a class.
+def plot_outputs(recording: Recording, folder: Path, outputs: Sequence[ImageOutput]) -> None:
+    """Write the pictures of these image outputs into `folder`; none of one that no image has a label for.
 
     They are figures of their own, not pyplot's: upstream's plotting threads may still be at work.
     """
-    if not metrics.images:
-        return
-    plot_confusion_matrix(metrics.confusion, names, folder / CONFUSION_PICTURE)
-    plot_reliability(metrics.calibration, folder / RELIABILITY_PICTURE)
+    for output in outputs:
+        answers, targets = recording.labelled(output)
+        if not len(targets):
+            continue
+        if isinstance(output, Classes):
+            metrics = classification_metrics(answers, targets)
+            plot_confusion_matrix(metrics.confusion, list(output.names), folder / output_picture(output.task, CONFUSION_PICTURE))
+            plot_reliability(metrics.calibration, folder / output_picture(output.task, RELIABILITY_PICTURE))
+            continue
+        with seaborn.axes_style("whitegrid"), matplotlib.rc_context({"text.parse_math": False}):
+            figure = output.figure(answers, targets)
+        if figure is not None:
+            _save(figure, folder / f"{output.name}.png")
 
 
 def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path) -> None:

@@ -1,12 +1,12 @@
-"""What passes by while upstream's `val.run` works: the images' classes and probabilities, and its detections image by image.
+"""What passes by while upstream's `val.run` works: what is said of the images and what the model says, and its detections.
 
-B images in a batch, C classes of the image.
+B images in a batch, W answers of all image outputs side by side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.evaluation.metrics import ClassificationMetrics, DetectionMetrics, Predictions, classification_metrics
-from gradnorm_plugin.evaluation.mosaics import Badge, badges_on_mosaics, class_badges, prediction_badges
+from gradnorm_plugin.evaluation.metrics import DetectionMetrics, Predictions
+from gradnorm_plugin.evaluation.mosaics import Badge, answer_badges, badges_on_mosaics, label_badges
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import ImageOutput, Outputs, activate, split
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -28,16 +29,16 @@ SINGLE_CLASS = {0: "item"}
 class Recording:
     """One pass of `val.run`, whose detection figures stay what they are.
 
-    `classification_names` are {0: name, ...}; `split_outputs` makes predictions (B, n, 5 + nc) and probabilities (B, C) of
-    what upstream is about to filter; by default it is that pair already.
+    `split_outputs` makes predictions (B, n, 5 + nc) and answers (B, W) of what upstream is about to filter; by default it is that
+    pair already.
     """
 
-    def __init__(self, classification_names: dict[int, str]) -> None:
-        self.classification_names = classification_names
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
         self.split_outputs: Callable[[Any], tuple[Tensor, Tensor]] = lambda outputs: outputs
         self.files: list[str] = []
-        self._classes: list[Tensor] = []
-        self._probabilities: list[Tensor] = []
+        self._targets: list[Mapping[str, Tensor]] = []
+        self._answers: list[Tensor] = []
         self._prediction_counts: list[int] = []
         self._box_counts: list[Tensor] = []
         self._box_classes: list[Tensor] = []
@@ -48,7 +49,7 @@ class Recording:
     def in_place(self) -> Iterator[None]:
         """Listen where `val.run` filters a batch's boxes and where it counts them all, for the length of the block.
 
-        The mosaics that it draws carry the images' classes.
+        The mosaics that it draws carry what is said of the images.
         """
         listening = swapped(_val, non_max_suppression=self._filter_boxes, ap_per_class=self._count)
         with listening, badges_on_mosaics(_val, self._badges):
@@ -56,23 +57,23 @@ class Recording:
 
     def _badges(self, predicted: bool) -> list[Badge]:
         """For the tiles of the batch that upstream is at."""
-        classes, names = self._classes[-1], self.classification_names
-        return prediction_badges(self._probabilities[-1], classes, names) if predicted else class_badges(classes, names)
+        targets = self._targets[-1]
+        return answer_badges(self.outputs, self._answers[-1], targets) if predicted else label_badges(self.outputs, targets)
 
     def batches(self, loader: Any) -> RecordedBatches:
         """The joint loader as `val.run` wants it."""
         return RecordedBatches(loader, self)
 
-    def add_batch(self, boxes: Tensor, classes: Tensor, paths: Any) -> None:
-        """Note the truth about a batch: (n, 6) boxes whose first column is the image, (B,) classes."""
+    def add_batch(self, boxes: Tensor, targets: Mapping[str, Tensor], paths: Any) -> None:
+        """Note the truth about a batch: (n, 6) boxes whose first column is the image, and the targets of the image outputs."""
         self.files += paths
         self._box_classes.append(boxes[:, 1].clone())  # upstream scales its boxes in place
-        self._classes.append(classes)
-        self._box_counts.append(torch.bincount(boxes[:, 0].long(), minlength=len(classes)))
+        self._targets.append(targets)
+        self._box_counts.append(torch.bincount(boxes[:, 0].long(), minlength=len(paths)))
 
     def _filter_boxes(self, outputs: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
-        predictions, probabilities = self.split_outputs(outputs)
-        self._probabilities.append(probabilities.float().cpu())
+        predictions, answers = self.split_outputs(outputs)
+        self._answers.append(answers.float().cpu())
         # With upstream's limit a slow machine would lose predictions of the batch's last images.
         found = upstream("utils.general").non_max_suppression(predictions, *args, time_limit=math.inf, **kwargs)
         self._prediction_counts += [len(predictions) for predictions in found]
@@ -88,20 +89,27 @@ class Recording:
         """Images that passed."""
         return len(self.files)
 
-    @property
-    def classes(self) -> np.ndarray:
-        """(images,) true classes, -1 for none."""
-        return torch.cat(self._classes).numpy() if self._classes else np.zeros(0, dtype=np.int64)
+    def targets(self, output: ImageOutput) -> np.ndarray:
+        """(images, ...) what is said of the images for `output`."""
+        nothing = output.targets([])
+        return np.concatenate([nothing, *(targets[output.name].cpu().numpy() for targets in self._targets)])
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """(images, C) float32."""
-        nothing = torch.zeros(0, len(self.classification_names))
-        return torch.cat([nothing, *self._probabilities]).numpy()
+    def answers(self, output: ImageOutput) -> np.ndarray:
+        """(images, W) float32, what the model says for `output`."""
+        nothing = torch.zeros(0, sum(output.width for output in self.outputs))
+        return split(self.outputs, torch.cat([nothing, *self._answers]).numpy())[self.outputs.index(output)]
 
-    def classification(self) -> ClassificationMetrics:
-        """The classification's figures."""
-        return classification_metrics(self.probabilities, self.classes)
+    def labelled(self, output: ImageOutput) -> tuple[np.ndarray, np.ndarray]:
+        """Answers and targets of the images that have a label for `output`."""
+        targets = self.targets(output)
+        known = output.known(targets)
+        return self.answers(output)[known], targets[known]
+
+    def figures(self, output: ImageOutput) -> dict[str, float]:
+        """The figures of `output`, and its `loss`."""
+        answers, targets = self.labelled(output)
+        found = output.measure(answers, targets, np.ones((1, len(targets)), dtype=np.int64))
+        return {"loss": output.answer_loss(answers, targets), **{name: float(value[0]) for name, value in found.items()}}
 
     def detection(self) -> DetectionMetrics:
         """Upstream's figures, class by class."""
@@ -137,7 +145,7 @@ class RecordedBatches:
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor, Any, Any]]:
         for images, targets, paths, shapes in self.loader:
-            self.recording.add_batch(targets.boxes, targets.classes, paths)
+            self.recording.add_batch(targets.boxes, targets.outputs, paths)
             yield images, targets.boxes, paths, shapes
 
     def __getattr__(self, name: str) -> Any:
@@ -150,10 +158,10 @@ def validate(*args: Any, model: JointDetectionModel, dataloader: Any, **kwargs: 
     Returns:
         What upstream returns, to the last digit, and what passed by.
     """
-    recording = Recording(dict(model.classification_names))
+    recording = Recording(model.outputs)
     latest: list[Tensor] = []
     handle = model.classification_head.register_forward_hook(lambda _, __, logits: latest.append(logits))
-    recording.split_outputs = lambda predictions: (predictions, latest.pop().float().softmax(1))
+    recording.split_outputs = lambda predictions: (predictions, activate(recording.outputs, latest.pop().float()))
     try:
         with recording.in_place():
             return _val.run(*args, model=model, dataloader=recording.batches(dataloader), **kwargs), recording

@@ -1,4 +1,4 @@
-"""What `--save-txt` and `--save-json` add for the classification."""
+"""What `--save-txt` and `--save-json` add for the image outputs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.evaluation.summary import write_json
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Target, label_rules
 from gradnorm_plugin.upstream.gateway import upstream
 
 PREDICTIONS = "classification_predictions.json"
@@ -21,7 +22,7 @@ _save_one_txt = upstream("val").save_one_txt
 
 
 class LabelFiles:
-    """The joint labels of `--save-txt`: upstream writes an image's boxes, then `finish` adds the predicted class, one-hot.
+    """The joint labels of `--save-txt`: upstream writes an image's boxes, then `finish` adds what is predicted of the image.
 
     Without `--save-conf` a file is a joint label that `gradnorm_plugin.labels` and upstream read: a coordinate that rounding has
     put outside 0..1 is brought back, a box that rounding or the image's edge has left without area is left out. With
@@ -41,25 +42,39 @@ class LabelFiles:
     def finish(self, folder: Path, recording: Recording, save_conf: bool, keep_true: bool) -> int:
         """Complete the file of every image in `folder`; the number of boxes left out.
 
-        `keep_true` (`--save-hybrid`) takes an image's true class where it has one.
+        `keep_true` (`--save-hybrid`) takes what is said of an image where it has a label.
         """
-        classes = recording.probabilities.argmax(1)
-        if keep_true:
-            classes = np.where(recording.classes >= 0, recording.classes, classes)
+        outputs, rules = recording.outputs, label_rules(recording.outputs)
+        said = [self._said(output, recording, keep_true) for output in outputs]
         left_out = 0
-        for image, index in zip(recording.files, classes.tolist(), strict=True):
+        for image, row in zip(recording.files, zip(*said, strict=True), strict=True):
+            named = {output.name: target for output, target in zip(outputs, row, strict=True)}
+            told = named.pop(rules.unnamed, None) if rules.unnamed else None
+            index = None if told is None else int(told[0])
             file = folder / f"{Path(image).stem}.txt"
             text = file.read_text(encoding="ascii") if file in self._started else ""
             if save_conf:
-                one_hot = " ".join(str(int(other == index)) for other in recording.classification_names)
-                write_text(file, f"{text}{one_hot}\n", encoding="ascii")
+                lines = [(o.name, o.format(target)) for o, target in zip(outputs, row, strict=True)]
+                named_lines = "".join(f"{name}: {fields}\n" for name, fields in lines if name != rules.unnamed)
+                one_hot = "".join(f"{fields}\n" for name, fields in lines if name == rules.unnamed)
+                write_text(file, text + named_lines + one_hot, encoding="ascii")
                 continue
             rows = [[float(value) for value in line.split()] for line in text.splitlines()]
             boxes = [Box(int(row[0]), *np.clip(row[1:], 0, 1).tolist()) for row in rows]
             kept = tuple(box for box in boxes if box.w and box.h)
             left_out += len(boxes) - len(kept)
-            write_label_file(file, LabelRecord(kept, image_class=index), None, len(recording.classification_names))
+            write_label_file(file, LabelRecord(kept, image_class=index, named=named), None, 0, rules)
         return left_out
+
+    @staticmethod
+    def _said(output: ImageOutput, recording: Recording, keep_true: bool) -> list[Target]:
+        """What each image's file says for `output`: the prediction, or with `keep_true` the label where there is one."""
+        predicted = [output.decide(answer) for answer in recording.answers(output)]
+        if not keep_true:
+            return predicted
+        targets = recording.targets(output)
+        known = output.known(targets)
+        return [output.target(row) if there else told for row, there, told in zip(targets, known, predicted, strict=True)]
 
 
 def same_stem(files: Iterable[str]) -> tuple[str, str] | None:
@@ -76,21 +91,30 @@ def write_predictions(recording: Recording, folder: Path) -> Path:
     """Write `classification_predictions.json`: a list with each image's file, true class, predicted class and probabilities.
 
     `image_id` is that of upstream's box predictions: the name without extension, as a number where it is one. `class` is None for
-    an image without one. Probabilities keep 6 decimals; one that is not finite is None.
+    an image without one. Probabilities keep 6 decimals; one that is not finite is None. Other image outputs than `class` stand
+    under `outputs`, each with what is predicted and its label (`true`, None without one) in the words of `predict`.
     """
-    names = recording.classification_names
     rows = []
-    for file, index, probabilities in zip(recording.files, recording.classes.tolist(), recording.probabilities, strict=True):
+    columns = [(output, recording.answers(output), recording.targets(output)) for output in recording.outputs]
+    for index, file in enumerate(recording.files):
         stem = Path(file).stem
-        values = [round(float(p), 6) if np.isfinite(p) else None for p in probabilities]
-        rows.append(
-            {
-                "image_id": int(stem) if stem.isdecimal() else stem,
-                "file": file,
-                "class": names.get(index),
-                "predicted": names[int(probabilities.argmax())],
-                "probabilities": dict(zip(names.values(), values, strict=True)),
-            }
-        )
+        row: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": file}
+        for output, answers, targets in columns:
+            answer = np.round(answers[index].astype(np.float64), 6)
+            label = output.target(targets[index]) if output.known(targets[index : index + 1])[0] else None
+            told = _finite(output.as_data(answer))
+            if output.name == CLASS:
+                row["class"] = None if label is None else output.rows[int(label[0])]
+                row |= {"predicted": told["class"], "probabilities": told["probabilities"]}
+            else:
+                row.setdefault("outputs", {})[output.name] = {**told, "true": None if label is None else output.say_target(label)}
+        rows.append(row)
     write_json(rows, folder / PREDICTIONS)
     return folder / PREDICTIONS
+
+
+def _finite(value: Any) -> Any:
+    """The same, with None for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not np.isfinite(value) else value

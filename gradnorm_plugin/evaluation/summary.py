@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
-from gradnorm_plugin.evaluation.metrics import class_scores, count_pairs
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Measure, Resampler
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import write_text
-from gradnorm_plugin.run_folder import CLASSIFICATION_FIGURES, DETECTION_FIGURES, METRICS_FILE
+from gradnorm_plugin.outputs import CLASS, ImageOutput
+from gradnorm_plugin.run_folder import DETECTION_FIGURES, METRICS_FILE
 from gradnorm_plugin.versions import version_facts
 
 
@@ -62,9 +62,14 @@ def summarise(
         task: the split.
         settings: as `pass_settings` gives them.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
-        untrained: tasks ("detection", "classification") that the weights were never trained for; they have no figures.
+        untrained: tasks ("detection", "classification", or an image output) that the weights were never trained for; they have no
+            figures.
     """
-    detection, classification = _intervals(recording, bootstrap) if bootstrap else ({}, {})
+    detection, *of_outputs = _intervals(recording, bootstrap) if bootstrap else [{} for _ in range(1 + len(recording.outputs))]
+    parts = {
+        output.name: _trained(_output(recording, output, intervals), output.task not in untrained)
+        for output, intervals in zip(recording.outputs, of_outputs, strict=True)
+    }
     draws = {"resamples": bootstrap.resamples, "level": bootstrap.level, "seed": bootstrap.seed} if bootstrap else None
     return _plain(
         {
@@ -73,7 +78,8 @@ def summarise(
             "images": recording.images,
             **settings,
             "detection": _trained(_detection(recording, names, detection), "detection" not in untrained),
-            "classification": _trained(_classification(recording, classification), "classification" not in untrained),
+            **({"classification": parts.pop(CLASS)} if CLASS in parts else {}),
+            **({"outputs": parts} if parts else {}),
             "bootstrap": draws,
         }
     )
@@ -89,32 +95,61 @@ def write_json(contents: Any, file: Path) -> None:
     write_text(file, json.dumps(contents, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def parts(figures: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each image output of `joint_metrics.json`: the task's name, and its part."""
+    if "classification" in figures:
+        yield "classification", figures["classification"]
+    yield from figures.get("outputs", {}).items()
+
+
 def table(figures: Mapping[str, Any], by_class: bool) -> Iterator[str]:
-    """Lines in the columns of upstream's table: the classification over all images, and `by_class` where that is asked for."""
-    found = figures["classification"]
-    if not found["images"]:
-        yield f"{'classification':>22}{0:>11}   no image of this split has a class"
-        return
-    if not found["trained"]:
-        yield f"{'classification':>22}{found['images']:>11}   not trained: its weight was 0 when these weights were trained"
-        return
-    yield ("%22s" + "%11s" * 6) % ("Image class", "Images", "Predicted", "P", "R", "F1", "Accuracy")
-    macro = [found[name] for name in ("macro_precision", "balanced_accuracy", "macro_F1", "accuracy")]
+    """Lines in the columns of upstream's table: each image output over all images, and `by_class` where that is asked for."""
+    for name, found in parts(figures):
+        if not found["images"]:
+            what = "class" if name == "classification" else "label"
+            yield f"{name:>22}{0:>11}   no image of this split has a {what}"
+        elif not found["trained"]:
+            yield f"{name:>22}{found['images']:>11}   not trained: its weight was 0 when these weights were trained"
+        elif "confusion" in found:
+            yield from _classes_table(name, found, by_class)
+        else:
+            yield from _other_table(name, found, by_class)
+
+
+def _classes_table(name: str, found: Mapping[str, Any], by_class: bool) -> Iterator[str]:
+    title = "Image class" if name == "classification" else name
+    yield ("%22s" + "%11s" * 6) % (title, "Images", "Predicted", "P", "R", "F1", "Accuracy")
+    macro = [found[figure] for figure in ("macro_precision", "balanced_accuracy", "macro_F1", "accuracy")]
     yield _row("all", found["images"], found["images"], *macro)
     if by_class:
         for row, predicted in zip(found["classes"], np.sum(found["confusion"], 0), strict=True):
             yield _row(row["name"], row["support"], predicted, row["precision"], row["recall"], row["F1"])
 
 
+def _other_table(name: str, found: Mapping[str, Any], by_class: bool) -> Iterator[str]:
+    """The figures that the kind has, then those of each label."""
+    columns = [figure for figure in found if figure not in ("trained", "images", "classes", "intervals", "unit")]
+    values = [found[figure] for figure in columns]
+    yield f"{name:>22}{'Images':>11}" + "".join(f"{figure.replace('_', ' '):>15}" for figure in columns)
+    yield f"{'all':>22}{found['images']:>11}" + "".join(f"{_digits(value):>15}" for value in values)
+    if by_class and found["classes"]:
+        yield ("%22s" + "%11s" * 6) % ("", "Images", "Predicted", "P", "R", "F1", "AP")
+        for row in found["classes"]:
+            yield _row(row["name"], row["support"], row["predicted"], row["precision"], row["recall"], row["F1"], row["AP"])
+
+
 def notes(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Lines to follow the table: where P and R are read, loss and calibration, what was left out, the intervals of both tasks."""
-    found, boxes = figures["classification"], figures["detection"]
-    note = f"Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
-    note += f", calibration error {_digits(found['calibration_error'])}"
-    left_out = figures["images"] - found["images"]
-    note += f"; {left_out} image{'s' * (left_out > 1)} without a class left out" if left_out else ""
-    if found["images"] and found["trained"]:
-        yield note
+    """Lines to follow the table: where P and R are read, loss and calibration, what was left out, the intervals of all tasks."""
+    boxes = figures["detection"]
+    for name, found in parts(figures):
+        what, of = ("class", "") if name == "classification" else (f"`{name}`", f"{name}: ")
+        left_out = figures["images"] - found["images"]
+        without = f"; {left_out} image{'s' * (left_out > 1)} without a {what} left out" if left_out else ""
+        if found["images"] and found["trained"] and "confusion" in found:
+            note = f"{of}Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
+            yield f"{note}, calibration error {_digits(found['calibration_error'])}{without}"
+        elif found["images"] and found["trained"] and without:
+            yield f"{name}{without}"
     if not boxes["trained"]:
         yield "Detection was not trained: its weight was 0 when these weights were trained, so its figures mean nothing"
     elif boxes["confidence"] is not None:
@@ -127,10 +162,11 @@ def _interval_table(figures: Mapping[str, Any]) -> Iterator[str]:
     settings = figures["bootstrap"]
     percent = f"{settings['level']:.0%}"
     yield ("%22s" + "%11s" * 3) % ("Figure", "value", f"{percent} from", "to")
-    for task in ("detection", "classification"):
-        for name, interval in figures[task]["intervals"].items():
+    for task, part in (("detection", figures["detection"]), *parts(figures)):
+        for name, interval in part["intervals"].items():
             low, high = interval or (None, None)
-            yield f"{name.replace('_', ' '):>22}" + "".join(f"{_digits(v):>11}" for v in (figures[task][name], low, high))
+            title = f"{'' if task in ('detection', 'classification') else f'{task} '}{name.replace('_', ' ')}"
+            yield f"{title:>22}" + "".join(f"{_digits(v):>11}" for v in (part[name], low, high))
     yield f"Intervals from {settings['resamples']} draws of {figures['images']} images with replacement, seed {settings['seed']}"
 
 
@@ -143,20 +179,18 @@ def _digits(value: float | None) -> str:
 
 
 def _intervals(recording: Recording, bootstrap: Bootstrap) -> list[dict[str, list[float] | None]]:
-    """Of both tasks, from the same draws; empty for detection where it hit nothing."""
-    classes, predicted, num_classes = recording.classes, recording.probabilities.argmax(1), recording.probabilities.shape[1]
-    labelled = classes >= 0
-    classes, predicted = classes[labelled], predicted[labelled]
+    """Of detection and each image output, from the same draws; empty for detection where it hit nothing."""
 
-    def classification(times: np.ndarray) -> dict[str, np.ndarray]:
-        found = [class_scores(count_pairs(classes, predicted, num_classes, of_draw)) for of_draw in times[:, labelled]]
-        values = np.array([(scores.accuracy, scores.balanced_accuracy, scores.macro_f1) for scores in found])
-        return dict(zip(CLASSIFICATION_FIGURES, values.T, strict=True))
+    def measure(output: ImageOutput) -> Measure:
+        known = output.known(recording.targets(output))
+        answers, targets = recording.labelled(output)
+        return lambda times: output.measure(answers, targets, times[:, known])
 
+    measures = [measure(output) for output in recording.outputs]
     predictions = recording.predictions()
     if predictions is None:
-        return [{}, *bootstrap.intervals(recording.images, classification)]
-    return bootstrap.intervals(recording.images, Resampler(predictions), classification)
+        return [{}, *bootstrap.intervals(recording.images, *measures)]
+    return bootstrap.intervals(recording.images, Resampler(predictions), *measures)
 
 
 def _detection(recording: Recording, names: Mapping[int, str], intervals: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,28 +211,17 @@ def _trained(part: dict[str, Any], trained: bool) -> dict[str, Any]:
     """A task's figures, or its counts alone if it was never trained: what chance gives would pass for a figure."""
     if trained:
         return {"trained": True, **part}
-    counts = ("images", "name", "instances", "support")
+    counts = ("images", "name", "instances", "support", "unit")
     classes = [{key: value if key in counts else None for key, value in of.items()} for of in part["classes"]]
     rest = {"intervals": {}, "classes": classes, **({"confusion": []} if "confusion" in part else {})}
     return {"trained": False, **{key: value if key in counts else None for key, value in part.items()}, **rest}
 
 
-def _classification(recording: Recording, intervals: Mapping[str, Any]) -> dict[str, Any]:
-    found = recording.classification()
-    scores, support = found.scores, found.confusion.sum(1)
-    columns = zip(recording.classification_names.values(), support, scores.precision, scores.recall, scores.f1, strict=True)
-    return {
-        "images": found.images,
-        "accuracy": found.accuracy,
-        "balanced_accuracy": found.balanced_accuracy,
-        "macro_precision": scores.macro_precision,
-        "macro_F1": found.macro_f1,
-        "calibration_error": found.calibration.error,
-        "loss": found.loss,
-        "intervals": intervals,
-        "classes": [dict(zip(("name", "support", "precision", "recall", "F1"), row, strict=True)) for row in columns],
-        "confusion": found.confusion,
-    }
+def _output(recording: Recording, output: ImageOutput, intervals: Mapping[str, Any]) -> dict[str, Any]:
+    details = output.details(*recording.labelled(output))
+    tables = ("classes", "confusion")
+    figures = {key: value for key, value in details.items() if key not in tables}
+    return {**figures, "intervals": intervals, **{key: details[key] for key in tables if key in details}}
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Any weights that upstream runs (.pt, TorchScript, ONNX, OpenVINO, ...), with the image's class beside the boxes.
+"""Any weights that upstream runs (.pt, TorchScript, ONNX, OpenVINO, ...), with the image outputs beside the boxes.
 
-B batch, C classes of the image, n predictions an image.
+B batch, W answers of all image outputs side by side, n predictions an image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import check_detector
+from gradnorm_plugin.model.checkpoint import check_detector, image_outputs
+from gradnorm_plugin.outputs import Outputs, activate, class_output, read_outputs, the_classes
 from gradnorm_plugin.upstream.gateway import upstream
 
 _common = upstream("models.common")
@@ -23,13 +24,14 @@ _general = upstream("utils.general")
 _Ensemble = upstream("models.experimental").Ensemble
 
 METADATA_KEY = "classification_names"
-TASKS = ("detection", "classification")
+OUTPUTS_KEY = "image_outputs"
 
 
 class JointBackend(_common.DetectMultiBackend):
-    """Upstream's `DetectMultiBackend`, which also knows the image's classes, and what a file was made for.
+    """Upstream's `DetectMultiBackend`, which also knows the image outputs, and what a file was made for.
 
-    * `classification_names`: {0: name, ...}; empty for a model that only detects.
+    * `outputs`: the image outputs; empty for a model that only detects.
+    * `classification_names`: {0: name, ...} of the one that tells a class; empty if there is none.
     * `fixed_size`: height and width in pixels that an exported file takes, None if it takes any.
     * `fixed_batch`: images that an exported file takes at a time, None if it takes any number. `forward` takes any number in
       either case.
@@ -54,13 +56,14 @@ class JointBackend(_common.DetectMultiBackend):
                 check_detector(member)
         options = _checkpoint_options(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
         metadata = self._metadata()
-        self.untrained = _untrained(options)
         self.fixed_batch, self.fixed_size = self._input_shape(metadata)
         self.usual_size = self.fixed_size or _size(options.get("imgsz")) or _size(metadata.get("imgsz"))
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
-        found = getattr(self.model, METADATA_KEY, None) if self.pt else metadata.get(METADATA_KEY)
-        self.classification_names = {int(index): str(name) for index, name in (found or {}).items()}
+        self.outputs = image_outputs(self.model) if self.pt else _described(metadata)
+        told = the_classes(self.outputs)
+        self.classification_names = dict(enumerate(told.names)) if told else {}
+        self.untrained = _untrained(options, self.outputs)
         self._settle_precision(kwargs.get("fp16", False))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -71,10 +74,11 @@ class JointBackend(_common.DetectMultiBackend):
         self._lock = threading.Lock()
 
     def forward(self, im: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """`(predictions, probabilities)` of a joint model, what upstream returns of another.
+        """`(predictions, answers)` of a joint model, what upstream returns of another.
 
-        Predictions are (B, n, 5 + nc) as upstream's; probabilities (B, C) float32, each row sums to 1. Several `.pt` weights (an
-        ensemble) and test-time augmentation give the softmax of the mean logits.
+        Predictions are (B, n, 5 + nc) as upstream's; answers (B, W) float32, probabilities and values of all image outputs side by
+        side: of one that tells a class, each row sums to 1. Several `.pt` weights (an ensemble) and test-time augmentation give
+        what the mean logits come to.
         """
         count, step = len(im), self.fixed_batch or len(im)
         parts = []
@@ -91,19 +95,20 @@ class JointBackend(_common.DetectMultiBackend):
         return type(parts[0])(torch.cat(of)[:count] for of in zip(*parts, strict=True))
 
     def _named(self, outputs: Any) -> Any:
-        if not self.classification_names:
+        if not self.outputs:
             return outputs
         if not self.pt:
-            return outputs[0], outputs[1].float()
+            predictions, *answers = outputs
+            return predictions, (answers[0] if len(answers) == 1 else torch.cat(answers, 1)).float()
         predictions, (_, logits) = outputs
-        return predictions, logits.float().softmax(1)
+        return predictions, activate(self.outputs, logits.float())
 
     def _metadata(self) -> Mapping[str, Any]:
         """What an exported file says about itself; empty for other files."""
         if self.jit:
             return json.loads(self.extra_files["config.txt"] or "{}")
         if self.onnx and not self.dnn:  # OpenCV's reader gives no metadata
-            return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, "imgsz") if key in self.meta}
+            return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, OUTPUTS_KEY, "imgsz") if key in self.meta}
         if self.xml:
             description = Path(self.w).with_suffix(".yaml")
             return yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else {}
@@ -150,24 +155,27 @@ class _JointEnsemble(_Ensemble):
         """The same models; the ensemble itself where none of them is joint.
 
         Raises:
-            ValueError: if they tell different classes of the image.
+            ValueError: if they have different image outputs.
         """
         joint = [model for model in ensemble if hasattr(model, METADATA_KEY)]
         if not joint:
             return ensemble
         for other in joint[1:]:
-            if other.classification_names != joint[0].classification_names:
-                first, second = (", ".join(model.classification_names.values()) for model in (joint[0], other))
+            if image_outputs(other) != image_outputs(joint[0]):
+                first, second = (
+                    ", ".join(row for output in image_outputs(model) for row in output.rows) for model in (joint[0], other)
+                )
                 raise ValueError(f"the models of an ensemble must tell the same classes of the image: {first}; {second}")
         ours = cls()
         ours.extend(ensemble)
         for name in ("names", "nc", "yaml", "stride"):
             setattr(ours, name, getattr(ensemble, name))
         ours.classification_names = joint[0].classification_names
+        ours.image_outputs = getattr(joint[0], OUTPUTS_KEY, None)
         return ours.eval()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """(B, n of all models, 5 + nc) predictions, and (None, logits (B, C))."""
+        """(B, n of all models, 5 + nc) predictions, and (None, logits (B, W))."""
         outputs = [model(x, *args, **kwargs) for model in self]
         logits = [extra[1] for model, (_, extra) in zip(self, outputs, strict=True) if hasattr(model, METADATA_KEY)]
         return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).float().mean(0))
@@ -187,8 +195,18 @@ def _size(value: Any) -> tuple[int, int] | None:
     return None
 
 
-def _untrained(options: Mapping[str, Any]) -> tuple[str, ...]:
+def _described(metadata: Mapping[str, Any]) -> Outputs:
+    """The image outputs that an exported file says it has."""
+    if metadata.get(OUTPUTS_KEY):
+        return read_outputs(metadata[OUTPUTS_KEY])
+    names = metadata.get(METADATA_KEY)
+    return (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
+
+
+def _untrained(options: Mapping[str, Any], outputs: Outputs) -> tuple[str, ...]:
     weights = options.get("initial_weights") if options.get("balancer") == "fixed" else None
-    if not isinstance(weights, (list, tuple)) or len(weights) != len(TASKS):
+    tasks = ("detection", *(output.task for output in outputs))
+    if not isinstance(weights, (list, tuple)) or len(weights) < 2:
         return ()
-    return tuple(task for task, weight in zip(TASKS, weights, strict=True) if weight == 0)
+    weights = [*weights, *[weights[-1]] * (len(tasks) - 2)] if len(weights) == 2 else weights
+    return tuple(task for task, weight in zip(tasks, weights, strict=False) if weight == 0)

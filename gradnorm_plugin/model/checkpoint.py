@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradnorm_plugin.model.head import OutputHeads
+from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs
 from gradnorm_plugin.upstream.gateway import upstream
 
 _FOREIGN = {
@@ -96,6 +98,21 @@ def image_classes(model: nn.Module) -> list[str]:
     return [str(names[index]) for index in range(len(names))]
 
 
+def image_outputs(model: nn.Module) -> Outputs:
+    """The image outputs of a network; none for one that only detects.
+
+    Raises:
+        CheckpointError: if what it says of them is no description.
+    """
+    if not hasattr(model, "classification_names"):
+        return ()
+    try:
+        described = getattr(model, "image_outputs", None)
+        return (class_output(image_classes(model)),) if described is None else read_outputs(described)
+    except (OutputError, KeyError, TypeError) as error:
+        raise CheckpointError(f"its image outputs are not described: {error}") from None
+
+
 def box_classes(model: nn.Module) -> list[str]:
     """The names of the boxes' classes that the detector `model` finds, in their order."""
     return [str(model.names[index]) for index in range(len(model.names))]
@@ -122,6 +139,10 @@ def _problem(model: nn.Module) -> str | None:
     if not isinstance(model.names, (Mapping, list)) or len(box_classes(model)) < model.model[-1].nc:
         return f"its `names` do not name its {model.model[-1].nc} classes of boxes"
     head = getattr(model, "classification_head", None)
-    if head is not None and any(layer.out_features != len(image_classes(model)) for layer in head.class_layers()):
-        return "its `classification_names` do not name the classes that its head tells"
+    if head is None:
+        return None
+    heads = head.heads.values() if isinstance(head, OutputHeads) else [head]
+    widths = [output.width for output in image_outputs(model)]
+    if [{layer.out_features for layer in part.class_layers()} for part in heads] != [{width} for width in widths]:
+        return "its `classification_names` (or `image_outputs`) do not name the classes that its head tells"
     return None

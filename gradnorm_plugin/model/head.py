@@ -1,7 +1,10 @@
-"""The classification head: from the shared feature map to one class for the whole image."""
+"""The head of an image output: from the shared feature map to logits for the whole image; and several of them side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.pooled_linear import average_and_maximum, projection
@@ -36,3 +39,20 @@ class ClassificationHead(nn.Module):
         """Logits, (B, num_classes)."""
         pooled = average_and_maximum(self.project(features))
         return self.linear(self.dropout(pooled) / self.linear.in_features**0.5)
+
+
+class OutputHeads(nn.Module):
+    """A head for each image output, by its name; their logits stand side by side, (B, W)."""
+
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(heads)
+
+    def class_layers(self) -> list[nn.Linear]:
+        """The layers whose rows are the logits, head by head."""
+        return [layer for head in self.heads.values() for layer in head.class_layers()]
+
+    def forward(self, features: Tensor | Sequence[Tensor], *rest: Tensor) -> Tensor:
+        """Logits of the features, the same for all heads or one for each; `rest` goes to all."""
+        each = [features] * len(self.heads) if isinstance(features, Tensor) else features
+        return torch.cat([head(part, *rest) for head, part in zip(self.heads.values(), each, strict=True)], 1)

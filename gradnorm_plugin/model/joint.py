@@ -1,8 +1,8 @@
-"""One network for both tasks: upstream's `DetectionModel`, untouched, and a classification head on its last shared layer.
+"""One network for all tasks: upstream's `DetectionModel`, untouched, and on its last shared layer a head for each image output.
 
-With `backbone="dual"` the head has a backbone of its own instead (`model/dual.py`).
+With `backbone="dual"` the heads have a backbone of their own instead (`model/dual.py`).
 
-B batch, C classes of the image, nl detection layers, na anchors, no outputs an anchor, n predictions an image.
+B batch, W logits of all image outputs side by side (for one that tells a class, its number of classes), nl detection layers, na anchors, no outputs an anchor, n predictions an image.
 """
 
 from __future__ import annotations
@@ -15,10 +15,21 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead
-from gradnorm_plugin.model.head import ClassificationHead
+from gradnorm_plugin.model.head import ClassificationHead, OutputHeads
 from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.model.passes import AugmentedPass, KeepingPass
 from gradnorm_plugin.model.regions import decode
+from gradnorm_plugin.outputs import (
+    CLASS,
+    ImageOutput,
+    Outputs,
+    activate,
+    class_output,
+    describe_outputs,
+    read_outputs,
+    split,
+    the_classes,
+)
 from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
@@ -29,18 +40,19 @@ HEADS = ("pooled", "guided")
 
 
 class JointDetectionModel(_yolo.DetectionModel):
-    """Detects objects and classifies the whole image.
+    """Detects objects and says something about the whole image: its class, or whatever its image outputs are.
 
     What `forward` returns:
 
-    * training: `(detection, logits)`; detection is upstream's list of nl tensors (B, na, H, W, no), logits is (B, C).
+    * training: `(detection, logits)`; detection is upstream's list of nl tensors (B, na, H, W, no), logits is (B, W).
     * inference: `(predictions, (detection, logits))`; predictions (B, n, 5 + nc) in pixels, as upstream's.
-    * export (upstream's `Detect.export` is set): `(predictions, probabilities)`; probabilities (B, C) sum to 1.
+    * export (upstream's `Detect.export` is set): `(predictions, *answers)`, an activated tensor for each image output; for one that
+      tells a class, probabilities (B, C) that sum to 1.
     * `augment=True` (test-time augmentation): `(predictions, (None, logits))`, logits averaged over the augmented images.
     """
 
-    fork: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
-    """In training: the shared layer's output as detection's layers get it, and as the head does. The loss sets it where a
+    fork: Callable[[Tensor], tuple[Tensor, ...]] | None = None
+    """In training: the shared layer's output as detection's layers get it, and as each head does. The loss sets it where a
     balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
 
     watch: Callable[[Tensor], None] | None = None
@@ -50,6 +62,9 @@ class JointDetectionModel(_yolo.DetectionModel):
     channels_last = False
     """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
     images. The weights keep theirs, since upstream's code takes it for granted."""
+
+    image_outputs: Mapping[str, Mapping[str, Any]] | None = None
+    """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
 
     def __init__(
         self,
@@ -61,28 +76,36 @@ class JointDetectionModel(_yolo.DetectionModel):
         shared_layer: int | None = None,
         backbone: str = "shared",
         head: str = "pooled",
+        outputs: Sequence[ImageOutput] | None = None,
     ) -> None:
-        """Build upstream's network from `cfg`, then the head, and its backbone if it has one of its own.
+        """Build upstream's network from `cfg`, then the heads, and their backbone if they have one of their own.
 
         Args:
             cfg: upstream's model yaml (a path, or a name that upstream knows), or its contents.
             ch: channels of the image.
             nc: classes of the boxes; default what `cfg` says.
             anchors: as upstream's.
-            classification_names: names of the image's classes.
-            shared_layer: index of the layer that feeds the head; default the last of the backbone (SPPF), for a guided head the
+            classification_names: names of the image's classes, if that is the one image output.
+            shared_layer: index of the layer that feeds the heads; default the last of the backbone (SPPF), for a guided head the
                 last of the backbone with the finest cells that the detector uses.
-            backbone: "shared", the head reads that layer of the detector; "dual", that layer of a second backbone.
+            backbone: "shared", the heads read that layer of the detector; "dual", that layer of a second backbone.
             head: "pooled" looks at the whole image, "guided" also where the detector has found something.
+            outputs: the image outputs, in the place of `classification_names`.
 
         Raises:
-            ValueError: if there are no class names, no such layer, backbone or head, or if both tasks share no weights.
+            ValueError: if there is no image output, no such layer, backbone or head, or if both tasks share no weights.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
-        if not classification_names:
-            raise ValueError("classification_names is empty: a joint model needs the names of the image's classes")
-        pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
-        self.classification_names = {int(index): str(name) for index, name in pairs}
+        if not classification_names and not outputs:
+            raise ValueError("classification_names is empty: a joint model needs the names of the image's classes, or `outputs`")
+        if not outputs:
+            pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
+            outputs = (class_output({int(index): str(name) for index, name in pairs}),)
+        outputs = tuple(outputs)
+        if [output.name for output in outputs] != [CLASS]:
+            self.image_outputs = describe_outputs(outputs)
+        told = the_classes(outputs)
+        self.classification_names = dict(enumerate(told.names)) if told else {}
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
         if head not in HEADS:
@@ -95,16 +118,18 @@ class JointDetectionModel(_yolo.DetectionModel):
         self.last_shared_weights = None if backbone == "dual" else last_weights(self, layers, self.shared_layer)
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
-            self.classification_head = self._make_head(head, layers[self.shared_layer])
+            heads = {output.name: self._make_head(head, layers[self.shared_layer], output) for output in outputs}
+            self.classification_head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
-        head_parameters = sum(p.numel() for p in self.classification_head.parameters())
-        _general.LOGGER.info(
-            f"Classification head ({head}) on layer {self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
-            f"({layers[self.shared_layer].channels} channels): {', '.join(self.classification_names.values())}; "
-            f"{head_parameters:,} parameters\n"
-        )
+        for output, part in zip(outputs, self.heads, strict=True):
+            _general.LOGGER.info(
+                f"{'Classification head' if output.name == CLASS else f'Head of `{output.name}`'} ({head}) on layer "
+                f"{self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
+                f"({layers[self.shared_layer].channels} channels): {', '.join(output.rows)}; "
+                f"{sum(p.numel() for p in part.parameters()):,} parameters" + ("\n" if output is outputs[-1] else "")
+            )
 
     def _default_layer(self, head: str, layers: list[LayerOutput]) -> int:
         backbone = range(len(self.yaml["backbone"]))
@@ -113,11 +138,28 @@ class JointDetectionModel(_yolo.DetectionModel):
         finest = float(self.stride.min())
         return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
 
-    def _make_head(self, head: str, layer: LayerOutput) -> nn.Module:
-        num_classes = len(self.classification_names)
+    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> nn.Module:
         if head == "pooled":
-            return ClassificationHead(layer.channels, num_classes)
-        return GuidedHead(layer.channels, num_classes, self.model[-1].nc, layer.cell)
+            return ClassificationHead(layer.channels, output.width)
+        return GuidedHead(layer.channels, output.width, self.model[-1].nc, layer.cell)
+
+    @property
+    def outputs(self) -> Outputs:
+        """The image outputs, in the order of their logits."""
+        if self.image_outputs is None:
+            return (class_output(self.classification_names),)
+        return read_outputs(self.image_outputs)
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """The head of each image output."""
+        head = self.classification_head
+        return list(head.heads.values()) if isinstance(head, OutputHeads) else [head]
+
+    @property
+    def export_names(self) -> list[str]:
+        """What exported files call the image outputs: by their names, `classification` if that is all there is."""
+        return ["classification"] if self.image_outputs is None else [output.name for output in self.outputs]
 
     @property
     def backbone(self) -> str:
@@ -132,7 +174,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         return self.model.get_parameter(self.last_shared_weights)
 
     def classification_parameters(self) -> list[nn.Parameter]:
-        """The parameters that serve classification alone: the head's, and those of a backbone of its own."""
+        """The parameters that serve the image outputs alone: the heads', and those of a backbone of their own."""
         parts = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
         return [parameter for part in parts for parameter in part.parameters()]
 
@@ -171,11 +213,11 @@ class JointDetectionModel(_yolo.DetectionModel):
                 self.watch(logits)
             return detection, logits
         if self.model[-1].export:
-            return detection[0], logits.softmax(1)
+            return detection[0], *split(self.outputs, activate(self.outputs, logits))
         return detection[0], (detection[1], logits)
 
     def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
-        """What upstream's network gives, and the logits (B, C)."""
+        """What upstream's network gives, and the logits (B, W)."""
         if self.backbone == "dual":
             detection = super()._forward_once(x, profile, visualize)
             return detection, self._classify(self.classification_backbone(x), detection)
@@ -183,8 +225,8 @@ class JointDetectionModel(_yolo.DetectionModel):
         detection = keeping.run(x, profile, visualize)
         return detection, self._classify(keeping.output, detection)
 
-    def _classify(self, features: Tensor, detection: Any) -> Tensor:
-        """Logits (B, C) of the head's features; `detection` is what upstream's network gave for the same images."""
-        if not isinstance(self.classification_head, GuidedHead):
+    def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
+        """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""
+        if not isinstance(self.heads[0], GuidedHead):
             return self.classification_head(features)
         return self.classification_head(features, decode(self.model[-1], detection) if self.training else detection[0])

@@ -6,7 +6,7 @@ compiler or exporter sees plain calls: hooks on the network would give neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 _DetectionModel = upstream("models.yolo").DetectionModel
 
-Fork = Callable[[Tensor], tuple[Tensor, Tensor]]
+Fork = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class KeepingPass:
     """One pass through the layers that keeps what one of them hands on, in `output`.
 
-    With `fork` the first half of what it makes of that output goes on to the next layers, and the second is kept.
+    With `fork` the first of what it makes of that output goes on to the next layers, and the others are kept.
     """
 
     run = _DetectionModel._forward_once
@@ -34,8 +34,8 @@ class KeepingPass:
         self.save = network.save
 
     @property
-    def output(self) -> Tensor:
-        """What the layer handed on."""
+    def output(self) -> Tensor | Sequence[Tensor]:
+        """What the layer handed on; with a fork into more than two, what is kept of it."""
         return self._kept.output
 
 
@@ -44,12 +44,13 @@ class _KeptLayer:
 
     def __init__(self, layer: nn.Module, fork: Fork | None) -> None:
         self._layer, self._fork = layer, fork
-        self.output: Tensor | None = None
+        self.output: Any = None
 
     def __call__(self, x: Any) -> Tensor:
         onward = self.output = self._layer(x)
         if self._fork is not None:
-            onward, self.output = self._fork(onward)
+            onward, *kept = self._fork(onward)
+            self.output = kept[0] if len(kept) == 1 else kept
         return onward
 
     def __getattr__(self, name: str) -> Any:

@@ -7,11 +7,10 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from gradnorm_plugin.balancing import BALANCERS, PRESETS, STARTS, Balancer, FixedWeights, GradNorm
+from gradnorm_plugin.balancing import BALANCERS, PRESETS, STARTS, Balancer, FixedWeights, GradNorm, preset
 
 _GRADNORM_FLAGS = {
     "gradnorm_alpha": "alpha",
-    "initial_weights": "initial_weights",
     "weight_sum": "weight_sum",
     "gradnorm_interval": "interval",
     "gradnorm_warmup": "warmup",
@@ -45,20 +44,21 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--initial-weights",
         type=float,
-        nargs=2,
-        metavar=("DET", "CLS"),
+        nargs="+",
+        metavar="WEIGHT",
         **unset,
-        help="weights of the first batches, and of the whole run with --balancer fixed, pcgrad, cagrad or bisector (preset "
-        "report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: 1 1)",
+        help="weights of detection and of each image output (one for all, or one each) in the first batches, and in the whole run "
+        "with --balancer fixed, pcgrad, cagrad or bisector (preset report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: 1 1)",
     )
     group.add_argument("--weight-sum", type=float, **unset, help=f"sum of the weights (preset report: {report['weight_sum']})")
     group.add_argument(
         "--weight-ranges",
         type=float,
-        nargs=4,
-        metavar=("DET_MIN", "DET_MAX", "CLS_MIN", "CLS_MAX"),
+        nargs="+",
+        metavar="MIN MAX",
         **unset,
-        help="range of each weight (preset report: 1 4 0.01 0.4; preset ratio: 1 1 0.0001 1)",
+        help="ranges of the weights: detection's, and that of the image outputs, one for all or one each (preset report: 1 4 0.01 "
+        "0.4; preset ratio: 1 1 0.0001 1)",
     )
     group.add_argument(
         "--gradnorm-interval",
@@ -113,34 +113,58 @@ def resolve_balancer(options: argparse.Namespace) -> None:
         options.initial_weights = [1.0, 1.0]
 
 
-def make_balancer(options: argparse.Namespace) -> Balancer:
-    """The balancer that the flags describe.
+def make_balancer(options: argparse.Namespace, num_tasks: int | None = None) -> Balancer:
+    """The balancer that the flags describe, for detection and T - 1 image outputs.
+
+    Args:
+        num_tasks: T; None before the data yaml is read, where as many are taken as the flags have values for.
 
     Raises:
         ValueError: naming the setting that is out of its range, or the flag that the balancer does not have.
     """
     _refuse_foreign_flags(options)
-    balancer, preset = BALANCERS[options.balancer], PRESETS[options.gradnorm_preset]
+    given = _per_task(options, num_tasks)
+    tasks = num_tasks or max([2, *(len(values) for values in given.values())])
+    balancer, settings_of_preset = BALANCERS[options.balancer], preset(options.gradnorm_preset, tasks)
     if balancer is GradNorm:
-        return _make_gradnorm(options)
-    settings = {
-        "interval": preset["interval"],
-        **_given(options, gradnorm_interval="interval", initial_weights="initial_weights"),
-    }
+        return _make_gradnorm(options, settings_of_preset, given, tasks)
+    weights = {name: value for name, value in given.items() if name == "initial_weights"}
+    settings = {"interval": settings_of_preset["interval"], **_given(options, gradnorm_interval="interval"), **weights}
     if balancer is FixedWeights:
-        return FixedWeights(settings.get("initial_weights", preset["initial_weights"]), settings["interval"])
+        return FixedWeights(settings.get("initial_weights", settings_of_preset["initial_weights"]), settings["interval"])
     own = {destination: argument for owner, argument, destination in _own_settings() if owner is balancer}
-    return balancer(**settings, **_given(options, **own))
+    return balancer(num_tasks=tasks, **settings, **_given(options, **own))
 
 
-def _make_gradnorm(options: argparse.Namespace) -> GradNorm:
-    settings = {**PRESETS[options.gradnorm_preset], **_given(options, **_GRADNORM_FLAGS)}
+def _per_task(options: argparse.Namespace, num_tasks: int | None) -> dict[str, list[Any]]:
+    """The flags that have a value for each task: detection's, then one for every image output, or one for each."""
+    found: dict[str, list[Any]] = {}
+    for name, values in _given(options, initial_weights="initial_weights", weight_ranges="weight_ranges").items():
+        flag, numbers = _flag(name), list(values)
+        if name == "weight_ranges":
+            if len(numbers) % 2:
+                raise ValueError(f"{flag} has {len(numbers)} numbers: give a lowest and a highest for each weight")
+            numbers = list(zip(numbers[0::2], numbers[1::2], strict=True))
+        if len(numbers) < 2:
+            raise ValueError(
+                f"{flag} is for detection and the image outputs: give a value for each of both, or one for every task"
+            )
+        if num_tasks is not None and len(numbers) == 2:
+            numbers += [numbers[1]] * (num_tasks - 2)
+        if num_tasks is not None and len(numbers) != num_tasks:
+            raise ValueError(
+                f"{flag} is for {len(numbers)} tasks, but the data have {num_tasks}, detection and {num_tasks - 1} image outputs: "
+                f"give a value for each, or two, the second of which is every image output's"
+            )
+        found[name] = numbers
+    return found
+
+
+def _make_gradnorm(options: argparse.Namespace, preset: dict[str, Any], given: dict[str, Any], num_tasks: int) -> GradNorm:
+    settings = {**preset, **_given(options, **_GRADNORM_FLAGS), **given}
     if "reference" in settings and hasattr(options, "weight_sum"):
         raise ValueError(f"--weight-sum: with --gradnorm-preset {options.gradnorm_preset} detection's weight is always 1 instead")
-    if hasattr(options, "weight_ranges"):
-        low, high = options.weight_ranges[0::2], options.weight_ranges[1::2]
-        settings["weight_ranges"] = tuple(zip(low, high, strict=True))
-    return GradNorm(**settings)
+    return GradNorm(num_tasks, **settings)
 
 
 def _own_settings() -> Iterator[tuple[type[Balancer], str, str]]:

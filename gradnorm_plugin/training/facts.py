@@ -14,8 +14,9 @@ from torch import nn
 
 from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
-from gradnorm_plugin.data.targets import NO_CLASS
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import CLASS, Outputs
+from gradnorm_plugin.run_folder import ImageTask, ImageTasks
 
 try:
     import resource
@@ -76,18 +77,45 @@ def _gflops(network: nn.Module) -> float | None:
     return round(2e-9 * operations * (GFLOPS_SIZE / side) ** 2, 2)
 
 
+def output_facts(outputs: Outputs) -> list[dict[str, Any]]:
+    """Each image output as the run's tables have it (`run_folder.image_tasks`), and what it is."""
+    return [
+        {
+            "name": output.name,
+            "task": task.name,
+            "kind": task.kind,
+            "columns": list(task.figures),
+            "headline": task.headline,
+            "description": output.description,
+        }
+        for output, task in zip(outputs, tasks_of(outputs), strict=True)
+    ]
+
+
+def tasks_of(outputs: Outputs) -> ImageTasks:
+    """The image outputs as the run's tables have them."""
+    return tuple(
+        ImageTask(o.task, o.kind, tuple(o.column(figure) for figure in o.figures), o.column(o.headline)) for o in outputs
+    )
+
+
 def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
-    """Counts of one split, as it is trained on: images, boxes of each class, images of each class, and those without either."""
+    """Counts of one split, as it is trained on: images, boxes of each class, and what is said of the images, or that nothing is."""
     boxes = np.concatenate([np.zeros(0, dtype=np.int64), *(labels[:, 0].astype(np.int64) for labels in dataset.labels)])
-    classes = dataset.image_classes
-    labelled = classes[classes != NO_CLASS]
-    return {
-        "images": len(classes),
+    found: dict[str, Any] = {
+        "images": len(dataset.labels),
         "boxes": np.bincount(boxes, minlength=num_box_classes).tolist(),
-        "image_classes": np.bincount(labelled, minlength=len(dataset.classification_names)).tolist(),
-        "without_class": int((classes == NO_CLASS).sum()),
-        "without_boxes": sum(not len(labels) for labels in dataset.labels),
     }
+    for output in dataset.outputs:
+        targets = dataset.targets[output.name]
+        known = output.known(targets)
+        if output.name == CLASS:
+            found["image_classes"] = np.bincount(targets[known], minlength=output.width).tolist()
+            found["without_class"] = int((~known).sum())
+        else:
+            of_output = {"labelled": int(known.sum()), "summary": output.summary(targets)}
+            found.setdefault("image_outputs", {})[output.name] = of_output
+    return {**found, "without_boxes": sum(not len(labels) for labels in dataset.labels)}
 
 
 def balancing_facts(balancer: Balancer) -> dict[str, Any]:

@@ -16,10 +16,11 @@ import torch
 import yaml
 from torch import nn
 
-from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, classification_names
+from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, image_outputs
 from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.run_folder import OPTIONS_FILE
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -43,7 +44,7 @@ def check_files(options: argparse.Namespace) -> None:
 
     Raises:
         OptionError: naming the flag, the file and what is wrong with it.
-        DescriptionError: if the data yaml has no usable `classification_names`.
+        DescriptionError: if the data yaml has no usable image output.
     """
     try:
         data = _read_yaml(options, "data")
@@ -52,7 +53,7 @@ def check_files(options: argparse.Namespace) -> None:
             raise
         saved = Path(options.save_dir) / OPTIONS_FILE
         raise OptionError(f"{error}; {saved} names it: put it back, or write there where it is now") from None
-    names = classification_names(data)  # before upstream downloads data that could not be used
+    outputs = image_outputs(data)  # before upstream downloads data that could not be used
     if options.resume:
         return
     reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
@@ -72,7 +73,7 @@ def check_files(options: argparse.Namespace) -> None:
     if options.shared_layer is not None:
         _check_layer(options, network)
     num_boxes = len(data["names"]) if isinstance(data.get("names"), (dict, list)) else 1
-    model = _build(flag, network, num_boxes, hyp.get("anchors"), names, options)
+    model = _build(flag, network, num_boxes, hyp.get("anchors"), outputs, options)
     if start is not None and not _common(start, model):
         raise OptionError(f"--weights {options.weights}: none of its weights fit the network of {flag}; leave one of them out")
 
@@ -207,7 +208,7 @@ def _check_detector(flag: str, network: dict[str, Any]) -> None:
 
 
 def _build(
-    flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, names: dict[int, str], options: argparse.Namespace
+    flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, outputs: Outputs, options: argparse.Namespace
 ) -> JointDetectionModel:
     """The network as upstream's training will build it, without its words."""
     log = upstream("utils.general").LOGGER
@@ -215,7 +216,7 @@ def _build(
     log.setLevel(logging.ERROR)
     try:
         return JointDetectionModel(
-            deepcopy(network), 3, num_boxes, anchors, names, options.shared_layer, options.backbone, options.head
+            deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
         )
     except Exception as error:  # a yaml can be wrong in any way
         raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None

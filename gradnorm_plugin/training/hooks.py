@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradnorm_plugin.data.targets import JointTargets
-from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, class_badges
+from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, label_badges
 from gradnorm_plugin.training.epoch_plot import plot_epochs
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
@@ -32,7 +32,7 @@ _torch_utils = upstream("utils.torch_utils")
 class JointCallbacks(_callbacks.Callbacks):
     """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers.
 
-    The classes are written on the mosaics that these draw of a batch.
+    What is said of the images is written on the mosaics that these draw of a batch.
     """
 
     def __init__(self, run: JointRun) -> None:
@@ -46,8 +46,8 @@ class JointCallbacks(_callbacks.Callbacks):
             super().run(hook, *args, thread=thread, **kwargs)
             return
         plain = [arg.boxes if arg is targets else arg for arg in args]
-        names, box_names = self._run.names, self._run.model.names
-        with badges_on_mosaics(_loggers, lambda _: class_badges(targets.classes, names), box_names):
+        outputs, box_names = self._run.outputs, self._run.model.names
+        with badges_on_mosaics(_loggers, lambda _: label_badges(outputs, targets.outputs), box_names):
             super().run(hook, *plain, thread=thread, **kwargs)
 
 

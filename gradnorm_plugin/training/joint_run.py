@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import classification_names
+from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.evaluation.intervals import Bootstrap
-from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
-from gradnorm_plugin.evaluation.plots import plot_classification
+from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
-from gradnorm_plugin.model.backend import TASKS
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
+from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
+from gradnorm_plugin.training.facts import tasks_of
 from gradnorm_plugin.training.loader import WatchedLoader
 from gradnorm_plugin.training.start import describe, fit, read_start
 from gradnorm_plugin.training.state import read_state
@@ -43,7 +43,7 @@ class JointRun:
         self.options = options
         self.command: Sequence[str] = ()
         self.data: dict[str, Any] | None = None
-        self.names: dict[int, str] = {}
+        self.outputs: Outputs = ()
         self.scans: dict[str, LabelScan] = {}
         """What the check of the labels found, by split, until its data set is made."""
         self.model: JointDetectionModel | None = None
@@ -55,7 +55,19 @@ class JointRun:
         self.loggers: Any = None
         self.on_measured: Callable[[TaskGradients], None] = lambda found: None
         self.paths: Sequence[str] = ()
-        self.metrics: ClassificationMetrics | None = None
+        self.figures: dict[str, dict[str, float]] = {}
+        """Of the last validation, by image output that is trained: its figures, and `loss`."""
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The image's classes; none where no output, or more than one, tells a class."""
+        told = the_classes(self.outputs)
+        return dict(enumerate(told.names)) if told else {}
+
+    @property
+    def tasks(self) -> ImageTasks:
+        """The image outputs as the run's tables have them."""
+        return tasks_of(self.outputs)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -81,24 +93,33 @@ class JointRun:
             yield
 
     def check_dataset(self, data: str | dict[str, Any], autodownload: bool = True) -> dict[str, Any]:
-        """Upstream's `check_dataset`, then the class names and every label of both splits; done once.
+        """Upstream's `check_dataset`, then the image outputs and every label of both splits; done once.
 
         Raises:
-            DescriptionError: if the data yaml has no usable `classification_names`, or the training split no box or no class.
+            DescriptionError: if the data yaml has no usable image output, flags are for another number of them, or the training
+                split has no box, or no label for one of them.
             LabelErrors: listing the label lines that are wrong.
         """
         if self.data is None:
             found = find_dataset(data, self.options.allow_download)
-            self.names = classification_names(found)
+            self.outputs = image_outputs(found)
+            try:
+                make_balancer(self.options, 1 + len(self.outputs))
+                self._shares()
+            except ValueError as error:
+                raise DescriptionError(str(error)) from None
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                self.scans = check_labels(found, trained=("boxes",) if self.detection_only else ("boxes", "classes"))
+                trained = [output.name for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
+                self.scans = check_labels(found, trained=("boxes", *trained))
             self.data = found
         return self.data
 
     def make_model(self, cfg: Any, ch: int = 3, nc: int | None = None, anchors: Any = None) -> JointDetectionModel:
         """The joint model in `Model`'s place."""
         options = self.options
-        self.model = JointDetectionModel(cfg, ch, nc, anchors, self.names, options.shared_layer, options.backbone, options.head)
+        self.model = JointDetectionModel(
+            cfg, ch, nc, anchors, None, options.shared_layer, options.backbone, options.head, self.outputs
+        )
         self.model.channels_last = options.channels_last
         return self.model
 
@@ -122,7 +143,7 @@ class JointRun:
         split = "train" if kwargs.get("augment") else "val"
         loader, dataset = create_joint_dataloader(
             *args,
-            classification_names=self.names,
+            outputs=self.outputs,
             num_box_classes=self.data["nc"],
             mix_classes=self.detection_only,
             scan=self.scans.pop(split, None),
@@ -130,7 +151,7 @@ class JointRun:
             **kwargs,
         )
         if not self.options.single_cls:
-            warn_of_absent(split, dataset.labels, dataset.image_classes, self.data)
+            warn_of_absent(split, dataset.labels, dataset.targets, self.outputs, self.data["names"])
         if split == "train":
             self.datasets, self.batches_per_epoch = {"train": dataset}, len(loader)
             loader = WatchedLoader(loader, self.begin_batch, self.end_batch, self.end_epoch)
@@ -139,18 +160,23 @@ class JointRun:
         return loader, dataset
 
     def image_weights(self, labels: Sequence[np.ndarray], nc: int, class_weights: np.ndarray) -> np.ndarray:
-        """(images,) how likely `--image-weights` draws each image: half by upstream's rule for boxes, half by image class.
+        """(images,) how likely `--image-weights` draws each image: half by upstream's rule for boxes, half by what is said of it.
 
         Upstream's alone never draws an image without boxes. Every image class has the same share of the other half.
         """
         of_boxes = upstream("utils.general").labels_to_image_weights(labels, nc=nc, class_weights=class_weights)
-        classes = self.datasets["train"].image_classes
-        if self.detection_only or not (classes >= 0).any():
+        targets = self.datasets["train"].targets
+        each = [
+            weights / weights.sum()
+            for index, output in enumerate(self.outputs, 1)
+            if not self._switched_off(index) and (weights := output.draw_weights(targets[output.name])).sum() > 0
+        ]
+        if not each:
             return of_boxes
-        of_classes = balanced_class_weights(classes, len(self.names)).numpy()[classes] * (classes >= 0)
+        of_outputs = sum(each) / len(each)
         if self.classification_only or not of_boxes.sum() > 0:
-            return of_classes
-        return of_boxes / of_boxes.sum() + of_classes / of_classes.sum()
+            return of_outputs
+        return of_boxes / of_boxes.sum() + of_outputs
 
     def begin_batch(self, paths: Sequence[str]) -> None:
         """Remember the images of the batch that is about to be trained."""
@@ -167,12 +193,13 @@ class JointRun:
         self.criterion.end_epoch()
 
     def _switched_off(self, task: int) -> bool:
-        return self.options.balancer == "fixed" and float(make_balancer(self.options).weights[task]) == 0
+        weights = make_balancer(self.options, 1 + len(self.outputs)).weights
+        return self.options.balancer == "fixed" and float(weights[task]) == 0
 
     @property
     def detection_only(self) -> bool:
-        """Whether the classification is switched off (fixed weights with 0 for it): then mosaics need not respect it."""
-        return self._switched_off(1)
+        """Whether all image outputs are switched off (fixed weights with 0 for them): then mosaics need not respect them."""
+        return all(self._switched_off(index) for index in range(1, 1 + len(self.outputs)))
 
     @property
     def classification_only(self) -> bool:
@@ -182,32 +209,34 @@ class JointRun:
     @property
     def untrained(self) -> tuple[str, ...]:
         """The tasks that are switched off."""
-        return tuple(task for index, task in enumerate(TASKS) if self._switched_off(index))
+        return tuple(task for index, task in enumerate(task_names(self.tasks)) if self._switched_off(index))
 
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
-        self.clip, self.metrics = SeparateClip(raw.classification_parameters()), None
+        self.clip, self.figures = SeparateClip(raw.classification_parameters()), {}
         if self.options.balancer == "gradnorm" and not raw.shared_parameter.requires_grad:
             upstream("utils.general").LOGGER.warning(
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"
             )
-        if "val" in self.datasets and not self.detection_only and not _tells_apart(self.datasets["val"].image_classes):
-            upstream("utils.general").LOGGER.warning(
-                "WARNING ⚠️ no two images of `val` differ in class: any model that always names this class is right, so the "
-                "classification has no say in which epoch becomes best.pt"
-            )
-        balancer = make_balancer(self.options)
+        for index, output in enumerate(self.outputs, 1):
+            if "val" in self.datasets and not self._switched_off(index) and not self._has_a_say(output):
+                what = "class" if output.name == CLASS else f"`{output.name}`"
+                upstream("utils.general").LOGGER.warning(
+                    f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has no "
+                    f"say in which epoch becomes best.pt"
+                )
+        balancer = make_balancer(self.options, 1 + len(self.outputs))
         state = read_state(Path(self.options.resume)) if self.options.resume else None
         if state is not None:
             balancer.load_state_dict(state)
-        weights = balanced_class_weights(self.datasets["train"].image_classes, len(self.names))
+        targets = self.datasets["train"].targets
+        balanced = self.options.class_weights == "balanced"
+        weights = {output.name: output.balance(targets[output.name]) if balanced else None for output in self.outputs}
         if isinstance(balancer, GradNorm) and upstream("train").RANK in {-1, 0}:
             self._warn_of_a_short_run(balancer)
-        self.criterion = GradNormLoss(
-            model, balancer, self.options.weight_scope, weights if self.options.class_weights == "balanced" else None
-        )
+        self.criterion = GradNormLoss(model, balancer, self.options.weight_scope, weights)
         return self.criterion
 
     def _warn_of_a_short_run(self, balancer: GradNorm) -> None:
@@ -236,7 +265,7 @@ class JointRun:
         return self.loggers
 
     def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Upstream's validation; the classification's metrics of the same pass are kept and shown.
+        """Upstream's validation; the image outputs' figures of the same pass are kept and shown.
 
         The last one, of best.pt, also writes `joint_metrics.json`, with intervals, and the pictures.
 
@@ -248,7 +277,8 @@ class JointRun:
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
         results, recording = validate(*args, **kwargs)
-        self.metrics = None if self.detection_only else recording.classification()
+        trained = [output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
+        self.figures = {output.name: recording.figures(output) for output in trained}
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
@@ -260,21 +290,49 @@ class JointRun:
             upstream("utils.general").LOGGER.info(line)
         if last:
             write_summary(figures, folder)
-            if kwargs.get("plots") and self.metrics is not None:
-                plot_classification(self.metrics, list(self.names.values()), folder)
+            if kwargs.get("plots"):
+                plot_outputs(recording, folder, trained)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:
-        """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the one task that is trained.
+        """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the tasks that are trained.
 
-        Upstream's alone for its table of evolved runs, and where the images of `val` have fewer than two classes.
+        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its table
+        of evolved runs; an output whose labels in `val` are all alike has no share.
         """
         detection = upstream("utils.metrics").fitness(results)
-        of_one_epoch = results.shape == (1, 7)
-        if not of_one_epoch or self.metrics is None or np.count_nonzero(self.metrics.confusion.sum(1)) < 2:
+        if results.shape != (1, 7):
             return detection
-        share = 1.0 if self.classification_only else self.options.fitness_share
-        return (1 - share) * detection + share * self.metrics.balanced_accuracy
+        shares = {
+            output: share
+            for output, share in zip(self.outputs, self._shares(), strict=True)
+            if output.name in self.figures and self._has_a_say(output)
+        }
+        total = sum(shares.values())
+        if self.classification_only and total > 0:
+            shares, total = {output: share / total for output, share in shares.items()}, 1.0
+        elif self.classification_only and shares:
+            shares, total = dict.fromkeys(shares, 1 / len(shares)), 1.0
+        scores = [max(0.0, self.figures[output.name][output.headline]) * share for output, share in shares.items()]
+        return (1 - total) * detection + sum(scores) if scores else detection
+
+    def _shares(self) -> list[float]:
+        """Each image output's share of the fitness, as `--fitness-share` gives them: one for all together, or one each.
+
+        Raises:
+            ValueError: if there are as many as neither.
+        """
+        given, count = self.options.fitness_share, len(self.outputs)
+        given = given if isinstance(given, (list, tuple)) else [given]
+        if len(given) not in (1, count):
+            raise ValueError(
+                f"--fitness-share has {len(given)} values, but there are {count} image outputs: give one, or one for each"
+            )
+        return [given[0] / count] * count if len(given) == 1 else list(given)
+
+    def _has_a_say(self, output: ImageOutput) -> bool:
+        """Whether the labels of `val` differ: if not, an output's figures tell nothing."""
+        return "val" not in self.datasets or output.varied(self.datasets["val"].targets[output.name])
 
 
 class _OutputsInAList(nn.Module):
@@ -289,17 +347,6 @@ class _OutputsInAList(nn.Module):
         return [*detection, logits]
 
 
-def _tells_apart(image_classes: np.ndarray) -> bool:
-    """Whether (N,) image classes, -1 for none, hold two that differ."""
-    return len(np.unique(image_classes[image_classes >= 0])) > 1
-
-
 def finite_weights(model: nn.Module) -> bool:
     """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
     return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())
-
-
-def balanced_class_weights(image_classes: np.ndarray, num_classes: int) -> Tensor:
-    """(C,) weights inverse to each class's frequency, 1 on average over the labelled images; 1 for a class without images."""
-    counts = np.bincount(image_classes[image_classes >= 0], minlength=num_classes)
-    return torch.tensor([counts.sum() / (num_classes * count) if count else 1.0 for count in counts])

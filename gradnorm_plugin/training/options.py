@@ -102,9 +102,11 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--fitness-share",
         type=float,
+        nargs="+",
         default=0.25,
         metavar="SHARE",
-        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness",
+        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several image "
+        "outputs: of all of them together, or one for each",
     )
 
 
@@ -130,8 +132,12 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--weights '' trains from scratch and needs a model: add --cfg yolov5s.yaml")
     if options.log_interval < 1:
         parser.error(f"--log-interval must be at least 1, found {options.log_interval}")
-    if not 0 <= options.fitness_share <= 1:
-        parser.error(f"--fitness-share must be from 0 to 1, found {options.fitness_share}")
+    shares = options.fitness_share if isinstance(options.fitness_share, list) else [options.fitness_share]
+    if len(shares) == 1:
+        (options.fitness_share,) = shares
+    if not (min(shares) >= 0 and sum(shares) <= 1):
+        shown = " ".join(f"{share:g}" for share in shares)
+        parser.error(f"--fitness-share must be from 0 to 1, and sum to 1 at most, found {shown}")
     adopt_network(options)
     try:
         resolve_balancer(options)

@@ -7,15 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from gradnorm_plugin.balancing import TaskGradients
+from gradnorm_plugin.balancing import TaskGradients, pairs
 from gradnorm_plugin.run_folder import (
-    CLASSIFICATION_FIGURES,
-    EPOCH_COLUMNS,
     EPOCHS_FILE,
-    UPDATE_COLUMNS,
     UPDATES_FILE,
-    WEIGHTS,
     RunTable,
+    epoch_columns,
+    update_columns,
+    weight_columns,
 )
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
@@ -35,31 +34,22 @@ class UpdateTable(Hook):
         """Remember which batch it was: it is settled next."""
         self.step = step
         if self.table is None:
-            self.table = RunTable(Path(self.run.loggers.save_dir) / UPDATES_FILE, UPDATE_COLUMNS)
+            self.table = RunTable(Path(self.run.loggers.save_dir) / UPDATES_FILE, update_columns(self.run.tasks))
             self.table.resume(step // self.run.batches_per_epoch)
 
     def append(self, found: TaskGradients) -> None:
         """Write down what the batch showed; its weights are those that it was trained with."""
-        criterion, clip = self.run.criterion, self.run.clip
-        parts, weights, rates = criterion.losses, criterion.applied_weights, criterion.training_rates()
-        self.table.append(
-            {
-                "step": self.step,
-                "epoch": self.step // self.run.batches_per_epoch,
-                "loss": parts.total.item(),
-                "detection_loss": parts.detection.item(),
-                "classification_loss": parts.classification.item(),
-                "detection_weight": weights[0],
-                "classification_weight": weights[1],
-                "detection_norm": found.norms[0].item(),
-                "classification_norm": found.norms[1].item(),
-                "detection_rate": rates[0],
-                "classification_rate": rates[1],
-                "cosine": found.cosine.item(),
-                "detection_norm_before_clip": _number(clip.detection_norm),
-                "head_norm_before_clip": _number(clip.head_norm),
-            }
-        )
+        criterion = self.run.criterion
+        parts, clip = criterion.losses, self.run.clip
+        first, second = pairs(len(found.cosines))
+        each = found.cosines[first, second].tolist()
+        numbers = (
+            self.step, self.step // self.run.batches_per_epoch, parts.total.item(),
+            *(loss.item() for loss in (parts.detection, *parts.outputs)), *criterion.applied_weights,
+            *(norm.item() for norm in found.norms), *criterion.training_rates(), min(each), *(each if len(each) > 1 else ()),
+            _number(clip.detection_norm), _number(clip.head_norm),
+        )  # fmt: skip
+        self.table.append(dict(zip(update_columns(self.run.tasks), numbers, strict=True)))
 
     def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
         """Bring the file up to date before the epoch's checkpoint is written."""
@@ -73,37 +63,43 @@ class EpochTable(Hook):
     def __init__(self, run: JointRun) -> None:
         self.run = run
         self.table: RunTable | None = None
-        self.sum, self.batches = 0.0, 0
+        self.sums: list[float] = []
+        self.counts: list[int] = []
 
     def on_train_epoch_start(self) -> None:
-        """Start the mean of the classification loss anew."""
-        self.sum, self.batches = 0.0, 0
+        """Start the means of the image outputs' losses anew."""
+        self.sums, self.counts = [0.0] * len(self.run.outputs), [0] * len(self.run.outputs)
 
     def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
-        """Add the batch's classification loss, an image's mean, to the epoch's."""
-        if self.run.criterion.losses.labelled:
-            self.sum += self.run.criterion.losses.classification.item() / self.run.criterion.losses.images
-            self.batches += 1
+        """Add the batch's losses of the image outputs, an image's mean, to the epoch's."""
+        found = self.run.criterion.losses
+        for index, (loss, labelled) in enumerate(zip(found.outputs, found.labelled, strict=True)):
+            if labelled:
+                self.sums[index] += loss.item() / found.images
+                self.counts[index] += 1
 
     def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
         """Write the row. `values`: 3 training losses, P, R, mAP50, mAP50-95, 3 validation losses, learning rates."""
         if self.table is None:
-            self.table = RunTable(Path(self.run.loggers.save_dir) / EPOCHS_FILE, EPOCH_COLUMNS)
+            self.table = RunTable(Path(self.run.loggers.save_dir) / EPOCHS_FILE, epoch_columns(self.run.tasks))
             self.table.resume(epoch)
         train, (precision, recall, map50, map5095), val = values[:3], values[3:7], values[7:10]
-        metrics, weights = self.run.metrics, self.run.criterion.balancer.weights.tolist()
-        nan = float("nan")
+        weights, outputs, tasks = self.run.criterion.balancer.weights.tolist(), self.run.outputs, self.run.tasks
+        nothing = dict.fromkeys(("loss", *(figure for output in outputs for figure in output.figures)), float("nan"))
+        figures = [self.run.figures.get(output.name, nothing) for output in outputs]
         numbers = (
             precision, recall, 2 * precision * recall / (precision + recall + 1e-16), map50, map5095,
-            *((metrics.accuracy, metrics.balanced_accuracy, metrics.macro_f1) if metrics else (nan, nan, nan)),
-            *train, self.sum / self.batches if self.batches else nan,
-            *val, metrics.loss if metrics else nan,
+            *(found[figure] for output, found in zip(outputs, figures, strict=True) for figure in output.figures),
+            *train, *(total / count if count else float("nan") for total, count in zip(self.sums, self.counts, strict=True)),
+            *val, *(found["loss"] for found in figures),
             *weights, fitness.item() if hasattr(fitness, "item") else fitness,
         )  # fmt: skip
-        row = {"epoch": epoch, **{name: float(n) for name, n in zip(EPOCH_COLUMNS[1:], numbers, strict=True)}}
+        columns = epoch_columns(tasks)
+        row = {"epoch": epoch, **{name: float(n) for name, n in zip(columns[1:], numbers, strict=True)}}
         self.table.append(row)
         self.table.write()
-        shown = (*CLASSIFICATION_FIGURES, "train_classification_loss", "val_classification_loss", *WEIGHTS)
+        losses = [f"{split}_{task.name}_loss" for split in ("train", "val") for task in tasks]
+        shown = (*(figure for task in tasks for figure in task.figures), *losses, *weight_columns(tasks))
         send_scalars(self.run.loggers, {f"joint/{name}": row[name] for name in shown}, epoch)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, peak_memory
+from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, output_facts, peak_memory
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.versions import version_facts
@@ -51,6 +51,7 @@ class RunFile(Hook):
                 "classification_names": list(run.names.values()),
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
+            "image_outputs": output_facts(run.outputs),
             **{key: found[key] for key in ("command", "started", "model") if key in found},
         }
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import CheckpointError, box_classes, check_network, image_classes, read_checkpoint
+from gradnorm_plugin.model.checkpoint import CheckpointError, box_classes, check_network, image_outputs, read_checkpoint
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
 from gradnorm_plugin.upstream.gateway import upstream
 
 _SHOWN = 5
@@ -25,7 +26,7 @@ class Start:
 
     file: Path
     box_names: tuple[str, ...]
-    classification_names: tuple[str, ...]
+    outputs: Outputs
     head: str | None
     backbone: str
     shared_layer: int | None
@@ -45,8 +46,8 @@ def read_start(file: str | Path) -> Start:
     boxes = box_classes(model) if isinstance(model, upstream("models.yolo").DetectionModel) else []
     if not isinstance(model, JointDetectionModel):
         return Start(Path(file), tuple(boxes), (), None, "shared", None)
-    head = "guided" if isinstance(model.classification_head, GuidedHead) else "pooled"
-    return Start(Path(file), tuple(boxes), tuple(image_classes(model)), head, model.backbone, model.shared_layer)
+    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
+    return Start(Path(file), tuple(boxes), image_outputs(model), head, model.backbone, model.shared_layer)
 
 
 def adopt_network(options: argparse.Namespace) -> None:
@@ -71,7 +72,8 @@ def adopt_network(options: argparse.Namespace) -> None:
 def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> dict[str, Tensor]:
     """The checkpoint's weights with their classes in the order of the run's: both kinds are looked up by name.
 
-    * Image classes that the checkpoint does not know start anew, as does the last layer if it knows none of them.
+    * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that the
+      checkpoint does not know start anew, as does the last layer if it knows none of them.
     * Box classes are put in order if they are the same ones; else they stay as they are, as in YOLOv5.
 
     Args:
@@ -80,23 +82,30 @@ def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start,
         start: what the checkpoint's network is.
         box_names: the run's classes of boxes.
     """
-    fitted, fresh = dict(weights), model.state_dict()
-    names = [model.classification_names[index] for index in range(len(model.classification_names))]
-    for layer in model.classification_head.class_layers():
-        prefix = next(name for name, module in model.named_modules() if module is layer)
-        for key in (f"{prefix}.weight", f"{prefix}.bias"):
-            if key in weights and weights[key].shape[1:] == fresh[key].shape[1:]:
-                fitted[key] = _rows_by_name(weights[key], fresh[key], start.classification_names, names)
+    fresh = model.state_dict()
+    fitted = {name: value for name, value in weights.items() if not name.startswith("classification_head.")}
+    for output, head in zip(model.outputs, model.heads, strict=True):
+        old = _counterpart(output, start.outputs, model.outputs)
+        if old is None:
+            continue
+        here = _prefix(model, head)
+        there = "classification_head." if len(start.outputs) == 1 else f"classification_head.heads.{old.name}."
+        fitted |= {here + name.removeprefix(there): value for name, value in weights.items() if name.startswith(there)}
+        for layer in head.class_layers():
+            for key in (f"{_prefix(model, layer)}weight", f"{_prefix(model, layer)}bias"):
+                if key in fitted and fitted[key].shape[1:] == fresh[key].shape[1:]:
+                    fitted[key] = _rows_by_name(fitted[key], fresh[key], old.rows, output.rows)
     order = _reordered(start.box_names, box_names)
     if order is not None:
         for key in weights:
             if key.startswith(f"model.{len(model.model) - 1}.m.") and weights[key].shape == fresh[key].shape:
                 columns = [*range(5), *(5 + index for index in order)]
                 fitted[key] = weights[key].unflatten(0, (-1, 5 + len(order)))[:, columns].flatten(0, 1)
-        key = "classification_head.attention.0.weight"  # it sees the box's class, after the features
-        if key in weights and key in fresh and weights[key].shape == fresh[key].shape:
-            features = weights[key].shape[1] - len(order)
-            fitted[key] = weights[key][:, [*range(features), *(features + index for index in order)]]
+        for head in model.heads:
+            key = f"{_prefix(model, head)}attention.0.weight"  # it sees the box's class, after the features
+            if key in fitted and key in fresh and fitted[key].shape == fresh[key].shape:
+                features = fitted[key].shape[1] - len(order)
+                fitted[key] = fitted[key][:, [*range(features), *(features + index for index in order)]]
     return fitted
 
 
@@ -105,28 +114,49 @@ def describe(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Sta
     return f"{start.file}: {_head_part(taken, model, start)}; {_box_part(taken, model, start, box_names)}"
 
 
+def _counterpart(output: ImageOutput, of_start: Outputs, of_model: Outputs) -> ImageOutput | None:
+    """The checkpoint's output whose head `output` takes over."""
+    same = next((old for old in of_start if (old.name, old.kind) == (output.name, output.kind)), None)
+    return the_classes(of_start) if same is None and output is the_classes(of_model) else same
+
+
+def _prefix(model: nn.Module, module: nn.Module) -> str:
+    """What the names of a module's weights begin with."""
+    return next(f"{name}." for name, found in model.named_modules() if found is module)
+
+
 def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start) -> str:
     if start.head is None:
         return "it has no classification head, that starts anew"
     there = f"{start.head}, layer {start.shared_layer}{' of its own backbone' if start.backbone == 'dual' else ''}"
-    guided = isinstance(model.classification_head, GuidedHead)
-    head = "guided" if guided else "pooled"
-    own = {name for name in model.state_dict() if name.startswith("classification_head.")}
-    left_out = {name for name in own - taken.keys() if not name.endswith("num_batches_tracked")}
-    if head != start.head or len(left_out) > len(own) // 2:
-        return f"its classification head ({there}) is left out, that starts anew ({head}, layer {model.shared_layer})"
-    names = list(model.classification_names.values())
-    known = [name for name in names if name in start.classification_names]
-    new = [name for name in names if name not in start.classification_names]
-    gone = [name for name in start.classification_names if name not in names]
-    told = f"classification head ({there}) taken over"
-    if model.shared_layer != start.shared_layer:
-        told += f", now on layer {model.shared_layer}"
-    if names == list(start.classification_names):
-        return f"{told} with its {len(names)} image classes"
+    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
+    told = []
+    for output, part in zip(model.outputs, model.heads, strict=True):
+        what = "classification head" if output.name == CLASS else f"head of `{output.name}`"
+        prefix, old = _prefix(model, part), _counterpart(output, start.outputs, model.outputs)
+        own = {name for name in model.state_dict() if name.startswith(prefix)}
+        left_out = {name for name in own - taken.keys() if not name.endswith("num_batches_tracked")}
+        if old is None:
+            told.append(f"its heads ({', '.join(o.name for o in start.outputs)}) are not of this output, its {what} starts anew")
+        elif head != start.head or len(left_out) > len(own) // 2:
+            told.append(f"its {what} ({there}) is left out, that starts anew ({head}, layer {model.shared_layer})")
+        else:
+            moved = f", now on layer {model.shared_layer}" if model.shared_layer != start.shared_layer else ""
+            told.append(f"{what} ({there}) taken over{moved}{_rows_part(output, old)}")
+    return "; ".join(told)
+
+
+def _rows_part(output: ImageOutput, old: ImageOutput) -> str:
+    """What of the last layer is taken over."""
+    names, kind = list(output.rows), "image classes" if isinstance(output, Classes) else "rows"
+    known = [name for name in names if name in old.rows]
+    new = [name for name in names if name not in old.rows]
+    gone = [name for name in old.rows if name not in names]
+    if names == list(old.rows):
+        return f" with its {len(names)} {kind}"
     if not known:
-        return f"{told} but for its last layer: it tells {_listed(gone)}, the data {_listed(new)}"
-    told += f" with the image classes {_listed(known)}, found by name"
+        return f" but for its last layer: it tells {_listed(gone)}, the data {_listed(new)}"
+    told = f" with the {kind} {_listed(known)}, found by name"
     told += f"; {_listed(new)} start anew" if new else ""
     return told + (f"; {_listed(gone)} are left out" if gone else "")
 
