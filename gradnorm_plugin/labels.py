@@ -48,7 +48,7 @@ class Polygon(NamedTuple):
 
 
 class NamedLine(Protocol):
-    """What `gradnorm_plugin.outputs` gives for each image output: its name, and how the fields of its line are read and written."""
+    """What `gradnorm_plugin.outputs` has for each image output: its name, and how its line's fields are read and written."""
 
     @property
     def name(self) -> str:

@@ -26,6 +26,7 @@ UPSTREAMS = {"models", "utils", "train", "val", "detect", "export", "hubconf", "
 # room -> the rooms it may import from, besides itself; labels, balancing and upstream stand for themselves
 ALLOWED = {
     "labels": {"files"},
+    "outputs": {"labels", "names"},
     "balancing": set(),
     "upstream": {"files"},
     "files": set(),
@@ -33,14 +34,15 @@ ALLOWED = {
     "run_folder": {"files"},
     "versions": {"upstream"},
     "terminal": {"names"},
-    "data": {"labels", "upstream", "files"},
-    "model": {"upstream"},
+    "data": {"labels", "outputs", "upstream", "files"},
+    "model": {"outputs", "upstream"},
     "scope": set(),
-    "loss": {"model", "balancing", "upstream", "scope"},
-    "evaluation": {"labels", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
+    "loss": {"outputs", "model", "balancing", "upstream", "scope"},
+    "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
         "labels",
+        "outputs",
         "balancing",
         "upstream",
         "terminal",
@@ -68,9 +70,9 @@ ALLOWED = {
         "names",
         "run_folder",
     },
-    "predict": {"labels", "data", "model", "upstream", "terminal", "files", "names"},
+    "predict": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "terminal"},
+    "convert": {"labels", "outputs", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},
@@ -226,6 +228,7 @@ def test_no_module_imports_itself_through_others():
         ("balancing", {"torch"}),
         ("upstream", set()),
         ("labels", set()),
+        ("outputs", {"torch", "numpy", "matplotlib"}),
         ("model", {"torch", "yaml"}),
         ("cli", set()),
         ("terminal", set()),

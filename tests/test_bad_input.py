@@ -344,8 +344,8 @@ def load(source: Path | str, **options: Any) -> JointDataset:
 @pytest.mark.usefixtures("threads")
 def test_every_kind_of_image_has_its_box_where_it_is(tmp_path: Path, name: str, rect: bool) -> None:
     place(tmp_path, name, GOOD[name], image_class=1)
-    image, boxes, _, _, image_class = load(tmp_path / "images", rect=rect)[0]
-    assert image.shape[0] == 3 and image_class == 1 and len(boxes) == 1
+    image, boxes, _, _, said = load(tmp_path / "images", rect=rect)[0]
+    assert image.shape[0] == 3 and said == {"class": 1} and len(boxes) == 1
     height, width = image.shape[1:]
     cx, cy, w, h = (boxes[0, 2:] * boxes.new_tensor([width, height, width, height])).tolist()
     light = (image.float().mean(0) > 170).nonzero()  # grey padding is 114
@@ -371,7 +371,7 @@ def test_corrupt_images_are_named_and_the_others_keep_their_class(tmp_path: Path
         place(tmp_path, name, content, image_class=0)
         place(tmp_path, f"{Path(name).stem}_good.png", encoded(PLAIN, "PNG"), image_class=index % 2)
     for _ in range(2):  # read, then from the caches
-        check_labels(described(tmp_path), trained=("boxes", "classes"))
+        check_labels(described(tmp_path), trained=("boxes", "class"))
         dataset = load(tmp_path / "images")
         expected = {f"{Path(name).stem}_good.png": index % 2 for index, name in enumerate(CORRUPT)}
         names = [Path(file).name for file in dataset.im_files]
@@ -445,18 +445,18 @@ def test_training_needs_a_box_and_a_class(tmp_path: Path, cached: bool) -> None:
     check_labels(data)
     check_labels(data, trained=("boxes",))
     with pytest.raises(DescriptionError, match="no image of `train` has a class: .* --balancer fixed --initial-weights 1 0"):
-        check_labels(data, trained=("boxes", "classes"))
+        check_labels(data, trained=("boxes", "class"))
     for label in (tmp_path / "labels").iterdir():
         label.write_text(ONE_HOT[0])
     if cached:
         load(data["train"])
     with pytest.raises(DescriptionError, match="no image of `train` has a box"):
-        check_labels(data, trained=("boxes", "classes"))
+        check_labels(data, trained=("boxes", "class"))
     if not cached:  # a label counts only with an image that can be read
         (tmp_path / "labels/2.txt").write_text("0 0.5 0.5 0.5 0.5\n0 1\n")
         file.write_bytes(b"")
         with pytest.raises(DescriptionError, match="no image of `train` has a box"):
-            check_labels(data, trained=("boxes", "classes"))
+            check_labels(data, trained=("boxes", "class"))
 
 
 # Training ------------------------------------------------------------------------------------------------------------

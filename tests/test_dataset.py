@@ -111,7 +111,7 @@ def test_batches_are_upstreams_and_carry_the_classes(images: Path, options: dict
     ):
         assert torch.equal(image, their_image) and torch.equal(targets.boxes, their_boxes)
         assert (paths, shapes) == (their_paths, their_shapes)
-        assert targets.targets["class"].tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
+        assert targets.classes.tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
 
 
 def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
             str(images), SIZE, 4, 32, rank=0, workers=0, shuffle=True, outputs=(class_output(NAMES),)
         )
         assert isinstance(loader.sampler, torch.utils.data.distributed.DistributedSampler)
-        found = Counter(value for _, targets, _, _ in loader for value in targets.targets["class"].tolist())
+        found = Counter(value for _, targets, _, _ in loader for value in targets.classes.tolist())
         assert found == Counter(dataset.image_classes.tolist())
     finally:
         distributed.destroy_process_group()

@@ -16,7 +16,7 @@ import torch
 import yaml
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
-from gradnorm_plugin.evaluation.metrics import classification_metrics
+from gradnorm_plugin.outputs.classes import classification_metrics
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main, train

@@ -165,8 +165,8 @@ def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None
                 "detection alone with YOLOv5's own train.py, or here with --balancer fixed --initial-weights 1 0"
             )
         raise DescriptionError(
-            f"no image of `train` has a line `{output.name}: ...`: add it to label files (docs/labels.md), remove the output from "
-            f"the data yaml, or give it the weight 0 (--balancer fixed --initial-weights)"
+            f"no image of `train` has a line `{output.name}: ...`: add it to label files (docs/labels.md), remove the output "
+            f"from the data yaml, or give it the weight 0 (--balancer fixed --initial-weights)"
         )
     if results is not None:
         has_boxes = any(result[0] and len(result[1]) for result in results)
@@ -235,7 +235,7 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
 
 
 def _examine(files: tuple[str, str], rules: LabelRules) -> tuple[tuple[Target | None, ...] | LabelError, Sequence[Any] | None]:
-    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file breaks the rules."""
+    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file is wrong."""
     im_file, label_file = files
     if os.path.exists(im_file) and not os.path.isfile(im_file):  # to open a pipe would wait for ever
         message = f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"

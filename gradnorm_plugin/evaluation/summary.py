@@ -149,7 +149,7 @@ def notes(figures: Mapping[str, Any]) -> Iterator[str]:
             note = f"{of}Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
             yield f"{note}, calibration error {_digits(found['calibration_error'])}{without}"
         elif found["images"] and found["trained"] and without:
-            yield f"{name}{without}"
+            yield f"{of}{without.removeprefix('; ')}"
     if not boxes["trained"]:
         yield "Detection was not trained: its weight was 0 when these weights were trained, so its figures mean nothing"
     elif boxes["confidence"] is not None:

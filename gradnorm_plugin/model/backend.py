@@ -76,9 +76,9 @@ class JointBackend(_common.DetectMultiBackend):
     def forward(self, im: Tensor, *args: Any, **kwargs: Any) -> Any:
         """`(predictions, answers)` of a joint model, what upstream returns of another.
 
-        Predictions are (B, n, 5 + nc) as upstream's; answers (B, W) float32, probabilities and values of all image outputs side by
-        side: of one that tells a class, each row sums to 1. Several `.pt` weights (an ensemble) and test-time augmentation give
-        what the mean logits come to.
+        Predictions are (B, n, 5 + nc) as upstream's; answers (B, W) float32, probabilities and values of all image outputs side
+        by side: of one that tells a class, each row sums to 1. Several `.pt` weights (an ensemble) and test-time augmentation
+        give what the mean logits come to.
         """
         count, step = len(im), self.fixed_batch or len(im)
         parts = []

@@ -144,5 +144,9 @@ def _problem(model: nn.Module) -> str | None:
     heads = head.heads.values() if isinstance(head, OutputHeads) else [head]
     widths = [output.width for output in image_outputs(model)]
     if [{layer.out_features for layer in part.class_layers()} for part in heads] != [{width} for width in widths]:
-        return "its `classification_names` (or `image_outputs`) do not name the classes that its head tells"
+        return (
+            "its `classification_names` do not name the classes that its head tells"
+            if len(widths) < 2
+            else ("its `image_outputs` do not describe what its heads tell")
+        )
     return None

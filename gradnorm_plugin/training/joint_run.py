@@ -224,8 +224,8 @@ class JointRun:
             if "val" in self.datasets and not self._switched_off(index) and not self._has_a_say(output):
                 what = "class" if output.name == CLASS else f"`{output.name}`"
                 upstream("utils.general").LOGGER.warning(
-                    f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has no "
-                    f"say in which epoch becomes best.pt"
+                    f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has "
+                    f"no say in which epoch becomes best.pt"
                 )
         balancer = make_balancer(self.options, 1 + len(self.outputs))
         state = read_state(Path(self.options.resume)) if self.options.resume else None
@@ -297,8 +297,8 @@ class JointRun:
     def fitness(self, results: np.ndarray) -> np.ndarray:
         """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the tasks that are trained.
 
-        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its table
-        of evolved runs; an output whose labels in `val` are all alike has no share.
+        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its
+        table of evolved runs; an output whose labels in `val` are all alike has no share.
         """
         detection = upstream("utils.metrics").fitness(results)
         if results.shape != (1, 7):

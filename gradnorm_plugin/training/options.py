@@ -105,8 +105,8 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=0.25,
         metavar="SHARE",
-        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several image "
-        "outputs: of all of them together, or one for each",
+        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several "
+        "image outputs: of all of them together, or one for each",
     )
 
 
