@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from reprlib import repr as short
 from typing import Any
 
+from gradnorm_plugin.reading import DescriptionError
+
 NAME_KEYS = ("names", "classification_names")
 LONGEST_NAME = 200
 """Characters; a longer name would fit neither a table nor the name of a file."""
-
-
-class DescriptionError(ValueError):
-    """The data yaml, or what it points at, cannot be used; the message says why and what to do."""
 
 
 def classification_names(data: Mapping[str, Any]) -> dict[int, str]:

@@ -17,9 +17,9 @@ import yaml
 from torch import nn
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, classification_names
-from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE
 from gradnorm_plugin.upstream.gateway import upstream
 

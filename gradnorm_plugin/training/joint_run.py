@@ -18,7 +18,6 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absen
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import classification_names
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.metrics import ClassificationMetrics
 from gradnorm_plugin.evaluation.plots import plot_classification
@@ -27,6 +26,7 @@ from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, 
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.backend import TASKS
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
