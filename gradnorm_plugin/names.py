@@ -54,7 +54,7 @@ def folder_name(name: str) -> str:
 
 
 def folder_names(names: Iterable[str]) -> dict[str, str]:
-    """A folder for each of the names, no two alike, not even where upper and lower case are one: `a/b` beside `a_b` is `a_b-2`."""
+    """A folder for each of the names, no two alike, also where upper and lower case are one: `a/b` beside `a_b` is `a_b-2`."""
     folders: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(dict.fromkeys(names), key=lambda name: folder_name(name) != name):  # those that can stay as they are first
