@@ -17,7 +17,7 @@ from run_folder import facts, metrics, options, write_run
 
 from gradnorm_plugin.evaluation.mosaics import answer_badges
 from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
-from gradnorm_plugin.names import csv_row, folder_name, on_screen, one_line, shortened
+from gradnorm_plugin.names import csv_row, folder_name, folder_names, on_screen, one_line, shortened
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.outputs.classes import classification_metrics
 from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Style, draw
@@ -149,6 +149,17 @@ def test_a_folder_s_name_is_one_folder_on_every_system(name):
 def test_long_names_that_begin_alike_have_folders_of_their_own():
     assert folder_name("x" * 300) != folder_name("x" * 299 + "y")
     assert folder_name("left ventricle") == "left ventricle"
+
+
+@given(st.lists(text))
+def test_each_name_has_a_folder_of_its_own(names):
+    folders = folder_names(names)
+    assert set(folders) == set(names) and len({folder.casefold() for folder in folders.values()}) == len(folders)
+
+
+def test_a_name_that_can_be_a_folder_s_is_one_whatever_comes_before_it():
+    found = folder_names(["a/b", "a:b", "a_b", "A_b", "left"])
+    assert found == {"a_b": "a_b", "A_b": "A_b-2", "left": "left", "a/b": "a_b-3", "a:b": "a_b-4"}
 
 
 @given(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description
-from gradnorm_plugin.data.reading import read_yaml
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream, upstream_root
 

@@ -15,13 +15,14 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
+from gradnorm_plugin.evaluation import SPLITS, EvaluationError
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, same_stem, write_predictions
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.files import explain, replace_links
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import CLASS, Outputs

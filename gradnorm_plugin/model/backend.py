@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import check_detector, image_outputs
 from gradnorm_plugin.outputs import Outputs, activate, class_output, read_outputs, the_classes
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
 _common = upstream("models.common")
@@ -111,7 +111,7 @@ class JointBackend(_common.DetectMultiBackend):
             return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, OUTPUTS_KEY, "imgsz") if key in self.meta}
         if self.xml:
             description = Path(self.w).with_suffix(".yaml")
-            return yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else {}
+            return read_yaml(description) if description.is_file() else {}
         return {}
 
     def _input_shape(self, metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:

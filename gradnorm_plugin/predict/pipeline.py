@@ -107,7 +107,7 @@ def _outputs(options: argparse.Namespace, predictor: Predictor, source: Source, 
     if options.save_csv:
         outputs.append(CsvFiles(folder, list(predictor.classification_names.values())))
     if options.save_crop:
-        outputs.append(Crops(folder))
+        outputs.append(Crops(folder, predictor.names.values()))
     return outputs
 
 

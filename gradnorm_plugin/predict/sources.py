@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.reading import read_text
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
+from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.upstream.gateway import upstream
 
 _downloads = upstream("utils.downloads")

@@ -18,7 +18,6 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absen
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
@@ -26,6 +25,7 @@ from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, 
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip

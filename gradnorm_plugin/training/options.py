@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 import torch
 
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.dual import BACKBONES
 from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.terminal import parse
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         weights=None,
         data=shown(REPOSITORY / "data" / "joint.yaml"),
         hyp=shown(REPOSITORY / "data" / "hyp.joint.yaml"),
-        imgsz=320,
+        imgsz=DEFAULT_SIZE,
         epochs=5,
         batch_size=8,
         project=shown(WORKSPACE / "runs" / "train"),

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from gradnorm_plugin.data.phantom.plan import JETS, VIEWS, Case, count_cases, plan_split
 from gradnorm_plugin.data.phantom.render import Rendered, render
-from gradnorm_plugin.files import read_text
+from gradnorm_plugin.reading import read_text
 
 VERSION = 1  # raise it whenever the same settings give other bytes
 MANIFEST = "phantom.json"
@@ -94,7 +94,7 @@ def read_manifest(root: Path) -> dict[str, object] | None:
     """The description of a set that this module wrote into `root`, or None if there is none."""
     try:
         found = json.loads(read_text(root / MANIFEST))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "gradnorm_plugin phantom" else None
 
