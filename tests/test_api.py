@@ -70,7 +70,7 @@ ALLOWED = {
     },
     "predict": {"labels", "data", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "terminal"},
+    "convert": {"outputs", "labels", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},
