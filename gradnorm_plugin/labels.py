@@ -16,7 +16,8 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -81,7 +82,7 @@ class LabelRecord:
     boxes: tuple[Box, ...] = ()
     polygons: tuple[Polygon, ...] = ()
     image_class: int | None = None
-    named: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    named: Mapping[str, tuple[float, ...]] = default(default_factory=dict)
     """By the name of the output; that of `image_class` is not among them."""
 
     def target(self, name: str, rules: LabelRules) -> tuple[float, ...] | None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.data.description import DescriptionError, classification_names
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file, write_label_file
 from gradnorm_plugin.outputs import class_output

@@ -16,6 +16,7 @@ from gradnorm_plugin.data import checking, label_cache
 from gradnorm_plugin.data.checking import check_labels, collector_paused
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.labels import LabelErrors
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.upstream.gateway import upstream
 
 dataloaders = upstream("utils.dataloaders")
@@ -37,9 +38,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"ours": [], "upstream": []}
     read, verify = checking.read_label_file, dataloaders.verify_image_label
 
-    def counted_read(path: str, *bounds: int | None) -> Any:
+    def counted_read(path: str, *rules: Any) -> Any:
         found["ours"].append(path)
-        return read(path, *bounds)
+        return read(path, *rules)
 
     def counted_verify(arguments: tuple[str, str, str]) -> Any:
         found["upstream"].append(arguments[1])
@@ -51,10 +52,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return found
 
 
+OUTPUTS = (class_output(NAMES),)
+
+
 def start(data: dict[str, Any]) -> tuple[JointDataset, JointDataset]:
     """What training does before its first batch."""
     scans = check_labels(data)
-    options = {"classification_names": NAMES, "num_box_classes": 4, "workers": 0}
+    options = {"outputs": OUTPUTS, "num_box_classes": 4, "workers": 0}
     _, train = create_joint_dataloader(data["train"], SIZE, 4, 32, hyp=HYP, augment=True, scan=scans["train"], **options)
     _, val = create_joint_dataloader(data["val"], SIZE, 4, 32, rect=True, pad=0.5, scan=scans["val"], **options)
     return train, val
@@ -164,7 +168,7 @@ def test_other_bounds_read_again(data: dict[str, Any]) -> None:
     with pytest.raises(LabelErrors, match="class 3 is outside names"):
         joint(data["train"], num_box_classes=3)
     with pytest.raises(LabelErrors, match="of 2 values, but classification_names has 3"):
-        joint(data["train"], classification_names={0: "a", 1: "b", 2: "c"})
+        joint(data["train"], outputs=(class_output(["a", "b", "c"]),))
 
 
 def test_other_rules_read_again(data: dict[str, Any], reads: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +197,7 @@ def damage(path: Path, how: str) -> None:
     elif how == "cut":
         path.write_bytes(content[: len(content) // 2])
     elif how == "a bit":
-        content[content.index(kept["classes"].tobytes())] ^= 1
+        content[content.index(kept["target class"].tobytes())] ^= 1
         path.write_bytes(content)
     elif how == "text":
         path.write_text("not a cache")
@@ -203,13 +207,13 @@ def damage(path: Path, how: str) -> None:
     else:
         kept |= {
             "lacks classes": {"states": kept["states"]},
-            "too few": {"classes": kept["classes"][1:]},
-            "too high": {"classes": kept["classes"] + 1},
-            "fractions": {"classes": kept["classes"].astype(float)},
-            "objects": {"classes": np.array([Command(path.with_name("ran"))] * len(CLASSES), dtype=object)},
+            "too few": {"target class": kept["target class"][1:]},
+            "too high": {"target class": kept["target class"] + 1},
+            "fractions": {"target class": kept["target class"].astype(float)},
+            "objects": {"target class": np.array([Command(path.with_name("ran"))] * len(CLASSES), dtype=object)},
         }[how]
         if how == "lacks classes":
-            del kept["classes"]
+            del kept["target class"]
         with path.open("wb") as file:
             np.savez(file, **kept)
 

@@ -111,7 +111,7 @@ def test_batches_are_upstreams_and_carry_the_classes(images: Path, options: dict
     ):
         assert torch.equal(image, their_image) and torch.equal(targets.boxes, their_boxes)
         assert (paths, shapes) == (their_paths, their_shapes)
-        assert targets.classes.tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
+        assert targets.targets["class"].tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
 
 
 def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
             str(images), SIZE, 4, 32, rank=0, workers=0, shuffle=True, outputs=(class_output(NAMES),)
         )
         assert isinstance(loader.sampler, torch.utils.data.distributed.DistributedSampler)
-        found = Counter(value for _, targets, _, _ in loader for value in targets.classes.tolist())
+        found = Counter(value for _, targets, _, _ in loader for value in targets.targets["class"].tolist())
         assert found == Counter(dataset.image_classes.tolist())
     finally:
         distributed.destroy_process_group()
@@ -137,7 +137,8 @@ def test_mosaic_and_mixup_show_one_class(images: Path, mixup: float, mix_classes
     seed(1)
     mixed, with_unlabelled, mixed_unlabelled = 0, 0, 0
     for index in [*range(len(dataset))] * 12:
-        image, _, path, _, image_class = dataset[index]
+        image, _, path, _, said = dataset[index]
+        image_class = int(said["class"])
         assert path == dataset.im_files[index] and image_class == dataset.image_classes[index]
         if image_class == -1:
             mixed_unlabelled += has(image, 0) and has(image, 1)
@@ -177,7 +178,7 @@ def test_companions_follow_the_indices_of_image_weights(tmp_path: Path) -> None:
             seen |= set(dataset[0][0][0].unique().tolist())
         assert seen - {114} == {shades[index] for index in chosen if index != 3}
         assert dataset.indices is chosen
-        assert [dataset[index][4] for index in range(6)] == [int(index == 3) for index in chosen]
+        assert [int(dataset[index][4]["class"]) for index in range(6)] == [int(index == 3) for index in chosen]
 
 
 def test_mosaic_outside_an_item(images: Path) -> None:
@@ -216,7 +217,7 @@ def test_counts_are_logged(images: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_pickled_for_spawned_workers(images: Path) -> None:
     copy = pickle.loads(pickle.dumps(joint(images, HYP)))
     seed(0)
-    assert copy[0][4] == 0 and copy.image_classes.dtype == np.int64
+    assert copy[0][4]["class"] == 0 and copy.image_classes.dtype == np.int64
 
 
 @pytest.mark.parametrize("arguments", [((), {"quad": True}), ((0.0, False, -1, 0, False, True), {})])
@@ -247,7 +248,7 @@ def test_image_weights_draw_pictures_without_boxes(tmp_path: Path) -> None:
     for file in (tmp_path / "labels").glob("*_1.txt"):
         file.write_text("0 1\n")
     run = JointRun(Namespace(balancer="gradnorm"))
-    run.names, run.datasets = NAMES, {"train": joint(folder)}
+    run.outputs, run.datasets = (class_output(NAMES),), {"train": joint(folder)}
     labels = run.datasets["train"].labels
     weights = run.image_weights(labels, nc=4, class_weights=np.ones(4))
     assert weights.tolist() == pytest.approx([0.5 + 0.5, 0.25, 0.25, 0.5])
@@ -275,7 +276,7 @@ def test_all_wrong_files_of_all_splits_at_once(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_images(tmp_path / split, [0, 1, -1])
     data = description(tmp_path)
-    assert {split: found.classes.tolist() for split, found in check_labels(data).items()} == {
+    assert {split: found.targets["class"].tolist() for split, found in check_labels(data).items()} == {
         "train": [0, 1, -1],
         "val": [0, 1, -1],
     }
@@ -292,7 +293,7 @@ def test_all_wrong_files_of_all_splits_at_once(tmp_path: Path) -> None:
         create_joint_dataloader(data["train"], SIZE, 4, 32, outputs=(class_output(NAMES),))
 
     wrong.write_text(right)
-    assert check_labels(data, splits=("train",))["train"].classes.tolist() == [0, 1, -1]
+    assert check_labels(data, splits=("train",))["train"].targets["class"].tolist() == [0, 1, -1]
 
 
 def test_unusable_descriptions(tmp_path: Path) -> None:

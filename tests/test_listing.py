@@ -206,7 +206,7 @@ def test_a_linked_folder_of_images_has_the_labels_beside_the_link(data: Path, al
         other.mkdir(parents=True)
         for name in NAMES:
             (other / name).with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    assert check(data)["train"].classes.tolist() == EVERY_CLASS
+    assert check(data)["train"].targets["class"].tolist() == EVERY_CLASS
     assert any("is a link with two folders of labels" in line for line in warnings) == also_there
 
 
@@ -214,14 +214,14 @@ def test_a_linked_folder_whose_labels_lie_at_its_target(data: Path) -> None:
     (data.parent.parent / "mine/images").mkdir(parents=True)
     for split in ("train", "val"):
         (data.parent.parent / f"mine/images/{split}").symlink_to(data.parent / "images" / split)
-    assert check(change(data, path=str(data.parent.parent / "mine")))["train"].classes.tolist() == EVERY_CLASS
+    assert check(change(data, path=str(data.parent.parent / "mine")))["train"].targets["class"].tolist() == EVERY_CLASS
 
 
 def test_brackets_in_a_path_are_letters(data: Path) -> None:
     """In YOLOv5's own data set as well."""
     folder = data.parent.rename(data.parent.parent / "set [v2] *?")
     found = find_dataset(change(folder / data.name, path=str(folder)))
-    assert check_labels(found)["train"].classes.tolist() == EVERY_CLASS
+    assert check_labels(found)["train"].targets["class"].tolist() == EVERY_CLASS
     assert len(dataloaders.LoadImagesAndLabels(found["train"], SIZE)) == 4
 
 
@@ -236,10 +236,10 @@ def test_images_that_are_trained_and_measured_on(data: Path, warnings: list[str]
 def test_a_relative_path_counts_from_the_yaml_too(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "beside.yaml").write_text(change(data, path="set").read_text())
-    assert check(tmp_path / "beside.yaml")["train"].classes.tolist() == EVERY_CLASS
+    assert check(tmp_path / "beside.yaml")["train"].targets["class"].tolist() == EVERY_CLASS
     without = {key: value for key, value in yaml.safe_load(data.read_text()).items() if key != "path"}
     data.write_text(yaml.safe_dump(without))
-    assert check(data)["train"].classes.tolist() == EVERY_CLASS
+    assert check(data)["train"].targets["class"].tolist() == EVERY_CLASS
     with pytest.raises(DescriptionError, match="a relative `path` counts from .*yolov5.* or from the yaml's folder"):
         find_dataset(change(data, path="nowhere"))
 
@@ -268,7 +268,7 @@ def test_a_jpeg_is_not_mended_through_a_link(data: Path) -> None:
     before = photograph.read_bytes()
     image.unlink()
     image.symlink_to(photograph)
-    assert check(data)["train"].classes.tolist() == EVERY_CLASS
+    assert check(data)["train"].targets["class"].tolist() == EVERY_CLASS
     assert photograph.read_bytes() == before and not image.is_symlink()
 
 

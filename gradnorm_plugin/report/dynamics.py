@@ -9,22 +9,24 @@ from statistics import fmean, median
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, missing, pictures
 from gradnorm_plugin.report.wording import Text, Wording, count, figure, score
 from gradnorm_plugin.run_folder import (
-    BATCH_FIGURES,
     BATCHES_FILE,
+    CLASSIFICATION,
     CLASSIFICATION_FIGURES,
     DETECTION_FIGURES,
     EPOCHS_FILE,
     EPOCHS_PICTURE,
-    LOSSES,
     TASKS,
     UPDATES_FILE,
     UPDATES_PICTURE,
     Epochs,
     Rows,
     RunFiles,
+    batch_figures,
     finite,
+    loss_columns,
 )
 
+BATCH_FIGURES, LOSSES = batch_figures((CLASSIFICATION,)), loss_columns((CLASSIFICATION,))
 SCORES = (*(name for name in DETECTION_FIGURES if name != "F1"), *CLASSIFICATION_FIGURES, "fitness")
 MOST_BATCHES, MOST_EPOCHS = 20, 12
 """Most rows of a table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradnorm_plugin.report.blocks import Tile
 from gradnorm_plugin.report.final import interval_name, read_interval, trained
 from gradnorm_plugin.report.wording import NONE, Text, Wording, count, figure, score
-from gradnorm_plugin.run_folder import WEIGHTS, Epochs, Record, RunFiles, finite
+from gradnorm_plugin.run_folder import CLASSIFICATION, Epochs, Record, RunFiles, finite, weight_columns
 
 HEADLINES = (
     ("detection", "mAP50"),
@@ -26,7 +26,7 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     elif epochs is not None:
         found = _epoch_tiles(epochs, say)
     if run.updates is not None:
-        weights = [figure(run.updates.numbers(weight)[-1]) for weight in WEIGHTS]
+        weights = [figure(run.updates.numbers(weight)[-1]) for weight in weight_columns((CLASSIFICATION,))]
         found.append(Tile(say("tile.weights"), " : ".join(weights), say("tile.weights_note")))
         cosines = finite(run.updates.numbers("cosine"))
         if cosines:

@@ -133,7 +133,8 @@ def make_balancer(options: argparse.Namespace, num_tasks: int | None = None) -> 
     if balancer is FixedWeights:
         return FixedWeights(settings.get("initial_weights", settings_of_preset["initial_weights"]), settings["interval"])
     own = {destination: argument for owner, argument, destination in _own_settings() if owner is balancer}
-    return balancer(num_tasks=tasks, **settings, **_given(options, **own))
+    count = {} if tasks == 2 else {"num_tasks": tasks}  # what a balancer is made for by itself
+    return balancer(**count, **settings, **_given(options, **own))
 
 
 def _per_task(options: argparse.Namespace, num_tasks: int | None) -> dict[str, list[Any]]:

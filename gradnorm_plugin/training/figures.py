@@ -6,6 +6,7 @@ Figures are made without pyplot: nothing is registered anywhere, and what upstre
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.run_folder import ImageTasks, task_names
 from gradnorm_plugin.upstream.gateway import upstream
 
 DETECTION, CLASSIFICATION, OTHER = "#004488", "#D55E00", "#333333"
 """Colours of the tasks: apart for the colour-blind and in grey."""
+_FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C6D31")
 
 _STYLE = {
     "font.size": 8,
@@ -66,6 +69,11 @@ def draw(make: Callable[[], Figure], picture: Path) -> list[Path]:
                 figure.savefig(partial, format=path.suffix[1:])
             written.append(path)
     return written
+
+
+def task_colours(tasks: ImageTasks) -> dict[str, str]:
+    """A colour for detection and each image output, by the task's name."""
+    return dict(zip(task_names(tasks), (DETECTION, *islice(cycle((CLASSIFICATION, *_FURTHER)), len(tasks))), strict=True))
 
 
 def read_rows(table: Path) -> pd.DataFrame | None:

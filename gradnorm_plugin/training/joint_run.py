@@ -193,8 +193,8 @@ class JointRun:
         self.criterion.end_epoch()
 
     def _switched_off(self, task: int) -> bool:
-        weights = make_balancer(self.options, 1 + len(self.outputs)).weights
-        return self.options.balancer == "fixed" and float(weights[task]) == 0
+        fixed = self.options.balancer == "fixed"
+        return fixed and float(make_balancer(self.options, 1 + len(self.outputs)).weights[task]) == 0
 
     @property
     def detection_only(self) -> bool:

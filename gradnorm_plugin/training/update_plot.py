@@ -15,10 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradnorm_plugin.balancing import BALANCERS, Balancer, GradientSurgery
-from gradnorm_plugin.run_folder import UPDATES_FILE, UPDATES_PICTURE, read_facts
-from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head, log_scale, read_rows
-
-_TASKS = (("detection", DETECTION), ("classification", CLASSIFICATION))
+from gradnorm_plugin.run_folder import CLASSIFICATION, UPDATES_FILE, UPDATES_PICTURE, ImageTasks, image_tasks, read_facts
+from gradnorm_plugin.training.figures import OTHER, draw, head, log_scale, read_rows, task_colours
 
 
 def plot_updates(folder: Path) -> list[Path]:
@@ -26,24 +24,25 @@ def plot_updates(folder: Path) -> list[Path]:
     rows = read_rows(folder / UPDATES_FILE)
     if rows is None:
         return []
-    return draw(lambda: updates_figure(rows, read_facts(folder).get("balancing", {})), folder / UPDATES_PICTURE)
+    facts = read_facts(folder)
+    return draw(lambda: updates_figure(rows, facts.get("balancing", {}), image_tasks(facts)), folder / UPDATES_PICTURE)
 
 
-def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
+def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any], tasks: ImageTasks = (CLASSIFICATION,)) -> Figure:
     """Weights, losses, gradient norms alone and weighted, training rates and cosine of the rows of `gradnorm.csv`.
 
     `settings` are the run's `balancing` facts; what they do not hold (the weights' ranges, the norms' targets) is not drawn.
     """
     figure = Figure(figsize=(6.6, 6.2), layout="constrained")
     axes = figure.subplots(3, 2, sharex=True)
-    window = _window(len(rows))
-    _weights(axes[0, 0], rows, settings)
+    window, colours = _window(len(rows)), task_colours(tasks)
+    _weights(axes[0, 0], rows, settings, colours)
     head(axes[0, 1], "b", "Losses of a batch, unweighted")
     # Gradient surgery compares the gradients at the shared layer's output z, the others at its last weights W.
     place = "z" if issubclass(BALANCERS.get(settings.get("balancer"), Balancer), GradientSurgery) else "W"
     head(axes[1, 0], "c", rf"Gradient norms, unweighted:  $\|\nabla_{place} L_i\|$")
     head(axes[1, 1], "d", rf"Gradient norms, weighted:  $w_i\,\|\nabla_{place} L_i\|$")
-    for task, colour in _TASKS:
+    for task, colour in colours.items():
         norm = rows[f"{task}_norm"]
         _line(axes[0, 1], rows["step"], rows[f"{task}_loss"], colour, window, log=True)
         _line(axes[1, 0], rows["step"], norm, colour, window, log=True)
@@ -53,22 +52,24 @@ def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any]) -> Figure:
         log_scale(axis)
     head(axes[2, 0], "e", "Relative training rates (above 1: slower)")
     axes[2, 0].axhline(1, color=OTHER, linewidth=0.6)
-    _cosine(axes[2, 1], rows, window)
+    _cosine(axes[2, 1], rows, window, len(colours))
     _epochs(axes, rows)
     for axis in axes[2]:
         axis.set_xlabel("step (batch)")
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    figure.legend(handles=_legend(window, bool(settings.get("weight_ranges"))), loc="outside upper center", ncols=5)
+    handles = _legend(window, bool(settings.get("weight_ranges")), colours)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5)
     return figure
 
 
-def _weights(axis: Axes, rows: pd.DataFrame, settings: Mapping[str, Any]) -> None:
+def _weights(axis: Axes, rows: pd.DataFrame, settings: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     """Each weight as it was applied, from the first batch on, in the band of its range."""
-    start, total = [rows[f"{task}_weight"].iloc[0] for task, _ in _TASKS], settings.get("weight_sum")
-    head(axis, "a", f"Task weights, from {start[0]:g} and {start[1]:g}" + (f"; sum {total:g}" if total else ""))
-    ranges = settings.get("weight_ranges") or (None, None)
+    start, total = [rows[f"{task}_weight"].iloc[0] for task in colours], settings.get("weight_sum")
+    shown = ", ".join(f"{weight:g}" for weight in start[:-1]) + f" and {start[-1]:g}"
+    head(axis, "a", f"Task weights, from {shown}" + (f"; sum {total:g}" if total else ""))
+    ranges = settings.get("weight_ranges") or [None] * len(colours)
     steps = np.concatenate([[0], rows["step"]])
-    for (task, colour), bounds in zip(_TASKS, ranges, strict=True):
+    for (task, colour), bounds in zip(colours.items(), ranges, strict=True):
         weights = rows[f"{task}_weight"].to_numpy()
         # The weights move at the rows only: those of a row were in use since the row before it.
         axis.plot(steps, np.concatenate([weights[:1], weights]), color=colour, drawstyle="steps-pre")
@@ -94,9 +95,9 @@ def _window(count: int) -> int:
     return 1 if count < 30 else max(3, count // 20 | 1)
 
 
-def _cosine(axis: Axes, rows: pd.DataFrame, window: int) -> None:
-    """The cosine, how often it is negative, and its mean."""
-    head(axis, "f", "Cosine of the two gradients")
+def _cosine(axis: Axes, rows: pd.DataFrame, window: int, num_tasks: int) -> None:
+    """The cosine, how often it is negative, and its mean; of more than two tasks, that of the two that agree least."""
+    head(axis, "f", "Cosine of the two gradients" if num_tasks == 2 else "Lowest cosine of any two gradients")
     cosine = rows["cosine"].dropna()
     limit = min(1.02, max(0.1, 1.2 * cosine.abs().max())) if len(cosine) else 1.02
     axis.set_ylim(-1.25 * limit, limit)  # with room for the words below
@@ -129,8 +130,8 @@ def _epochs(axes: np.ndarray, rows: pd.DataFrame) -> None:
         top.spines["top"].set_visible(False)
 
 
-def _legend(window: int, ranges: bool) -> list[Line2D | Patch]:
-    handles: list[Line2D | Patch] = [Line2D([], [], color=colour, label=task) for task, colour in _TASKS]
+def _legend(window: int, ranges: bool, colours: Mapping[str, str]) -> list[Line2D | Patch]:
+    handles: list[Line2D | Patch] = [Line2D([], [], color=colour, label=task) for task, colour in colours.items()]
     if ranges:
         handles.append(Patch(color=OTHER, alpha=0.15, linewidth=0, label="allowed range"))
     if window > 1:
