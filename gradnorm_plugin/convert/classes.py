@@ -280,8 +280,8 @@ def settle(
     if not kept:
         found = ", ".join(f"{name} {count}" for name, count in counts.most_common(10)) or "none"
         raise ConversionError(
-            f"{'' if output == CLASS else f'`{output}`: '}no image class is left; images that have just one class: {found}; a class needs {min_images} (--min-images): "
-            f"{'. '.join(filter(None, [advice, oddities.first()]))}"
+            f"{'' if output == CLASS else f'`{output}`: '}no image class is left; images that have just one class: {found}; "
+            f"a class needs {min_images} (--min-images): {'. '.join(filter(None, [advice, oddities.first()]))}"
         )
     if len(kept) == 1:
         note(Kind.ONE_CLASS, kept[0], f"{counts[kept[0]]} images")

@@ -271,7 +271,7 @@ def _columns_of(wish: Wish, header: Sequence[str], where: str) -> list[int]:
     several = "," in wish.column and wish.kind == LabelSet.kind and not _places(header, wish.column)
     columns = []
     for name in wish.column.split(",") if several else [wish.column]:
-        advice = f"correct --output {wish.name}=..."
+        advice = f"correct --output {wish.name}"
         if ":" in name:
             advice += f" (the kinds are {', '.join(OUTPUT_KINDS)})"
         columns.append(the_column(header, f"`{name.strip()}`", _places(header, name), where, advice))
@@ -320,7 +320,7 @@ def _classes(reader: _Reader, said: _Entries) -> tuple[ImageOutput, dict[Path, T
                 found.setdefault(image, []).append((where, set(names)))
     reader.agreed(found, lambda names: ", ".join(sorted(names)))
     images = [image for image in reader.images if image not in reader.bad]
-    advice = f"correct --output {wish.name}=..."
+    advice = f"correct --output {wish.name}"
     kept, class_of = settle(
         images, named, wish.names, (), reader.min_images, reader.index, reader.oddities, advice, output=wish.name
     )
@@ -352,7 +352,7 @@ def _labels(reader: _Reader, said: _Entries) -> tuple[ImageOutput, dict[Path, Ta
         seen = ", ".join(f"{name} {count}" for name, count in counts.most_common(10)) or "none"
         raise ConversionError(
             f"`{wish.name}`: no label is left; images by label: {seen}; a label needs {reader.min_images} (--min-images): "
-            f"{'. '.join(filter(None, [f'correct --output {wish.name}=...', oddities.first()]))}"
+            f"{'. '.join(filter(None, [f'correct --output {wish.name}', oddities.first()]))}"
         )
     for name in kept:
         if counts[name] == len(found):
@@ -438,7 +438,7 @@ def _values(reader: _Reader, said: _Entries) -> tuple[ImageOutput, dict[Path, Ta
     if not targets:
         raise ConversionError(
             f"`{output.name}`: no image has a number from {output.low:g} to {output.high:g}: "
-            f"{'. '.join(filter(None, [f'correct --output {output.name}=...', reader.oddities.first()]))}"
+            f"{'. '.join(filter(None, [f'correct --output {output.name}', reader.oddities.first()]))}"
         )
     return output, targets
 
