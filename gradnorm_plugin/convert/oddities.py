@@ -65,7 +65,7 @@ class Kind(Enum):
     BAD_ENTRY = ("entry that its image output cannot take", "passed over; image kept, without that line")
     SEVERAL_IN_ONE = (
         "image with several classes for one image output",
-        "kept, without that line; kind `labels` keeps all",
+        "passed over; image kept, without that line (kind `labels` keeps all)",
     )
     NOT_LISTED = ("name that --output does not list", "dropped; image kept")
     RARE_NAME = ("class or label of an image output that is too rare", "dropped from image_outputs; image kept")
