@@ -345,16 +345,17 @@ def test_the_image_column_and_the_class_of_another_source(table, run, tmp_path):
     assert read(tmp_path / "out")[1] == {f"{n}": {"class": (n % 2,), "ef": (n + 0.5,)} for n in range(4)}
 
 
-@pytest.mark.parametrize("wish", ["v=X:labels", "v=X:value:mm:0:9"])
-def test_a_drawn_split_has_every_label_and_the_range(table, tmp_path, wish):
-    cells = ["a", "b", "none", "a; b"] * 5 if "labels" in wish else [str(n % 10) for n in range(20)]
-    table({"X": cells}, "--output", wish, "--val-share", 0.4)
-    val = {file.stem for file in (tmp_path / "out" / "labels" / "val").iterdir()}
-    values = [target["v"] for stem, target in read(tmp_path / "out")[1].items() if stem in val]
-    if "labels" in wish:
-        assert {(0, 0), (1, 1)} & {*values} and sum(value[0] for value in values) >= 2
-    else:
-        assert min(values)[0] < 3 and max(values)[0] > 6
+@pytest.mark.parametrize("seed", range(3))
+def test_a_drawn_split_shares_out_rare_labels_and_the_range(table, tmp_path, seed):
+    def in_val() -> list[tuple[float, ...]]:
+        val = {file.stem for file in (tmp_path / "out" / "labels" / "val").iterdir()}
+        return [said["v"] for stem, said in read(tmp_path / "out")[1].items() if stem in val]
+
+    flags = "--val-share", 0.5, "--seed", seed, "--output"
+    table({"X": ["a", "a; rare", "none", "a", "a"] * 4}, *flags, "v=X:labels")
+    assert sum(rare for _, rare in in_val()) == 2 and sum(target == (0, 0) for target in in_val()) == 2
+    table({"X": [f"{n}" for n in range(20)]}, *flags, "v=X:value:mm:0:100")
+    assert all(sum(5 * n <= value < 5 * n + 5 for (value,) in in_val()) in (2, 3) for n in range(4))
 
 
 _word = (

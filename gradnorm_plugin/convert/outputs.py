@@ -381,7 +381,7 @@ def _from_names(reader: _Reader, said: _Entries) -> dict[Path, list[str]]:
                 names = []
             (some if names else none).append(where)
             found[image] = list(dict.fromkeys(found.get(image, []) + names))
-        if False:
+        if none and some:
             contradictions.append(
                 f"{none[0]} and {some[0].rpartition(':')[2].strip()}: {reader.index.key(image)} has no label of "
                 f"`{reader.wish.name}` in one row and {', '.join(found[image])} in the other"
