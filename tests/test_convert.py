@@ -151,7 +151,7 @@ def test_upstream_and_our_checks_accept_the_result(run, tmp_path):
     data = upstream("utils.general").check_dataset(str(tmp_path / "out" / "data.yaml"))
     assert data["names"] == {0: "blue", 1: "red"}
     found = check_labels(data, ("train", "val", "test"))
-    assert {split: sorted(scan.classes) for split, scan in found.items()} == {
+    assert {split: sorted(scan.targets["class"]) for split, scan in found.items()} == {
         "train": [0, 0, 0, 1, 1, 1],
         "val": [0, 1],
         "test": [0, 1],

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # it has no types of its own
 
-from gradnorm_plugin.convert.annotations import Source
+from gradnorm_plugin.convert.annotations import ImageLabels, Source
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
@@ -155,7 +155,7 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
 
 def check_copies(
     splits: Mapping[str, Sequence[Path]],
-    class_of: Mapping[Path, int],
+    labels: ImageLabels,
     pictures: Mapping[Path, Picture],
     index: ImageIndex,
     oddities: Oddities,
@@ -169,7 +169,7 @@ def check_copies(
                 continue
             kind = Kind.SAME_PICTURE if first_split == split else Kind.LEAK if first_split == "train" else Kind.VAL_IN_TEST
             oddities.add(kind, index.key(image), f"{first_split}: {index.key(first)}")
-            if image in class_of and first in class_of and class_of[image] != class_of[first]:
+            if labels.contradict(image, first):
                 oddities.add(Kind.TWO_CLASSES, index.key(image), index.key(first))
 
 
