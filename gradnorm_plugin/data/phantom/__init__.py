@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = Settings()
-    parser.add_argument("--root", type=Path, default=Path("datasets/heart-phantom"), help="folder to make")
+    parser.add_argument("--outputs", action="store_true", help="with findings and depth as well, for data/heart-outputs.yaml")
+    parser.add_argument("--root", type=Path, help="folder to make; datasets/heart-phantom, or heart-outputs with --outputs")
     parser.add_argument("--train", type=int, default=default.train, help="number of training images")
     parser.add_argument("--val", type=int, default=default.val, help="number of validation images")
     parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same bytes")
@@ -37,14 +38,15 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """Run `demo-data` with command-line arguments `argv`; ends the program with a message if it cannot be done."""
     args = _parser().parse_args(argv)
+    root = args.root or Path("datasets", "heart-outputs" if args.outputs else "heart-phantom")
     try:
-        settings = Settings(args.train, args.val, args.seed, args.size)
-        made = generate(args.root, settings, args.workers, args.overwrite)
+        settings = Settings(args.train, args.val, args.seed, args.size, args.outputs)
+        made = generate(root, settings, args.workers, args.overwrite)
     except OSError as error:
         sys.exit(f"demo-data: {explain(error)}")
     except ValueError as error:
         sys.exit(f"demo-data: {error}")
-    print(f"{args.root}: {'generated' if made else 'already complete, nothing to do'}")
+    print(f"{root}: {'generated' if made else 'already complete, nothing to do'}")
     for split, plan in plans(settings).items():
         groups = (f"{name} " + ", ".join(f"{k} {v}" for k, v in counts.items()) for name, counts in
                   count_cases(plan).items())  # fmt: skip

@@ -65,12 +65,16 @@ class Stream:
 
 @dataclass
 class Anatomy:
-    """All there is to draw: regions and lines in painting order, leaking valves by jet name, normal streams."""
+    """All there is to draw: regions and lines in painting order, leaking valves by jet name, normal streams.
+
+    The first region is the heart as a whole. `lead` is the way (n, 2) of a pacemaker's lead, should there be one.
+    """
 
     regions: list[Region] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     valves: dict[str, Orifice] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
+    lead: list[tuple[float, float]] = field(default_factory=list)
 
     def fill(self, points: ArrayLike, level: float) -> None:
         """Add a region."""

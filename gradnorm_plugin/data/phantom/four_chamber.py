@@ -55,6 +55,7 @@ def apical_four_chamber(rng: np.random.Generator, phase: Phase) -> Anatomy:
             heart.stroke(line, 0.010, VALVE)
     heart.valves["MR"] = Orifice(np.array([m2, m1]), unit((0.0, 1.0)), left_atrium, 0.24)
     heart.valves["TR"] = Orifice(np.array([t1, t2]), unit((0.0, 1.0)), right_atrium, 0.24)
+    heart.lead = [(-0.17, 0.25), (-0.13, 0.14), (-0.11, 0.03), (-0.1, -0.08), (-0.075, -0.2)]
     if phase.inflow > 0.2:
         heart.streams.append(Stream(np.array([(0.105, 0.16), (0.09, -0.16)]), 0.11, ventricle))
     if phase.outflow > 0.2:

@@ -62,6 +62,7 @@ def parasternal_long_axis(rng: np.random.Generator, phase: Phase) -> Anatomy:
         heart.stroke([meet, (-0.15, y)], 0.004, VALVE - 10)
     heart.valves["AR"] = Orifice(np.array([front, back]), unit((-1.0, 0.12)), ventricle, 0.30)
     heart.valves["MR"] = Orifice(np.array([back, floor]), unit((1.0, 0.22)), np.concatenate([atrium]), 0.26)
+    heart.lead = [(0.24, -0.203), (0.1, -0.208), (-0.05, -0.206), (-0.22, -0.186), (-0.31, -0.166)]
     if phase.inflow > 0.2:
         heart.streams.append(Stream(np.array([(0.2, 0.15), (-0.16, 0.05)]), 0.10, ventricle))
     if phase.outflow > 0.2:

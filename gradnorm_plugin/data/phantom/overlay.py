@@ -25,8 +25,19 @@ def _heart_beat(canvas: Canvas, rng: np.random.Generator) -> None:
     _curve(canvas, np.stack([np.arange(size), 0.985 * size - 0.05 * size * trace], 1), (90, 200, 90))
 
 
-def draw_overlays(canvas: Canvas, fan: Fan, window: tuple[float, float, float, float] | None, rng: np.random.Generator) -> None:
-    """Draw a random choice of overlays on BGR bytes (size, size, 3); `window` as `colour_window` gives it."""
+def draw_overlays(
+    canvas: Canvas,
+    fan: Fan,
+    window: tuple[float, float, float, float] | None,
+    rng: np.random.Generator,
+    depth: float | None = None,
+) -> None:
+    """Draw a random choice of overlays on BGR bytes (size, size, 3).
+
+    Args:
+        window: as `colour_window` gives it.
+        depth: of the fan in cm: a tick for each, a long one for every fifth; None for ticks at tenths of the depth.
+    """
     size = fan.size
     if window and rng.random() < 0.8:
         near, far, left, right = window
@@ -34,9 +45,11 @@ def draw_overlays(canvas: Canvas, fan: Fan, window: tuple[float, float, float, f
         rays = np.stack([np.sin(angles), np.cos(angles)], 1)
         _curve(canvas, np.concatenate([near * rays, far * rays[::-1]]) + fan.apex, (190, 190, 190), closed=True)
     if rng.random() < 0.7:
-        for tick in np.arange(0.1, 0.95, 0.1):
+        ticks = np.arange(0.1, 0.95, 0.1) if depth is None else np.arange(1, int(depth) + 1) / depth
+        for number, tick in enumerate(ticks, start=1):
             y = int(fan.apex[1] + tick * fan.far)
-            cv2.line(canvas, (size - 4, y), (size - 2, y), (170, 170, 170), 1)
+            long = depth is not None and number % 5 == 0
+            cv2.line(canvas, (size - (9 if long else 4), y), (size - 2, y), (170, 170, 170), 1)
     if window and rng.random() < 0.8:
         bar = colours(np.linspace(1, -1, int(0.22 * size), dtype=np.float32)[:, None])
         top, left, width = int(0.03 * size), int(0.93 * size), max(3, int(0.025 * size))

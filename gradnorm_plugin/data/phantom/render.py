@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gradnorm_plugin.data.phantom.anatomy import Anatomy
 from gradnorm_plugin.data.phantom.bmode import b_mode
 from gradnorm_plugin.data.phantom.doppler import colour_window, colours, jet_velocity, stream_velocity
+from gradnorm_plugin.data.phantom.findings import add_findings
 from gradnorm_plugin.data.phantom.overlay import draw_overlays
 from gradnorm_plugin.data.phantom.phase import Phase
 from gradnorm_plugin.data.phantom.plan import Case
@@ -21,6 +22,7 @@ from gradnorm_plugin.data.phantom.turbulence import Turbulence
 
 MAX_OVERLAP = 0.25  # boxes of two jets overlap at most this much (intersection over union)
 MIN_SIDE = 0.04  # shortest side of a box, share of the image
+HEART_UNIT = 15.0  # cm
 _TRIES = 40
 
 Box = tuple[int, int, int, int]
@@ -34,11 +36,18 @@ class Rendered:
         image: BGR bytes (size, size, 3).
         boxes: pixels (n, 4), x1 y1 x2 y2, the first and one past the last column and row of each jet.
         masks: the jets' pixels (n, size, size), boolean, in the order of `case.jets`.
+        depth: of the fan, cm.
+        heart, pose: what is drawn, and where.
+        fan: the pixels (size, size) that the beams reach, boolean.
     """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.int64]
     masks: NDArray[np.bool_]
+    depth: float
+    heart: Anatomy
+    pose: Pose
+    fan: NDArray[np.bool_]
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box:
@@ -83,6 +92,8 @@ def _place(case: Case, heart: Anatomy, noise: Turbulence, rng: np.random.Generat
     fewest = float("inf")
     for attempt in range(_TRIES):
         pose = Pose.sample(fan.size, rng, spread=1 - attempt / _TRIES)
+        if case.extras:
+            pose = replace(pose, scale=pose.scale * case.extras.zoom)
         plumes = [jet_plume(heart.valves[jet], pose, noise, rng, seat, share)
                   for jet, (seat, share) in zip(case.jets, _seats(case.jets, rng), strict=True)]  # fmt: skip
         faults = _faults(plumes, fan)
@@ -107,7 +118,10 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
     fan = Fan.sample(size, rng)
     noise = Turbulence(fan, rng)
     heart = PLANES[case.level](rng, phase)
+    if case.extras:
+        add_findings(heart, case.extras)
     pose, jets = _place(case, heart, noise, rng)
+    depth = HEART_UNIT * fan.far / pose.scale
     image = np.repeat(b_mode(heart, pose, fan, rng)[..., None], 3, axis=2)
 
     streams = []
@@ -127,7 +141,7 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
 
     image = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
     canvas = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng)
+    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng, depth if case.extras else None)
     masks = [plume.mask(size) & fan.mask for plume in jets]
     boxes = np.array([box_of(mask) for mask in masks], dtype=np.int64).reshape(-1, 4)
-    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size))
+    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size), depth, heart, pose, fan.mask)

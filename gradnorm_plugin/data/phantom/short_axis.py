@@ -65,6 +65,7 @@ def short_axis_aortic(rng: np.random.Generator, phase: Phase) -> Anatomy:
     heart.valves["AR"] = Orifice(seam, towards, 0.95 * root, 0.17)
     heart.valves["TR"] = Orifice(np.array([t_out, t_in]), unit((0.05, 1.0)), right_atrium, 0.23)
     heart.valves["PR"] = Orifice(np.array([p_in, p_out]), unit((-0.75, -0.55)), outflow, 0.2)
+    heart.lead = [(-0.22, 0.22), (-0.23, 0.1), (-0.215, 0.0), (-0.21, -0.12), (-0.12, -0.185), (0.0, -0.2)]
     if phase.outflow > 0.2:
         heart.streams.append(Stream(np.array([(0.0, -0.19), (0.25, 0.1)]), 0.1, artery))
     if phase.inflow > 0.2:
@@ -99,6 +100,7 @@ def short_axis_ventricle(rng: np.random.Generator, phase: Phase, mitral: bool = 
         for angle in np.radians([rng.uniform(28, 48), rng.uniform(132, 152)]):
             at = centre + 0.74 * inner * np.array([np.cos(angle), np.sin(angle)])
             heart.fill(smooth(wobble(ring(at, rng.uniform(0.03, 0.04))[::4], rng, 0.003)), MUSCLE + 4)
+    heart.lead = [(-0.235, 0.07), (-0.245, 0.0), (-0.21, -0.09), (-0.15, -0.155)]
     if phase.inflow > 0.2:
         heart.streams.append(Stream(centre + [(-0.05, 0.0), (0.07, 0.0)], 0.12, cavity))
     return heart
