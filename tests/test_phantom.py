@@ -18,12 +18,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradnorm_plugin.data import image_outputs, phantom
-from gradnorm_plugin.data.checking import check_labels
-from gradnorm_plugin.data.phantom import Settings, generate
-from gradnorm_plugin.data.phantom.bmode import fill
-from gradnorm_plugin.data.phantom.dataset import MANIFEST, draw, label_text, plans
-from gradnorm_plugin.data.phantom.plan import (
+import gradnorm_demo
+from gradnorm_demo import Settings, generate
+from gradnorm_demo.bmode import fill
+from gradnorm_demo.dataset import MANIFEST, draw, label_text, plans
+from gradnorm_demo.plan import (
     FINDINGS,
     JETS,
     LEVEL_VIEW,
@@ -34,7 +33,9 @@ from gradnorm_plugin.data.phantom.plan import (
     plan_split,
     reference_cases,
 )
-from gradnorm_plugin.data.phantom.render import MAX_OVERLAP, Rendered, overlap, render
+from gradnorm_demo.render import MAX_OVERLAP, Rendered, overlap, render
+from gradnorm_plugin.data import image_outputs
+from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import parse_label_text
 from gradnorm_plugin.outputs import label_rules
 
@@ -274,7 +275,7 @@ def test_an_error_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return draw(*args)
 
-    monkeypatch.setattr("gradnorm_plugin.data.phantom.dataset.draw", failing)
+    monkeypatch.setattr("gradnorm_demo.dataset.draw", failing)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", SMALL, workers=2)
     assert list(tmp_path.iterdir()) == []
@@ -283,7 +284,7 @@ def test_an_error_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_run_never_looks_complete(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    code = f"from gradnorm_plugin.data.phantom import main; main(['--root', {str(root)!r}, '--workers', '1'])"
+    code = f"from gradnorm_demo import main; main(['--root', {str(root)!r}, '--workers', '1'])"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -329,15 +330,15 @@ def test_other_peoples_folders_and_other_sets_are_refused(tmp_path: Path) -> Non
 )
 def test_bad_flags_end_with_one_message(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        phantom.main(["--root", str(tmp_path / "set"), *flags])
+        gradnorm_demo.main(["--root", str(tmp_path / "set"), *flags])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_command_prints_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--root", str(tmp_path / "set"), "--train", "4", "--val", "2", "--size", "96"]
-    phantom.main(flags)
+    gradnorm_demo.main(flags)
     assert "generated" in capsys.readouterr().out
-    phantom.main(flags)
+    gradnorm_demo.main(flags)
     out = capsys.readouterr().out
     assert "already complete" in out and "train: images all 4" in out and "val: images all 2" in out
 
@@ -347,9 +348,12 @@ def test_data_yaml_makes_the_set_through_upstreams_hook(name: str, tmp_path: Pat
     description = yaml.safe_load((REPOSITORY / "data" / name).read_text())
     assert tuple(description["names"].values()) == JETS
     assert tuple(description["classification_names"].values()) == VIEWS
-    monkeypatch.setattr(phantom, "Settings", lambda *given: Settings(*(given or (14, 2, 0, 96))))
+    monkeypatch.setattr(gradnorm_demo, "Settings", lambda *given: Settings(*(given or (14, 2, 0, 96))))
     description["path"] = tmp_path / "set"  # upstream's check_dataset puts the resolved path here
     exec(description["download"], {"yaml": description})
+    older = description["download"].replace("import gradnorm_demo as phantom", "from gradnorm_plugin.data import phantom")
+    assert older != description["download"]
+    exec(older, {"yaml": description})  # the set is complete: another one would be an error
     for split, count in (("train", 14), ("val", 2)):
         description[split] = str(description["path"] / description[split])
         assert len(list(Path(description[split]).iterdir())) == count

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gradnorm_plugin.data.phantom.plan import JETS, VIEWS, Case, add_extras, count_cases, plan_split
-from gradnorm_plugin.data.phantom.render import Rendered, render
+from gradnorm_demo.plan import JETS, VIEWS, Case, add_extras, count_cases, plan_split
+from gradnorm_demo.render import Rendered, render
 from gradnorm_plugin.files import read_text
 
 VERSION = 1  # raise it whenever the same settings give other bytes

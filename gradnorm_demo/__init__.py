@@ -1,7 +1,7 @@
 """Heart-ultrasound phantoms: a generated demo set for joint detection and classification. Not for medical use.
 
-A reader may follow the way of an image: plan (which cases) -> planes (a heart in an imaging plane) -> sector (pose and
-fan) -> bmode (grey echoes) -> doppler (colours) -> render (image and boxes) -> dataset (files).
+A reader may follow the way of an image: plan (which cases) -> heart, planes (a heart in an imaging plane) -> bmode
+(grey echoes in the fan) -> doppler (colours) -> render (image and boxes) -> dataset (files).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gradnorm_plugin.data.phantom.dataset import Settings, generate, plans
-from gradnorm_plugin.data.phantom.plan import count_cases
+from gradnorm_demo.dataset import Settings, generate, plans
+from gradnorm_demo.plan import count_cases
 from gradnorm_plugin.files import explain
 
 __all__ = ["Settings", "generate", "main"]
