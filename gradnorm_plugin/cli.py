@@ -37,7 +37,7 @@ _COMMANDS = {
         "main",
         "Pascal VOC, COCO or YOLO labels to joint ones (flags: convert --help)",
     ),
-    "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
+    "demo-data": ("gradnorm_demo", "main", "generate the demo data set (flags: demo-data --help)"),
 }
 
 

@@ -104,7 +104,7 @@ def module_name(file: Path) -> str:
 
 
 def room(module: str) -> str:
-    """`gradnorm_plugin.data.phantom.plan` is in `data`; the package itself is `__init__`."""
+    """`gradnorm_plugin.data.checking` is in `data`; the package itself is `__init__`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -218,6 +218,13 @@ def test_imports_point_one_way():
             if module.partition(".")[0] == PACKAGE.name and room(module) not in {here, *ALLOWED[here]}:
                 wrong.append(f"{file}:{line} imports {module}, but {here} may import {sorted(ALLOWED[here])}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_demo_set_knows_little_of_the_package_and_the_package_little_of_it():
+    taken = {module for file in (PACKAGE.parent / "gradnorm_demo").glob("*.py") for module, _ in imports(file)}
+    assert {module for module in taken if module.partition(".")[0] == PACKAGE.name} == {"gradnorm_plugin.files"}
+    users = {module_name(file) for file in files() for module, _ in imports(file) if module.partition(".")[0] == "gradnorm_demo"}
+    assert users == {"gradnorm_plugin.data.phantom"}  # the command is imported by name
 
 
 def test_no_module_imports_itself_through_others():
