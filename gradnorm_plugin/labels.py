@@ -136,9 +136,9 @@ def parse_label_text(
     """
     foreign = _FOREIGN.search(text)
     if foreign:
-        line = len(_LINE_BREAK.findall(text, 0, foreign.start())) + 1
+        at = len(_LINE_BREAK.findall(text, 0, foreign.start())) + 1
         code = f"U+{ord(foreign.group()):04X}"
-        raise LabelError(file, line, f"character {code} is not plain text: save it as ASCII, without byte order mark")
+        raise LabelError(file, at, f"character {code} is not plain text: save it as ASCII, without byte order mark")
     rules = rules or LabelRules(num_box_classes, num_image_classes)
     num_box_classes, num_image_classes = rules.num_box_classes, rules.num_image_classes
     lines = [(number, line) for number, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip()]
