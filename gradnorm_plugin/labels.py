@@ -154,7 +154,7 @@ def parse_label_text(
                 _add_named(named, line, rules)
                 continue
             if _is_one_hot(fields, num_image_classes if number == last else None):
-                image_class = _image_class(fields, num_image_classes, number == last)
+                image_class = _image_class(fields, rules, number == last)
             elif len(fields) == 5:
                 boxes.append(_box(fields, num_box_classes))
             elif len(fields) >= 7 and len(fields) % 2 == 1:
@@ -254,9 +254,13 @@ def _is_one_hot(fields: list[str], length: int | None) -> bool:
     return set(fields) <= {"0", "1"} and (fields.count("1") == 1 or len(fields) == length)
 
 
-def _image_class(fields: list[str], num_image_classes: int, last: bool) -> int:
+def _image_class(fields: list[str], rules: LabelRules, last: bool) -> int:
+    num_image_classes = rules.num_image_classes
     if not last:
         raise _Fault("a one-hot line (or a box without area) above other lines: the image's class is the last line, given once")
+    if num_image_classes == 0 and rules.outputs:
+        known = ", ".join(f"`{output.name}: ...`" for output in rules.outputs)
+        raise _Fault(f"a one-hot line without a name, where no one output tells a class: write {known}")
     if num_image_classes == 0:
         raise _Fault("a one-hot line, but the data set has no classification_names: add them to the data yaml")
     if len(fields) != num_image_classes:
