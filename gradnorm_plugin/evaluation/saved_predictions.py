@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,30 +62,41 @@ class LabelFiles:
         return left_out
 
 
-def same_stem(files: Iterable[str]) -> tuple[str, str] | None:
-    """Two images whose label files would be one, if there are any."""
-    seen: dict[str, str] = {}
+def image_id(file: str) -> int | str:
+    """What YOLOv5 calls an image in the JSON of its predictions: the name without extension, as a number where it is one."""
+    stem = Path(file).stem
+    return int(stem) if stem.isdecimal() else stem
+
+
+def stem(file: str) -> str:
+    """What YOLOv5 calls the file of an image's predictions, less the extension."""
+    return Path(file).stem
+
+
+def called_alike(files: Iterable[str], name: Callable[[str], int | str]) -> tuple[str, str] | None:
+    """Two images, by any file of theirs, that have one name, if there are any: `image_id` or `stem`."""
+    seen: dict[int | str, str] = {}
     for file in files:
-        if Path(file).stem in seen:
-            return seen[Path(file).stem], file
-        seen[Path(file).stem] = file
+        called = name(file)
+        if called in seen:
+            return seen[called], file
+        seen[called] = file
     return None
 
 
 def write_predictions(recording: Recording, folder: Path) -> Path:
     """Write `classification_predictions.json`: a list with each image's file, true class, predicted class and probabilities.
 
-    `image_id` is that of upstream's box predictions: the name without extension, as a number where it is one. `class` is None for
-    an image without one. Probabilities keep 6 decimals; one that is not finite is None.
+    `image_id` is that of upstream's box predictions. `class` is None for an image without one. Probabilities keep 6 decimals; one
+    that is not finite is None.
     """
     names = recording.classification_names
     rows = []
     for file, index, probabilities in zip(recording.files, recording.classes.tolist(), recording.probabilities, strict=True):
-        stem = Path(file).stem
         values = [round(float(p), 6) if np.isfinite(p) else None for p in probabilities]
         rows.append(
             {
-                "image_id": int(stem) if stem.isdecimal() else stem,
+                "image_id": image_id(file),
                 "file": file,
                 "class": names.get(index),
                 "predicted": names[int(probabilities.argmax())],
