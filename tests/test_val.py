@@ -201,6 +201,17 @@ def test_what_is_written(done, weights):
     assert not [file for file in folder.rglob("*") if "partial" in file.name or file.name.endswith(".tmp")]
 
 
+@pytest.mark.parametrize(("flag", "other"), [("--save-json", "07.jpg"), ("--save-txt", "7.png")])
+def test_predictions_of_two_images_under_one_name_are_refused(flag, other, weights, tmp_path, capsys):
+    data = write_joint_dataset(tmp_path, images=4, size=SIZE)
+    for old, new in (("0.jpg", "7.jpg"), ("1.jpg", other)):
+        (tmp_path / "images/val" / old).rename(tmp_path / "images/val" / new)
+    with pytest.raises(SystemExit, match="1"):
+        main(flags(data, weights, tmp_path / "out", flag))
+    error = capsys.readouterr().err
+    assert f"ERROR: {flag}: " in error and "; rename one image" in error and not (tmp_path / "out").exists()
+
+
 def test_save_txt_is_read_back(done, data):
     labels = sorted((done / "val/labels").glob("*.txt"))
     assert [file.stem for file in labels] == sorted(file.stem for file in (data.parent / "images/val").iterdir())

@@ -20,7 +20,7 @@ from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clea
 from gradnorm_plugin.convert.coco import load_json
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under, nearest
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
-from gradnorm_plugin.convert.split import SPLITS
+from gradnorm_plugin.convert.split import SPLITS, listed
 from gradnorm_plugin.labels import LabelError, LabelRecord, LabelRules, parse_label_text
 from gradnorm_plugin.outputs import CLASS, Outputs, class_output, label_rules, read_outputs
 
@@ -76,7 +76,7 @@ def read_yolo(
         if file not in used and (labels or file.parent in folders or _is_labels(file.parent)):
             oddities.add(Kind.NO_IMAGE, shown(file))
     if description:
-        source.splits = description.splits(index)
+        source.splits = description.splits(index, oddities)
     return source
 
 
@@ -184,10 +184,13 @@ class Description:
     entries: dict[str, list[str]]
     path: str
 
-    def splits(self, index: ImageIndex) -> dict[str, list[Path]]:
+    def splits(self, index: ImageIndex, oddities: Oddities) -> dict[str, list[Path]]:
         """The images of each entry (a folder, a text file of paths, or several of them) that is there.
 
         Entries are relative to `path`, or to the yaml; a leading `../` may be one too many, as YOLOv5 has it.
+
+        Raises:
+            ConversionError: if a text file cannot be read.
         """
         found: dict[str, list[Path]] = {}
         here = Path(os.path.abspath(self.file)).parent
@@ -198,16 +201,14 @@ class Description:
                     (Path(os.path.abspath(place)) for place in tried if os.path.isdir(place) or os.path.isfile(place)), None
                 )
                 if place is not None:
-                    found.setdefault(split, []).extend(_images_of(place, index))
+                    found.setdefault(split, []).extend(_images_of(place, index, oddities))
         return {split: images for split, images in found.items() if images}
 
 
-def _images_of(place: Path, index: ImageIndex) -> list[Path]:
+def _images_of(place: Path, index: ImageIndex, oddities: Oddities) -> list[Path]:
     if place.is_dir():
         return [image for image in index.files if place in Path(os.path.abspath(image)).parents]
-    lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
-    matches = [index.find(line, near=place) for line in lines if line.strip()]
-    return [match[0] for match in matches if len(match) == 1]
+    return listed(place, index, oddities, near=place)
 
 
 def read_description(file: Path) -> Description:
