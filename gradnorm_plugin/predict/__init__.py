@@ -1,4 +1,4 @@
-"""From weights and pictures to boxes and the image's class: in Python (`Predictor`), and as the command `predict`."""
+"""From weights and pictures to boxes and what is said of the image: in Python (`Predictor`), and as the command `predict`."""
 
 DEFAULT_SIZE = 320
 """Pixels of the longer side that images are scaled to where the weights do not say: the launcher's default."""
