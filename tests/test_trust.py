@@ -31,6 +31,7 @@ from gradnorm_plugin import cli
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import read_outputs
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -39,6 +40,7 @@ common, yolo, experimental = upstream("models.common"), upstream("models.yolo"),
 augmentations = upstream("utils.augmentations")
 general, dataloaders, torch_utils = upstream("utils.general"), upstream("utils.dataloaders"), upstream("utils.torch_utils")
 trust, literals = upstream("utils.trust"), upstream("utils.literals")
+OUTPUTS = read_outputs({"view": {"classes": ["a", "b"]}, "finding": {"labels": ["c"]}, "ef": {"value": "%", "range": [0, 100]}})
 ROOT = find_checkout()
 YAMLS = sorted((ROOT / "models").rglob("*.yaml"))
 
@@ -120,6 +122,7 @@ GENUINE = {
     "torchvision": torchvision.models.shufflenet_v2_x0_5,
     "ResNet": torchvision.models.resnet18,  # keeps a class, nn.BatchNorm2d
     "joint": lambda: JointDetectionModel(tiny().yaml, classification_names=["a", "b"]),
+    "joint with several outputs": lambda: JointDetectionModel(tiny().yaml, outputs=OUTPUTS),
     "experimental": lambda: nn.Sequential(experimental.Sum(3), experimental.MixConv2d(8, 8), common.C3SPP(8, 8)),
     "ensemble": lambda: experimental.Ensemble().append(tiny()).append(tiny()),
 }

@@ -25,7 +25,7 @@ from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
-from gradnorm_plugin.outputs import CLASS, Outputs
+from gradnorm_plugin.outputs import CLASS, list_outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -154,8 +154,8 @@ class _Parts:
         if model.outputs != expected:
             key = "classification_names" if [output.name for output in expected] == [CLASS] else "image_outputs"
             raise EvaluationError(
-                f"--weights {shown} tells {_listed(model.outputs)}, but `{key}` of the data yaml has "
-                f"{_listed(expected)}: use the data yaml that the model was trained with"
+                f"--weights {shown} tells {list_outputs(model.outputs)}, but `{key}` of the data yaml has "
+                f"{list_outputs(expected)}: use the data yaml that the model was trained with"
             )
         if not self.single_cls:
             names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
@@ -221,12 +221,6 @@ def _check_box_names(weights: str, of_model: list[str], of_data: list[str]) -> N
             f"{both}: a class that both know has another number, and its figures would be another class's; {advice}"
         )
     _general.LOGGER.warning(f"WARNING ⚠️ {both}: they are taken for the same classes, number by number")
-
-
-def _listed(outputs: Outputs) -> str:
-    if [output.name for output in outputs] == [CLASS]:
-        return ", ".join(outputs[0].rows)
-    return "; ".join(f"{output.name} ({output.kind}: {', '.join(map(str, output.description.values()))})" for output in outputs)
 
 
 def _not_drawn(failure: threading.ExceptHookArgs) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import check_detector, image_outputs
-from gradnorm_plugin.outputs import Outputs, activate, class_output, read_outputs, the_classes
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
+from gradnorm_plugin.outputs import OutputError, Outputs, activate, class_output, list_outputs, read_outputs, the_classes
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -46,8 +46,9 @@ class JointBackend(_common.DetectMultiBackend):
         """As upstream's.
 
         Raises:
-            CheckpointError: if a .pt holds no detector, or a damaged one; the other errors are upstream's.
-            ValueError: if the models of an ensemble tell different classes of the image.
+            CheckpointError: if a .pt holds no detector, or a damaged one, or if an exported file has other image outputs than it
+                says; the other errors are upstream's.
+            ValueError: if the models of an ensemble have different image outputs.
         """
         super().__init__(weights, *args, **kwargs)
         self._lock = threading.Lock()
@@ -55,16 +56,19 @@ class JointBackend(_common.DetectMultiBackend):
             for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
                 check_detector(member)
         options = _checkpoint_options(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
-        metadata = self._metadata()
+        metadata, described = self._described() if not self.pt else ({}, ())
         self.fixed_batch, self.fixed_size = self._input_shape(metadata)
         self.usual_size = self.fixed_size or _size(options.get("imgsz")) or _size(metadata.get("imgsz"))
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
-        self.outputs = image_outputs(self.model) if self.pt else _described(metadata)
+        self.outputs = image_outputs(self.model) if self.pt else described
+        self._places = self._find_outputs() if OUTPUTS_KEY in metadata else []
         told = the_classes(self.outputs)
         self.classification_names = dict(enumerate(told.names)) if told else {}
         self.untrained = _untrained(options, self.outputs)
         self._settle_precision(kwargs.get("fp16", False))
+        if OUTPUTS_KEY in metadata:
+            self._try_outputs()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -98,10 +102,41 @@ class JointBackend(_common.DetectMultiBackend):
         if not self.outputs:
             return outputs
         if not self.pt:
-            predictions, *answers = outputs
+            predictions, *answers = [outputs[place] for place in self._places] or outputs
             return predictions, (answers[0] if len(answers) == 1 else torch.cat(answers, 1)).float()
         predictions, (_, logits) = outputs
         return predictions, activate(self.outputs, logits.float())
+
+    def _described(self) -> tuple[Mapping[str, Any], Outputs]:
+        """What an exported file says about itself, and the image outputs that this tells."""
+        try:
+            metadata = self._metadata()
+            if metadata.get(OUTPUTS_KEY) is not None:
+                return metadata, read_outputs(metadata[OUTPUTS_KEY])
+            names = metadata.get(METADATA_KEY)
+            return metadata, (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
+        except (OutputError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+            raise CheckpointError(f"what it says of its image outputs is damaged, export it again: {error}") from None
+
+    def _find_outputs(self) -> list[int]:
+        """Where boxes and image outputs stand among what the file gives, by their names; none where the format has no names."""
+        if self.jit:
+            return []
+        names = [output.any_name for output in self.executable_network.outputs] if self.xml else self.output_names
+        wanted = ["output0", *(output.name for output in self.outputs)]
+        if sorted(names) != sorted(wanted):
+            raise CheckpointError(f"its outputs are {', '.join(names)}, but it says {', '.join(wanted)}: export it again")
+        return [names.index(name) for name in wanted]
+
+    def _try_outputs(self) -> None:
+        """Run the file once, on a blank image: its answers must be those that it says it gives."""
+        size = self.usual_size or (2 * self.stride, 2 * self.stride)
+        found = super().forward(torch.zeros(self.fixed_batch or 1, 3, *size, device=self.device))
+        widths = [found[place].shape[1] for place in (self._places or range(len(found)))[1:]]
+        if widths != [output.width for output in self.outputs]:
+            raise CheckpointError(
+                f"its outputs have {', '.join(map(str, widths))} values, other than {list_outputs(self.outputs)}: export it again"
+            )
 
     def _metadata(self) -> Mapping[str, Any]:
         """What an exported file says about itself; empty for other files."""
@@ -162,9 +197,7 @@ class _JointEnsemble(_Ensemble):
             return ensemble
         for other in joint[1:]:
             if image_outputs(other) != image_outputs(joint[0]):
-                first, second = (
-                    ", ".join(row for output in image_outputs(model) for row in output.rows) for model in (joint[0], other)
-                )
+                first, second = (list_outputs(image_outputs(model)) for model in (joint[0], other))
                 raise ValueError(f"the models of an ensemble must tell the same classes of the image: {first}; {second}")
         ours = cls()
         ours.extend(ensemble)
@@ -193,14 +226,6 @@ def _size(value: Any) -> tuple[int, int] | None:
     if isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
         return sides[0], sides[1]
     return None
-
-
-def _described(metadata: Mapping[str, Any]) -> Outputs:
-    """The image outputs that an exported file says it has."""
-    if metadata.get(OUTPUTS_KEY):
-        return read_outputs(metadata[OUTPUTS_KEY])
-    names = metadata.get(METADATA_KEY)
-    return (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
 
 
 def _untrained(options: Mapping[str, Any], outputs: Outputs) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ def check_network(model: nn.Module) -> None:
     """
     try:
         problem = _problem(model)
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged object can fail in any way
         raise CheckpointError(f"its model is damaged ({type(error).__name__}: {error})") from None
     if problem:
@@ -141,12 +143,10 @@ def _problem(model: nn.Module) -> str | None:
     head = getattr(model, "classification_head", None)
     if head is None:
         return None
-    heads = head.heads.values() if isinstance(head, OutputHeads) else [head]
-    widths = [output.width for output in image_outputs(model)]
-    if [{layer.out_features for layer in part.class_layers()} for part in heads] != [{width} for width in widths]:
-        return (
-            "its `classification_names` do not name the classes that its head tells"
-            if len(widths) < 2
-            else ("its `image_outputs` do not describe what its heads tell")
-        )
+    outputs = image_outputs(model)
+    heads = dict(head.heads.items()) if isinstance(head, OutputHeads) else {output.name: head for output in outputs[:1]}
+    widths = [(name, {layer.out_features for layer in part.class_layers()}) for name, part in heads.items()]
+    if widths != [(output.name, {output.width}) for output in outputs]:
+        of_class = "its `classification_names` do not name the classes that its head tells"
+        return of_class if len(outputs) < 2 else "its `image_outputs` do not describe what its heads tell"
     return None

@@ -27,6 +27,13 @@ def describe_outputs(outputs: Outputs) -> dict[str, dict[str, Any]]:
     return {output.name: output.description for output in outputs}
 
 
+def list_outputs(outputs: Outputs) -> str:
+    """Them and what they tell, in a line for a person."""
+    if [output.name for output in outputs] == [CLASS]:
+        return ", ".join(outputs[0].rows)
+    return "; ".join(f"{output.name} ({output.kind}: {', '.join(map(str, output.description.values()))})" for output in outputs)
+
+
 def read_outputs(descriptions: Any) -> Outputs:
     """The outputs that {name: description} describes, as under `image_outputs` in a data yaml.
 
@@ -97,6 +104,7 @@ __all__ = [
     "class_output",
     "describe_outputs",
     "label_rules",
+    "list_outputs",
     "read_outputs",
     "split",
     "the_classes",

@@ -142,8 +142,8 @@ class Value(ImageOutput):
         return figure
 
     def decide(self, answer: np.ndarray) -> Target:
-        """The number."""
-        return (float(answer[0]),)
+        """The number; what single precision may add at the ends of the range is taken off."""
+        return (min(max(float(answer[0]), self.low), self.high),)
 
     def say(self, answer: np.ndarray) -> str:
         """The number and its unit."""

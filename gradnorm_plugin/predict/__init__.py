@@ -1,4 +1,4 @@
-"""From weights and pictures to boxes and the image's class: in Python (`Predictor`), and as the command `predict`."""
+"""From weights and pictures to boxes and what is said of the image: in Python (`Predictor`), and as the command `predict`."""
 
 
 class PredictError(ValueError):

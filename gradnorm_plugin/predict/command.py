@@ -32,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Upstream's parser with our defaults, and our flags."""
     parser = parser_of("detect")
     parser.prog = "yolov5-gradnorm predict"
-    parser.description = "Find boxes and the class of images, videos and cameras."
+    parser.description = (
+        "Find boxes in images, videos and cameras, and say of each image its class or what else the weights have learned of it."
+    )
     parser.epilog = (
         "Ours differ in these defaults: --weights and --source have none; --imgsz is the size that the weights were trained or "
         f"exported with, else {DEFAULT_SIZE}; --line-thickness follows the size of the image. --save-conf is refused: a joint "
@@ -42,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     project = shown(WORKSPACE / "runs" / "predict")
     parser.set_defaults(weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=project)
     group = parser.add_argument_group("outputs")
-    group.add_argument("--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities")
+    group.add_argument(
+        "--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities, image outputs"
+    )
     group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.files import UnfinishedFile
-from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
+from gradnorm_plugin.labels import Box, LabelRecord, LabelRules, write_label_file
 from gradnorm_plugin.names import csv_row, folder_names
+from gradnorm_plugin.outputs import CLASS, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import picture_suffix, write_image
 from gradnorm_plugin.predict.prediction import Prediction, Style
@@ -84,7 +85,7 @@ class Result:
 
     @cached_property
     def drawn(self) -> np.ndarray:
-        """The image with boxes and class on it, (H, W, 3) uint8, BGR; drawn once for all outputs."""
+        """The image with boxes and what is said of it, (H, W, 3) uint8, BGR; drawn once for all outputs."""
         return self.prediction.draw(self.style)
 
 
@@ -116,15 +117,16 @@ def label_record(prediction: Prediction) -> tuple[LabelRecord, int]:
         if label.w > 0 and label.h > 0:
             boxes.append(label)
     image_class = None if prediction.image_class is None else prediction.image_class.index
-    return LabelRecord(tuple(boxes), image_class=image_class), len(prediction.boxes) - len(boxes)
+    unnamed = label_rules(tuple(answer.output for answer in prediction.answers)).unnamed
+    named = {answer.output.name: answer.target for answer in prediction.answers if answer.output.name != unnamed}
+    return LabelRecord(tuple(boxes), image_class=image_class, named=named), len(prediction.boxes) - len(boxes)
 
 
 class LabelFiles(Output):
     """`labels/NAME.txt` for each image, in the form that training reads; of a video, one for each frame."""
 
-    def __init__(self, folder: Path, num_box_classes: int, num_image_classes: int) -> None:
-        self.folder = folder / "labels"
-        self.num_box_classes, self.num_image_classes = num_box_classes, num_image_classes
+    def __init__(self, folder: Path, rules: LabelRules) -> None:
+        self.folder, self.rules = folder / "labels", rules
         self.left_out = 0
         """Boxes without area, which joint labels do not allow."""
 
@@ -133,7 +135,7 @@ class LabelFiles(Output):
         self.folder.mkdir(parents=True, exist_ok=True)
         record, left_out = label_record(result.prediction)
         self.left_out += left_out
-        write_label_file(self.folder / f"{result.name}.txt", record, self.num_box_classes, self.num_image_classes)
+        write_label_file(self.folder / f"{result.name}.txt", record, None, 0, self.rules)
 
 
 class _GrowingText:
@@ -191,26 +193,36 @@ class JsonFile(Output):
 
 
 class CsvFiles(Output):
-    """`images.csv`, a row an image with its class, and `boxes.csv`, a row a box; `name` joins them."""
+    """`images.csv`, a row an image with what is said of it, and `boxes.csv`, a row a box; `name` joins them."""
 
-    def __init__(self, folder: Path, image_classes: Sequence[str]) -> None:
-        class_columns = ["image_class", "probability", *(f"probability {name}" for name in image_classes)]
+    def __init__(self, folder: Path, outputs: Outputs) -> None:
+        self._classic = [output.name for output in outputs] in ([], [CLASS])
+        own = ["name", "path", "frame", "width", "height", "boxes"]
+        if self._classic:
+            names = outputs[0].rows if outputs else ()
+            said = ["image_class", "probability", *(f"probability {name}" for name in names)]
+        else:
+            said = []
+            for column in (column for output in outputs for column in output.cells(np.zeros(output.width))):
+                said.append(f"{column} ({len(said) + 1})" if column in (*own, *said) else column)
         box_columns = ["class_index", "class", "confidence", "x1", "y1", "x2", "y2"]
-        image_row = _csv_row("name", "path", "frame", "width", "height", "boxes", *class_columns)
-        self._images = _GrowingText(folder / "images.csv", image_row)
+        self._images = _GrowingText(folder / "images.csv", _csv_row(*own, *said))
         self._boxes = _GrowingText(folder / "boxes.csv", _csv_row("name", "path", "frame", *box_columns))
-        self._no_class = [""] * len(class_columns)
+        self._no_class = [""] * len(said)
 
     def write(self, result: Result) -> None:
         """Add the image's rows."""
         found = result.prediction
         origin = [result.name, found.path, found.frame]
         height, width = found.shape
-        of_class = self._no_class
-        if found.image_class is not None:
+        said = self._no_class
+        if not self._classic:
+            cells = [cell for answer in found.answers for cell in answer.output.cells(answer.array).values()]
+            said = [*map(_cell, cells)]
+        elif found.image_class is not None:
             numbers = _rounded(found.image_class.probability, *found.image_class.probabilities.values())
-            of_class = [found.image_class.name, *numbers]
-        self._images.add(_csv_row(*origin, width, height, len(found.boxes), *of_class))
+            said = [found.image_class.name, *numbers]
+        self._images.add(_csv_row(*origin, width, height, len(found.boxes), *said))
         for box in found.boxes:
             self._boxes.add(_csv_row(*origin, box.class_index, box.name, *_rounded(*box[2:])))
 
@@ -234,6 +246,10 @@ def _csv_row(*cells: Any) -> str:
 
 def _rounded(*values: float) -> list[str]:
     return [f"{value:.6g}" for value in values]
+
+
+def _cell(value: Any) -> Any:
+    return _rounded(value)[0] if isinstance(value, float) else value
 
 
 class Pictures(Output):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.outputs import CLASS, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.outputs import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
 from gradnorm_plugin.predict.prediction import Prediction, Style
@@ -54,14 +57,14 @@ def predict(options: argparse.Namespace) -> Path | None:
         dnn=options.dnn,
         data=options.data,
     )
-    if not predictor.classification_names:
+    if not predictor.outputs:
         _general.LOGGER.info(f"{' '.join(options.weights)}: no classification_names in these weights, boxes only")
     if options.visualize and not predictor.backend.pt:
         raise PredictError("--visualize needs .pt weights: an exported file does not show its feature maps")
     source = open_source(options.source, options.vid_stride)
     folder = _general.increment_path(Path(options.project) / options.name, exist_ok=options.exist_ok)
     outputs = _outputs(options, predictor, source, folder)
-    names, progress = OutputNames(), Progress(source)
+    names, progress = OutputNames(), Progress(source, predictor.outputs)
     style = Style(line_width=options.line_thickness, labels=not options.hide_labels, confidences=not options.hide_conf)
     try:
         try:
@@ -101,11 +104,11 @@ def _outputs(options: argparse.Namespace, predictor: Predictor, source: Source, 
     if not options.nosave:
         outputs.append(Pictures(folder, side_by_side=source.live))
     if options.save_txt:
-        outputs.append(LabelFiles(folder, len(predictor.names), len(predictor.classification_names)))
+        outputs.append(LabelFiles(folder, label_rules(predictor.outputs, len(predictor.names))))
     if options.save_json:
         outputs.append(JsonFile(folder))
     if options.save_csv:
-        outputs.append(CsvFiles(folder, list(predictor.classification_names.values())))
+        outputs.append(CsvFiles(folder, predictor.outputs))
     if options.save_crop:
         outputs.append(Crops(folder, predictor.names.values()))
     return outputs
@@ -164,11 +167,12 @@ class Window(Output):
 class Progress:
     """Counts what is found and shows it: a line an image for a few, a bar for many, and a summary at the end."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, outputs: Outputs = ()) -> None:
         self.source = source
         self.images = 0
         self.objects: Counter[str] = Counter()
-        self.image_classes: Counter[str] = Counter()
+        self.said = {output: array("f") for output in outputs}
+        """What each image output said of all images, one after the other: a camera may run for days."""
         few = source.total is not None and source.total <= FEW
         pause = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log each state of the bar stays
         bar = {"desc": "predict", "bar_format": _general.TQDM_BAR_FORMAT, "mininterval": pause}
@@ -179,15 +183,13 @@ class Progress:
         self.images += 1
         objects = Counter(box.name for box in prediction.boxes)
         self.objects += objects
-        if prediction.image_class:
-            self.image_classes[prediction.image_class.name] += 1
+        for answer in prediction.answers:
+            self.said[answer.output].extend(answer.target)
         done = self.images + len(self.source.unreadable)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
             return
-        parts = [_counted(objects) or "no boxes"]
-        if prediction.image_class:
-            parts.append(f"{prediction.image_class.name} {prediction.image_class.probability:.2f}")
+        parts = [_counted(objects) or "no boxes", *("".join(answer.say()) for answer in prediction.answers)]
         frame = "" if prediction.frame is None else f" ({prediction.frame})"
         _general.LOGGER.info(f"{done}/{self.source.total} {prediction.path}{frame}: {'; '.join(parts)}; {milliseconds:.1f}ms")
 
@@ -200,8 +202,9 @@ class Progress:
     def summary(self) -> None:
         """Say what was found in all images, and what could not be read."""
         lines = [f"{self.images} image{'s' * (self.images != 1)}; boxes: {_counted(self.objects) or 'none'}"]
-        if self.image_classes:
-            lines.append(f"classes of the images: {_counted(self.image_classes)}")
+        for output, said in self.said.items():
+            targets = output.targets(np.reshape(said, (self.images, -1)).tolist())
+            lines.append(f"{'classes of the images' if output.name == CLASS else output.name}: {output.summary(targets)}")
         _general.LOGGER.info("\n".join(lines))
         if self.source.unreadable:
             _general.LOGGER.warning(_unreadable(self.source))

@@ -1,4 +1,4 @@
-"""What is found in one image: boxes and the image's class, as numbers and as a drawing."""
+"""What is found in one image: boxes and what is said of the whole image, as numbers and as a drawing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gradnorm_plugin.names import one_line
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Target
 from gradnorm_plugin.upstream.gateway import upstream
 
 _fonts = upstream("utils.fonts")
@@ -46,6 +47,31 @@ class ImageClass(NamedTuple):
     probabilities: dict[str, float]
 
 
+class Answer(NamedTuple):
+    """What one image output says of the image."""
+
+    output: ImageOutput
+    values: tuple[float, ...]
+    """The output's probabilities or value, as its kind activates its logits."""
+
+    @property
+    def array(self) -> np.ndarray:
+        """The values as the output's kind takes them."""
+        return np.array(self.values)
+
+    @property
+    def target(self) -> Target:
+        """What a label file would say."""
+        return self.output.decide(self.array)
+
+    def say(self, confidences: bool = True) -> tuple[str, str]:
+        """The answer in words, and the number that closes them, if there is one."""
+        plain, full = self.output.say_target(self.target), self.output.say(self.array)
+        if not confidences:
+            return plain, ""
+        return (plain, full[len(plain) :]) if full.startswith(plain) else (full, "")
+
+
 @dataclass(frozen=True)
 class Style:
     """How predictions are drawn."""
@@ -71,29 +97,51 @@ class Prediction:
     boxes: tuple[DetectedBox, ...]
     """By falling confidence."""
     image_class: ImageClass | None
-    """None if the weights know no classes of images."""
+    """Of the one image output that tells a class; None if there is none, or more than one."""
     image: np.ndarray = field(repr=False, compare=False)
     """The image itself, (H, W, 3) uint8, BGR."""
+    answers: tuple[Answer, ...] = ()
+    """What each image output says; none for weights that only detect."""
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """What each image output says as plain data, by its name."""
+        return {answer.output.name: answer.output.as_data(answer.array) for answer in self.answers}
+
+    @property
+    def named(self) -> tuple[Answer, ...]:
+        """The answers, where there is more to say than the class of `classification_names`; else none."""
+        return () if [answer.output.name for answer in self.answers] == [CLASS] else self.answers
 
     def draw(self, style: Style | None = None) -> np.ndarray:
-        """The image with boxes and class on it, (H, W, 3) uint8, BGR; the image itself stays as it is."""
-        return draw(self.image, self.boxes, self.image_class, style or Style())
+        """The image with boxes and what is said of it, (H, W, 3) uint8, BGR; the image itself stays as it is."""
+        style = style or Style()
+        if not self.named:
+            return draw(self.image, self.boxes, self.image_class, style)
+        return draw(self.image, self.boxes, None, style, [answer.say(style.confidences) for answer in self.named])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the image, in types that JSON knows."""
+        """Everything but the image, in types that JSON knows; `outputs` only where `named` has something."""
         return {
             "path": self.path,
             "frame": self.frame,
             "height": self.shape[0],
             "width": self.shape[1],
             "image_class": self.image_class and self.image_class._asdict(),
+            **({"outputs": self.outputs} if self.named else {}),
             "boxes": [box._asdict() for box in self.boxes],
         }
 
 
-def draw(image: np.ndarray, boxes: Sequence[DetectedBox], image_class: ImageClass | None, style: Style) -> np.ndarray:
+def draw(
+    image: np.ndarray,
+    boxes: Sequence[DetectedBox],
+    image_class: ImageClass | None,
+    style: Style,
+    lines: Sequence[tuple[str, str]] = (),
+) -> np.ndarray:
     """A copy of the image, (H, W, 3) uint8, BGR: boxes (by falling confidence) in upstream's colours and line width, and the
-    class on a dark tag in the upper left corner."""
+    class and `lines` (a text and the number that closes it) on a dark tag in the upper left corner."""
     names = "".join(box.name for box in boxes)
     annotator = _plots.Annotator(np.array(image, order="C"), line_width=style.line_width, example=names)
     font = annotator.font if annotator.pil else None
@@ -105,29 +153,43 @@ def draw(image: np.ndarray, boxes: Sequence[DetectedBox], image_class: ImageClas
         corners = [round(value) for value in box[3:]]
         annotator.box_label(corners, label, color=_plots.colors(box.class_index, True))
     picture = np.array(annotator.im)
-    if image_class and style.labels:
-        tag = _tag(image_class, picture.shape, style)[: picture.shape[0], : picture.shape[1]]
+    if image_class:
+        lines = [(image_class.name, f" {image_class.probability:.2f}" if style.confidences else ""), *lines]
+    if lines and style.labels:
+        tag = _tag([(one_line(text), number) for text, number in lines], picture.shape)[: picture.shape[0], : picture.shape[1]]
         picture[: tag.shape[0], : tag.shape[1]] = tag
     return picture
 
 
-def _tag(image_class: ImageClass, shape: tuple[int, ...], style: Style) -> np.ndarray:
-    """The class's name and probability, white on dark; letters shrink, and then the name is cut, to the width of the image."""
-    number = f" {image_class.probability:.2f}" if style.confidences else ""
-    name, size = one_line(image_class.name), max(round(sum(shape[:2]) / 2 * 0.035), 12)  # the size of upstream's own labels
-    letters = "" if name.isascii() else name
-    room = shape[1]
-    while _width(name + number, size, letters) > room and size > SMALLEST_TEXT:
+def _tag(lines: Sequence[tuple[str, str]], shape: tuple[int, ...]) -> np.ndarray:
+    """Texts, each with its number, white on dark; letters shrink to the image, and then what is wider than the image is cut."""
+    size, room = max(round(sum(shape[:2]) / 2 * 0.035), 12), shape[1]  # the size of upstream's own labels
+    letters = "".join(text for text, _ in lines if not text.isascii())
+    while size > SMALLEST_TEXT and (
+        max(_width(text + number, size, letters) for text, number in lines) > room
+        or (len(lines) > 1 and len(lines) * _height(size, letters) > shape[0])
+    ):
         size -= 1
-    kept = name
-    while _width(name + number, size, letters) > room and kept:
-        kept = kept[:-1]
-        name = f"{kept.rstrip()}..."
-    font = _font(size, letters)
-    ascent, descent = font.getmetrics()
-    tag = Image.new("RGB", (_width(name + number, size, letters), ascent + descent + 2 * _padding(size)), TAG_COLOUR)
-    ImageDraw.Draw(tag).text((2 * _padding(size), _padding(size)), name + number, fill=TEXT_COLOUR, font=font)
+    cut = [_cut(text, number, size, letters, room) for text, number in lines]
+    height, width = _height(size, letters), max(_width(line, size, letters) for line in cut)
+    tag = Image.new("RGB", (width, len(cut) * height), TAG_COLOUR)
+    for index, line in enumerate(cut):
+        place = 2 * _padding(size), _padding(size) + index * height
+        ImageDraw.Draw(tag).text(place, line, fill=TEXT_COLOUR, font=_font(size, letters))
     return np.asarray(tag)
+
+
+def _cut(text: str, number: str, size: int, letters: str, room: int) -> str:
+    """Both in one line, the text without its end where they are too wide."""
+    kept = text
+    while _width(text + number, size, letters) > room and kept:
+        kept = kept[:-1]
+        text = f"{kept.rstrip()}..."
+    return text + number
+
+
+def _height(size: int, letters: str) -> int:
+    return sum(_font(size, letters).getmetrics()) + 2 * _padding(size)
 
 
 def _padding(size: int) -> int:

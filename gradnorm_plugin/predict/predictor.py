@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, overload
 
@@ -17,9 +18,10 @@ from torch import Tensor
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
+from gradnorm_plugin.outputs import Outputs, split, the_classes
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import as_picture, is_several
-from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Prediction
+from gradnorm_plugin.predict.prediction import Answer, DetectedBox, ImageClass, Prediction
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
@@ -29,7 +31,7 @@ AnImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | bytes |
 
 
 class Predictor:
-    """Finds boxes and the image's class: `predictor(image)` gives a `Prediction`, a list of images a list of them.
+    """Finds boxes and what to say of the image: `predictor(image)` gives a `Prediction`, a list of images a list of them.
 
     An image is one of these; anything else is a `PredictError` that says what was found:
 
@@ -115,6 +117,12 @@ class Predictor:
         often = Counter(names.values())
         return {index: name if often[name] == 1 else f"{name} ({index})" for index, name in names.items()}
 
+    @property
+    def outputs(self) -> Outputs:
+        """The image outputs, with the names of `classification_names`; empty for weights that only detect."""
+        told, names = the_classes(self.backend.outputs), tuple(self.classification_names.values())
+        return tuple(replace(told, names=names) if told and output is told else output for output in self.backend.outputs)
+
     @overload
     def __call__(self, images: AnImage, visualize: Path | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
 
@@ -151,12 +159,13 @@ class Predictor:
             inputs = [self._letterboxed(array) for array in arrays]
         for batch in self._batches(inputs):
             outputs = self._detect(np.stack([inputs[index] for index in batch]), visualize)
-            for index, boxes, image_class in zip(batch, *outputs, strict=True):
+            for index, boxes, values in zip(batch, *outputs, strict=True):
                 array = arrays[index]
                 boxes[:, :4] = _general.scale_boxes(inputs[index].shape[1:], boxes[:, :4], array.shape)
                 height, width = array.shape[:2]
-                seen = self._boxes(boxes), self._image_class(image_class)
-                found[index] = Prediction(paths[index], None, (height, width), *seen, array)
+                answers = self._answers(values)
+                seen = self._boxes(boxes), self._image_class(answers)
+                found[index] = Prediction(paths[index], None, (height, width), *seen, array, answers)
         return [found[index] for index in range(len(arrays))]
 
     def _batches(self, inputs: list[np.ndarray]) -> list[list[int]]:
@@ -173,16 +182,16 @@ class Predictor:
         return np.ascontiguousarray(scaled[..., ::-1].transpose(2, 0, 1))
 
     def _detect(self, batch: np.ndarray, visualize: Path | None) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Boxes (n, 6: corners in pixels of the input, confidence, class) and probabilities (C,) of each image."""
+        """Boxes (n, 6: corners in pixels of the input, confidence, class) and answers (1, W) of each image."""
         with self.profiles[0]:
             images = torch.from_numpy(batch).to(self.backend.device)
             images = (images.half() if self.backend.fp16 else images.float()) / 255
         with self.profiles[1]:
             outputs = self.backend(images, augment=self.augment, visualize=visualize or False)
-        predictions, probabilities = outputs if self.classification_names else (outputs, [None] * len(batch))
+        predictions, answers = outputs if self.backend.outputs else (outputs, None)
         with self.profiles[2]:
             boxes = _general.non_max_suppression(predictions, **self.nms)
-        return boxes, list(probabilities)
+        return boxes, [None] * len(batch) if answers is None else list(answers.split(1))
 
     def _boxes(self, boxes: Tensor) -> tuple[DetectedBox, ...]:
         names = self.names
@@ -191,12 +200,19 @@ class Predictor:
             for *corners, confidence, index in boxes.tolist()
         )
 
-    def _image_class(self, probabilities: Tensor | None) -> ImageClass | None:
-        if probabilities is None:
-            return None
-        values, names = probabilities.tolist(), self.classification_names
-        best = max(range(len(values)), key=values.__getitem__)
-        return ImageClass(best, names[best], values[best], {names[index]: value for index, value in enumerate(values)})
+    def _answers(self, values: Tensor | None) -> tuple[Answer, ...]:
+        if values is None:
+            return ()
+        parts = zip(self.outputs, split(self.backend.outputs, values), strict=True)
+        return tuple(Answer(output, tuple(part[0].tolist())) for output, part in parts)
+
+    def _image_class(self, answers: Sequence[Answer]) -> ImageClass | None:
+        told = the_classes(tuple(answer.output for answer in answers))
+        for output, values in answers:
+            if told and output is told:
+                best = max(range(len(values)), key=values.__getitem__)
+                return ImageClass(best, told.names[best], values[best], dict(zip(told.names, values, strict=True)))
+        return None
 
     def _known(self, classes: Sequence[int] | None) -> list[int] | None:
         unknown = [index for index in classes or () if index not in self.names]
