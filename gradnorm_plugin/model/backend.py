@@ -115,7 +115,7 @@ class JointBackend(_common.DetectMultiBackend):
                 return metadata, read_outputs(metadata[OUTPUTS_KEY])
             names = metadata.get(METADATA_KEY)
             return metadata, (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
-        except (OutputError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+        except (OutputError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise CheckpointError(f"what it says of its image outputs is damaged, export it again: {error}") from None
 
     def _find_outputs(self) -> list[int]:
