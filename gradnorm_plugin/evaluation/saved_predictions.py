@@ -95,7 +95,7 @@ def write_predictions(recording: Recording, folder: Path) -> Path:
     under `outputs`, each with what is predicted and its label (`true`, None without one) in the words of `predict`.
     """
     rows = []
-    columns = [(output, recording.answers(output), recording.targets(output)) for output in recording.outputs]
+    columns = [(output, recording.calibrated(output), recording.targets(output)) for output in recording.outputs]
     for index, file in enumerate(recording.files):
         stem = Path(file).stem
         row: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": file}
