@@ -44,4 +44,4 @@ test: setup lint ## check style and types, run the tests
 
 clean: ## remove .venv and caches; yolov5/, runs/ and datasets/ stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info .yolov5-setup-*
-	find gradnorm_plugin tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find gradnorm_plugin gradnorm_demo tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -37,8 +38,10 @@ _COMMANDS = {
         "main",
         "Pascal VOC, COCO or YOLO labels to joint ones (flags: convert --help)",
     ),
-    "demo-data": ("gradnorm_plugin.data.phantom", "main", "generate the demo data set (flags: demo-data --help)"),
+    "demo-data": ("gradnorm_demo", "main", "generate the demo data set (flags: demo-data --help)"),
 }
+_STOPPED_BY_THEMSELVES = {"train", "compare"}
+"""A training leaves what it goes on from; a comparison first ends its runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
             if not sys.stderr.isatty():  # in a log each state of a progress bar stays: one in ten seconds is enough
                 os.environ.setdefault("TQDM_MININTERVAL", "10")
+            if line[0] not in _STOPPED_BY_THEMSELVES:
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files and folders are removed
             put_first()  # `python -m` puts the working folder first, whatever is in it
             module, function, _ = _COMMANDS[line[0]]
             getattr(import_module(module), function)(line[1:])

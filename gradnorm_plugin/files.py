@@ -152,16 +152,6 @@ def read_bytes(path: Path, limit: int = SIZE_LIMIT) -> bytes:
     return content
 
 
-def read_text(path: Path, limit: int = SIZE_LIMIT) -> str:
-    """The text of a regular UTF-8 file.
-
-    Raises:
-        OSError: as of `read_bytes`.
-        UnicodeDecodeError: if it is not UTF-8.
-    """
-    return read_bytes(path, limit).decode("utf-8-sig").replace("\r\n", "\n")
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed process left in `folder`. Nobody may be writing there."""
     for file in folder.glob(f"{_PREFIX}*{_SUFFIX}*"):

@@ -48,7 +48,7 @@ class Polygon(NamedTuple):
 
 
 class NamedLine(Protocol):
-    """What `gradnorm_plugin.outputs` gives for each image output: its name, and how the fields of its line are read and written."""
+    """What `gradnorm_plugin.outputs` has for each image output: its name, and how its line's fields are read and written."""
 
     @property
     def name(self) -> str:
@@ -136,9 +136,9 @@ def parse_label_text(
     """
     foreign = _FOREIGN.search(text)
     if foreign:
-        line = len(_LINE_BREAK.findall(text, 0, foreign.start())) + 1
+        at = len(_LINE_BREAK.findall(text, 0, foreign.start())) + 1
         code = f"U+{ord(foreign.group()):04X}"
-        raise LabelError(file, line, f"character {code} is not plain text: save it as ASCII, without byte order mark")
+        raise LabelError(file, at, f"character {code} is not plain text: save it as ASCII, without byte order mark")
     rules = rules or LabelRules(num_box_classes, num_image_classes)
     num_box_classes, num_image_classes = rules.num_box_classes, rules.num_image_classes
     lines = [(number, line) for number, line in enumerate(_LINE_BREAK.split(text), start=1) if line.strip()]
@@ -154,7 +154,7 @@ def parse_label_text(
                 _add_named(named, line, rules)
                 continue
             if _is_one_hot(fields, num_image_classes if number == last else None):
-                image_class = _image_class(fields, num_image_classes, number == last)
+                image_class = _image_class(fields, rules, number == last)
             elif len(fields) == 5:
                 boxes.append(_box(fields, num_box_classes))
             elif len(fields) >= 7 and len(fields) % 2 == 1:
@@ -254,9 +254,13 @@ def _is_one_hot(fields: list[str], length: int | None) -> bool:
     return set(fields) <= {"0", "1"} and (fields.count("1") == 1 or len(fields) == length)
 
 
-def _image_class(fields: list[str], num_image_classes: int, last: bool) -> int:
+def _image_class(fields: list[str], rules: LabelRules, last: bool) -> int:
+    num_image_classes = rules.num_image_classes
     if not last:
         raise _Fault("a one-hot line (or a box without area) above other lines: the image's class is the last line, given once")
+    if num_image_classes == 0 and rules.outputs:
+        known = ", ".join(f"`{output.name}: ...`" for output in rules.outputs)
+        raise _Fault(f"a one-hot line without a name, where no one output tells a class: write {known}")
     if num_image_classes == 0:
         raise _Fault("a one-hot line, but the data set has no classification_names: add them to the data yaml")
     if len(fields) != num_image_classes:

@@ -87,7 +87,8 @@ class GradNormLoss:
             balancer: sets the task weights, detection's first; default GradNorm with the report's settings.
             weight_scope: "loss", a weight multiplies its task's loss; "shared", it multiplies what its task sends into the
                 shared layers, while the layers that serve one task alone train at full strength.
-            class_weights: (C,) weights of the image's classes in the cross-entropy; or, by image output, what its `balance` gives.
+            class_weights: (C,) weights of the image's classes in the cross-entropy; or, by image output, what its `balance`
+                gives.
             label_smoothing: of the image outputs; default upstream's `--label-smoothing`.
 
         Raises:

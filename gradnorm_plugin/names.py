@@ -53,6 +53,21 @@ def folder_name(name: str) -> str:
     return clean or "_"
 
 
+def folder_names(names: Iterable[str]) -> dict[str, str]:
+    """A folder for each of the names, no two alike, also where upper and lower case are one: `a/b` beside `a_b` is `a_b-2`."""
+    folders: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in sorted(dict.fromkeys(names), key=lambda name: folder_name(name) != name):  # those that can stay as they are first
+        plain = folder = folder_name(name)
+        count = 1
+        while folder.casefold() in taken:
+            count += 1
+            folder = f"{plain}-{count}"
+        taken.add(folder.casefold())
+        folders[name] = folder
+    return folders
+
+
 def _visible(text: str) -> str:
     return "".join(
         c if c in "\n\t" or not (unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} or _BIDI.match(c)) else ascii(c)[1:-1]

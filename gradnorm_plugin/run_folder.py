@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from gradnorm_plugin.files import read_text, whole_file
+from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.reading import read_text, read_yaml
 
 OPTIONS_FILE = "opt.yaml"
 HYPERPARAMETERS_FILE = "hyp.yaml"
@@ -130,8 +129,6 @@ _PLAIN_COLUMNS = {
     "mAP50-95": "metrics/mAP_0.5:0.95",
     **{loss: loss.replace("_", "/", 1) for loss in loss_columns(())},
 }
-_MOST_VALUES = 100_000
-"""In a YAML file: no network or list of options has more."""
 
 T = TypeVar("T")
 
@@ -350,7 +347,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """What `run.json` in `folder` holds, also of a run that is not finished; empty if it cannot be read."""
     try:
         facts = json.loads(read_text(folder / FACTS_FILE))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}
 
@@ -376,19 +373,12 @@ def _read(file: Path, reader: Callable[[Path], T]) -> T | None:
         return reader(file)
     except ReportError:
         raise
-    except (OSError, yaml.YAMLError, ValueError, RecursionError, csv.Error) as error:  # a 13th month is a ValueError to PyYAML
+    except (ValueError, RecursionError, csv.Error) as error:
         raise ReportError(f"{file} cannot be read: {error}") from None
 
 
 def _yaml(file: Path) -> Record:
-    contents = yaml.safe_load(read_text(file))
-    waiting, count = [contents], 0
-    while waiting:  # a few lines of aliases of aliases stand for more values than any memory holds
-        value, count = waiting.pop(), count + 1
-        if count > _MOST_VALUES:
-            raise ReportError(f"{file} holds more than {_MOST_VALUES:,} values: it is not the file that training wrote")
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return _record(file, contents)
+    return _record(file, read_yaml(file))
 
 
 def _json(file: Path) -> Record:

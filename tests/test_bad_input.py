@@ -8,6 +8,7 @@ import random
 import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -20,13 +21,15 @@ from hypothesis import strategies as st
 from joint_data import write_joint_dataset
 from PIL import Image
 
-from gradnorm_plugin.data.checking import check_labels
+from gradnorm_plugin.data.checking import check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, classification_names
+from gradnorm_plugin.data.description import DescriptionError, classification_names, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file, write_label_file
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.files import read_checkpoint
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -344,8 +347,8 @@ def load(source: Path | str, **options: Any) -> JointDataset:
 @pytest.mark.usefixtures("threads")
 def test_every_kind_of_image_has_its_box_where_it_is(tmp_path: Path, name: str, rect: bool) -> None:
     place(tmp_path, name, GOOD[name], image_class=1)
-    image, boxes, _, _, image_class = load(tmp_path / "images", rect=rect)[0]
-    assert image.shape[0] == 3 and image_class == 1 and len(boxes) == 1
+    image, boxes, _, _, said = load(tmp_path / "images", rect=rect)[0]
+    assert image.shape[0] == 3 and said == {"class": 1} and len(boxes) == 1
     height, width = image.shape[1:]
     cx, cy, w, h = (boxes[0, 2:] * boxes.new_tensor([width, height, width, height])).tolist()
     light = (image.float().mean(0) > 170).nonzero()  # grey padding is 114
@@ -371,7 +374,7 @@ def test_corrupt_images_are_named_and_the_others_keep_their_class(tmp_path: Path
         place(tmp_path, name, content, image_class=0)
         place(tmp_path, f"{Path(name).stem}_good.png", encoded(PLAIN, "PNG"), image_class=index % 2)
     for _ in range(2):  # read, then from the caches
-        check_labels(described(tmp_path), trained=("boxes", "classes"))
+        check_labels(described(tmp_path), trained=("boxes", "class"))
         dataset = load(tmp_path / "images")
         expected = {f"{Path(name).stem}_good.png": index % 2 for index, name in enumerate(CORRUPT)}
         names = [Path(file).name for file in dataset.im_files]
@@ -445,18 +448,18 @@ def test_training_needs_a_box_and_a_class(tmp_path: Path, cached: bool) -> None:
     check_labels(data)
     check_labels(data, trained=("boxes",))
     with pytest.raises(DescriptionError, match="no image of `train` has a class: .* --balancer fixed --initial-weights 1 0"):
-        check_labels(data, trained=("boxes", "classes"))
+        check_labels(data, trained=("boxes", "class"))
     for label in (tmp_path / "labels").iterdir():
         label.write_text(ONE_HOT[0])
     if cached:
         load(data["train"])
     with pytest.raises(DescriptionError, match="no image of `train` has a box"):
-        check_labels(data, trained=("boxes", "classes"))
+        check_labels(data, trained=("boxes", "class"))
     if not cached:  # a label counts only with an image that can be read
         (tmp_path / "labels/2.txt").write_text("0 0.5 0.5 0.5 0.5\n0 1\n")
         file.write_bytes(b"")
         with pytest.raises(DescriptionError, match="no image of `train` has a box"):
-            check_labels(data, trained=("boxes", "classes"))
+            check_labels(data, trained=("boxes", "class"))
 
 
 # Training ------------------------------------------------------------------------------------------------------------
@@ -480,8 +483,19 @@ def data(tmp_path: Path) -> Path:
     return write_joint_dataset(tmp_path, images=4, size=SIZE, unlabelled=0)
 
 
-@pytest.mark.parametrize("case", ["one image", "one image class only", "val without class", "val without box", "a corrupt image"])
-def test_training_on_little_ends_well(data: Path, case: str) -> None:
+NOT_TOLD_APART = "no two images of `val` differ in class"
+LITTLE = {  # what is warned of
+    "one image": ["`train` has no image of light, grey"],
+    "one image class only": ["`train` has no image of dark, grey"],
+    "val without class": [NOT_TOLD_APART],
+    "val of one class": [NOT_TOLD_APART, "`val` has no image of dark, grey"],
+    "val without box": [],
+    "a corrupt image": [NOT_TOLD_APART],  # one is left
+}
+
+
+@pytest.mark.parametrize("case", LITTLE)
+def test_training_on_little_ends_well(data: Path, case: str, warnings: list[str]) -> None:
     folder = data.parent
     if case == "one image":
         for index in range(1, 4):
@@ -491,6 +505,8 @@ def test_training_on_little_ends_well(data: Path, case: str) -> None:
         rewrite(folder, "train", lambda boxes, one_hot: [*boxes, "0 1 0"])
     elif case == "val without class":
         rewrite(folder, "val", lambda boxes, one_hot: boxes)
+    elif case == "val of one class":
+        rewrite(folder, "val", lambda boxes, one_hot: [*boxes, "0 1 0"])
     elif case == "val without box":
         rewrite(folder, "val", lambda boxes, one_hot: one_hot)
     else:
@@ -501,6 +517,34 @@ def test_training_on_little_ends_well(data: Path, case: str) -> None:
     run = folder / "runs/r"
     assert (run / "weights/best.pt").is_file() and (run / "joint_metrics.json").is_file() and (run / "report.html").is_file()
     assert "NaN" not in (run / "joint_metrics.json").read_text()
+    assert all(any(told in line for line in warnings) for told in LITTLE[case]), warnings
+    assert any(NOT_TOLD_APART in line for line in warnings) == (NOT_TOLD_APART in LITTLE[case])
+
+
+@pytest.mark.parametrize(("classes", "share"), [([-1, -1], 0), ([1, 1], 0), ([0, 1], 0.25)])
+def test_a_classification_that_cannot_fail_has_no_say_in_best_pt(classes: list[int], share: float) -> None:
+    run = JointRun(parse_options(["--fitness-share", "0.25"]))
+    run.outputs, run.figures = (class_output(["a", "b"]),), {"class": {"balanced_accuracy": 1.0}}
+    run.datasets = {"val": SimpleNamespace(targets={"class": np.array(classes)})}
+    detection = 0.1 * 0.5 + 0.9 * 0.3  # YOLOv5's own shares of the two mAPs
+    assert run.fitness(np.array([[0, 0, 0.5, 0.3, 0, 0, 0]])) == pytest.approx((1 - share) * detection + share * 1)
+
+
+@pytest.mark.usefixtures("threads")
+def test_classes_without_a_label_and_names_of_one_class_are_told(tmp_path: Path, warnings: list[str]) -> None:
+    place(tmp_path, "0.png", encoded(PLAIN, "PNG"), image_class=0)
+    data = described(tmp_path) | {"names": {0: "box", 1: "disc"}}
+    labels, classes = [np.array([[0, 0.5, 0.5, 0.1, 0.1]])], np.array([0])
+    outputs, names = image_outputs(data), data["names"]
+    warn_of_absent("train", labels, {"class": classes}, outputs, names)
+    assert [line.removeprefix("WARNING ⚠️ ") for line in warnings] == [
+        "`train` has no image of cold", "`train` has no box of disc"
+    ]  # fmt: skip
+    warn_of_absent("train", [np.zeros((0, 5))], {"class": np.array([-1])}, outputs, names)
+    assert len(warnings) == 2, "that a task has no label at all is told elsewhere"
+    (tmp_path / "labels/0.txt").write_text("0 0.5 0.5 0.1 0.1\n1\n")
+    check_labels(data | {"classification_names": {0: "warm"}, "names": {0: "box"}})
+    assert "`classification_names` has one class: every image is right by itself" in warnings[-1]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from test_dataset import HYP, NAMES, SIZE, description, joint, write_images
 from gradnorm_plugin.data import checking, label_cache
 from gradnorm_plugin.data.checking import check_labels, collector_paused
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
+from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.upstream.gateway import upstream
@@ -49,6 +52,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     monkeypatch.setattr(checking, "read_label_file", counted_read)
     monkeypatch.setattr(dataloaders, "verify_image_label", counted_verify)
     monkeypatch.setattr(dataloaders, "Pool", ThreadPool)
+    monkeypatch.setattr(checking, "ProcessPoolExecutor", ThreadPoolExecutor)
     return found
 
 
@@ -316,3 +320,21 @@ def test_collector_goes_on_as_before() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def end_reader(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_reader_that_is_killed_is_one_error(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At our check and, where its result is kept, at upstream's own reading. A pool of multiprocessing waits for ever."""
+    start(data)
+    (Path(data["train"]).parent / "labels.cache").unlink()
+    monkeypatch.setattr(dataloaders, "verify_image_label", end_reader)
+    scan = check_labels(data)["train"]
+    assert scan.results is None
+    with pytest.raises(DescriptionError, match="a process that reads .* was ended from outside, .* start again"):
+        joint(data["train"], scan=scan)
+    rewrite(label_file(data, "00_0"), "0 1 0\n")
+    with pytest.raises(DescriptionError, match="ended from outside"):
+        check_labels(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +193,39 @@ def test_every_door_says_so_and_writes_nothing(kind, door, data, tmp_path, capsy
     # `strip` has words of its own for a file that holds something else than a checkpoint.
     assert message in error or (door == "strip" and "is no YOLOv5 checkpoint" in error) and "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == (["runs"] if door == "resume" else ["mangled.pt"])
+
+
+HUB = """
+import sys, torch
+torch.hub.load(sys.argv[1], "custom", path=sys.argv[3], source="local", _verbose=False)
+"""
+UPSTREAM = {
+    "detect": ("page", ["detect.py"]),
+    "val": ("tensor", ["val.py"]),
+    "export": ("no parts", ["export.py"]),
+    "train": ("packed", ["train.py", "--data", "joint.yaml", "--noplots"]),
+    "classify": ("pickle 2", ["classify/predict.py"]),
+    "hub": ("no names", ["-c", HUB, str(find_checkout())]),
+}
+
+
+@pytest.mark.parametrize("door", UPSTREAM)
+def test_yolov5s_own_scripts_say_it_in_one_line(door, data, tmp_path):
+    kind, (script, *flags) = UPSTREAM[door]
+    write(kind, tmp_path / "mangled.pt")
+    place = [script] if script == "-c" else [str(find_checkout() / script)]
+    flags = [str(data) if flag == "joint.yaml" else flag for flag in flags]
+    ended = subprocess.run(
+        [sys.executable, *place, *flags, "--weights", "mangled.pt"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    *_, last = ended.stderr.splitlines()
+    assert ended.returncode == 1 and last.startswith("ERROR: mangled.pt ") and "Traceback" not in ended.stderr
+
+
+def test_every_other_error_of_theirs_is_shown_as_ever():
+    code = "from gradnorm_plugin.upstream.gateway import upstream; upstream('utils.trust'); {}['key']"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and ended.stderr.endswith("KeyError: 'key'\n")
 
 
 def test_a_layer_of_a_fork_is_told_as_such(tmp_path):

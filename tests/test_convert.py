@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 WIDTH, HEIGHT = 40, 20
 RED, BLUE = ("red", 4, 2, 12, 10), ("blue", 20, 10, 40, 20)
+ONE_HOT = (("a", "1 0"), ("b", "0 1"))
 AS_BOXES = {"red": Box(1, 0.2, 0.3, 0.2, 0.4), "blue": Box(0, 0.75, 0.75, 0.5, 0.5)}  # names in alphabetical order
 _shade = itertools.count()
 
@@ -151,7 +154,7 @@ def test_upstream_and_our_checks_accept_the_result(run, tmp_path):
     data = upstream("utils.general").check_dataset(str(tmp_path / "out" / "data.yaml"))
     assert data["names"] == {0: "blue", 1: "red"}
     found = check_labels(data, ("train", "val", "test"))
-    assert {split: sorted(scan.classes) for split, scan in found.items()} == {
+    assert {split: sorted(scan.targets["class"]) for split, scan in found.items()} == {
         "train": [0, 0, 0, 1, 1, 1],
         "val": [0, 1],
         "test": [0, 1],
@@ -206,6 +209,20 @@ def yolo_source(folder: Path, texts: dict[str, str], **description: object) -> N
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     (folder / "data.yaml").write_text(yaml.safe_dump({"names": ["red", "blue"], **description}))
+
+
+def test_lines_of_a_yolo_list_that_name_no_image_are_told(run, tmp_path):
+    texts = {f"{split}/{name}": f"0 0.5 0.5 0.2 0.2\n{one_hot}" for split in ("train", "val") for name, one_hot in ONE_HOT}
+    yolo_source(tmp_path / "source", texts, train="train.txt", val="val.txt", classification_names=["x", "y"])
+    for split, more in (("train", "images/train/gone.png\n"), ("val", "")):
+        listed = "".join(f"./images/{split}/{name}.png\n" for name, _ in ONE_HOT)
+        (tmp_path / "source" / f"{split}.txt").write_text(listed + more)
+    found = run("--min-images", 1)
+    assert found["line of a split that fits no single image"] == ["source/train.txt:3: images/train/gone.png"]
+    assert len(records(tmp_path / "out")) == len(texts)
+    (tmp_path / "source/val.txt").write_bytes(b"images/val/\xe9.png\n")
+    with pytest.raises(ConversionError, match="val.txt: cannot be read as a list of images: not UTF-8 text"):
+        run("--min-images", 1)
 
 
 def test_yolo_keeps_every_digit_and_the_one_hot_lines(run, tmp_path):
@@ -1036,6 +1053,23 @@ def test_a_failure_in_the_middle_leaves_the_old_result_and_nothing_else(run, tmp
     (tmp_path / "out").rename(left / "old")
     before = {name.replace(".out.x1.part/old", "out"): content for name, content in before.items()}
     fail_once("gradnorm_plugin.convert.write.os.rename", rename, lambda source, target: source.name == "new")
+
+
+TERMINATED = """
+import os, signal
+from gradnorm_plugin.cli import main
+from gradnorm_plugin.convert import write
+
+write.write_label_file = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+main(["convert", "source", "out", "--min-images", "1"])
+"""
+
+
+def test_a_conversion_that_is_terminated_leaves_nothing(tmp_path):
+    texts = {f"{split}/{name}": one_hot for split in ("train", "val") for name, one_hot in ONE_HOT}
+    yolo_source(tmp_path / "source", {"train/c": "0 0.5 0.5 0.2 0.2\n1 0", **texts}, classification_names=["x", "y"])
+    ended = subprocess.run([sys.executable, "-c", TERMINATED], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, [path.name for path in tmp_path.iterdir()]) == (143, ["source"]), ended.stderr
 
 
 # Errors

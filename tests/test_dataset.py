@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import shutil
 import signal
+import subprocess
+import sys
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -111,7 +114,7 @@ def test_batches_are_upstreams_and_carry_the_classes(images: Path, options: dict
     ):
         assert torch.equal(image, their_image) and torch.equal(targets.boxes, their_boxes)
         assert (paths, shapes) == (their_paths, their_shapes)
-        assert targets.targets["class"].tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
+        assert targets.classes.tolist() == [int(Path(path).stem.split("_")[1]) for path in paths]
 
 
 def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +127,7 @@ def test_distributed_loader(images: Path, tmp_path: Path, monkeypatch: pytest.Mo
             str(images), SIZE, 4, 32, rank=0, workers=0, shuffle=True, outputs=(class_output(NAMES),)
         )
         assert isinstance(loader.sampler, torch.utils.data.distributed.DistributedSampler)
-        found = Counter(value for _, targets, _, _ in loader for value in targets.targets["class"].tolist())
+        found = Counter(value for _, targets, _, _ in loader for value in targets.classes.tolist())
         assert found == Counter(dataset.image_classes.tolist())
     finally:
         distributed.destroy_process_group()
@@ -241,6 +244,31 @@ def test_a_worker_that_is_killed_is_one_error(images: Path, monkeypatch: pytest.
     ended = type(loader)(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn)
     with pytest.raises(LoaderError, match="a worker of the loader was ended from outside, .* use fewer --workers than 1"):
         list(ended)
+
+
+SMALL_SHM = """
+import subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm"], check=True)
+from gradnorm_plugin.data.dataset import LoaderError, create_joint_dataloader
+loader, _ = create_joint_dataloader(sys.argv[1], 256, 4, 32, workers=1, classification_names={0: "a", 1: "b"})
+try:
+    list(loader)
+except LoaderError as error:
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0,
+    reason="mounting a small /dev/shm is not permitted here",
+)
+def test_a_small_shm_is_one_error(images: Path) -> None:
+    command = ["unshare", "-m", sys.executable, "-c", SMALL_SHM, str(images)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    last = ended.stderr.splitlines()[-1]
+    assert ended.returncode == 1 and last.startswith(
+        "/dev/shm is too small for the batches of the loader's workers: use --workers 0"
+    )
 
 
 def test_image_weights_draw_pictures_without_boxes(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from gradnorm_plugin.files import (
     UnfinishedFile,
     WriteError,
     read_bytes,
-    read_text,
     remove_leftovers,
     replace_links,
     whole_file,
@@ -153,7 +152,7 @@ def test_a_pipe_a_device_and_a_file_without_end_are_refused_at_once(tmp_path):
             read_bytes(path)
     (tmp_path / "large").write_bytes(b"x" * 11)
     with pytest.raises(OSError) as raised:
-        read_text(tmp_path / "large", limit=10)
+        read_bytes(tmp_path / "large", limit=10)
     assert raised.value.errno == errno.EFBIG
 
 

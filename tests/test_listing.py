@@ -52,7 +52,7 @@ def change(data: Path, **keys: object) -> Path:
 
 
 def check(data: Path) -> dict[str, LabelScan]:
-    return check_labels(find_dataset(data), trained=("boxes", "classes"))
+    return check_labels(find_dataset(data), trained=("boxes", "class"))
 
 
 def joined(lines: list[str], end: str = "\n") -> bytes:
@@ -86,7 +86,7 @@ def test_a_list_is_read_as_it_is_meant(data: Path, name: str, place: str, monkey
     (data.parent / place).parent.mkdir(exist_ok=True)
     (data.parent / place).write_bytes(LISTS[name])
     found = find_dataset(change(data, train=place))
-    scan = check_labels(found, trained=("boxes", "classes"))["train"]
+    scan = check_labels(found, trained=("boxes", "class"))["train"]
     dataset = JointDataset(found["train"], SIZE, 4, outputs=image_outputs(found), scan=scan, root=Path(found["path"]))
     assert [Path(file).name for file in dataset.im_files] == NAMES and dataset.image_classes.tolist() == EVERY_CLASS
     assert all(len(boxes) == 2 for boxes in dataset.labels)

@@ -144,7 +144,9 @@ def test_classification_loss_is_the_weighted_mean_over_the_labelled_images():
     criterion = GradNormLoss(make_model(), class_weights=weights)
     logits, classes = torch.randn(4, 3), torch.tensor([0, 1, -1, 0])
     by_hand = [-weights[c] * torch.log_softmax(row, 0)[c] for row, c in zip(logits, classes, strict=True) if c >= 0]
-    assert criterion.output_loss(criterion.outputs[0], logits, classes).item() == pytest.approx(4 * sum(by_hand).item() / 4.5, rel=1e-6)
+    assert criterion.output_loss(criterion.outputs[0], logits, classes).item() == pytest.approx(
+        4 * sum(by_hand).item() / 4.5, rel=1e-6
+    )
 
 
 def test_frozen_shared_layers_leave_the_weights_alone():

@@ -33,7 +33,10 @@ def task_gradients(images: torch.Tensor, targets: JointTargets, weights: tuple[f
     handle = model.model[model.shared_layer].register_forward_hook(lambda _, __, output: kept.append(output))
     detection, logits = model(images)
     handle.remove()
-    losses = (criterion.detection_loss(detection, targets.boxes)[0], criterion.output_loss(criterion.outputs[0], logits, targets.classes))
+    losses = (
+        criterion.detection_loss(detection, targets.boxes)[0],
+        criterion.output_loss(criterion.outputs[0], logits, targets.classes),
+    )
     pairs = zip(losses, weights, strict=True)
     return model, kept[0], [torch.autograd.grad(w * loss, kept[0], retain_graph=True)[0] for loss, w in pairs]
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gradnorm_plugin.evaluation.metrics import calibrate, class_scores, classification_metrics, count_pairs
+from gradnorm_plugin.outputs.classes import calibrate, class_scores, classification_metrics, count_pairs
 
 # Predicted: 0 0 1 1 2 0; true: 0 0 0 1 1 2.
 PROBABILITIES = np.array(

@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from run_folder import facts, metrics, options, write_run
 
-from gradnorm_plugin.evaluation.metrics import classification_metrics
-from gradnorm_plugin.evaluation.mosaics import prediction_badges
-from gradnorm_plugin.evaluation.plots import plot_classification
-from gradnorm_plugin.names import csv_row, folder_name, on_screen, one_line, shortened
+from gradnorm_plugin.evaluation.mosaics import answer_badges
+from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
+from gradnorm_plugin.names import csv_row, folder_name, folder_names, on_screen, one_line, shortened
+from gradnorm_plugin.outputs import class_output
+from gradnorm_plugin.outputs.classes import classification_metrics
 from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Style, draw
 from gradnorm_plugin.report.blocks import Points, Report, Section, Table
 from gradnorm_plugin.report.compose import write_report
@@ -150,6 +151,17 @@ def test_long_names_that_begin_alike_have_folders_of_their_own():
     assert folder_name("left ventricle") == "left ventricle"
 
 
+@given(st.lists(text))
+def test_each_name_has_a_folder_of_its_own(names):
+    folders = folder_names(names)
+    assert set(folders) == set(names) and len({folder.casefold() for folder in folders.values()}) == len(folders)
+
+
+def test_a_name_that_can_be_a_folder_s_is_one_whatever_comes_before_it():
+    found = folder_names(["a/b", "a:b", "a_b", "A_b", "left"])
+    assert found == {"a_b": "a_b", "A_b": "A_b-2", "left": "left", "a/b": "a_b-3", "a:b": "a_b-4"}
+
+
 @given(text)
 def test_a_terminal_obeys_no_name(name):
     assert not CONTROL.search(on_screen(name).replace("\x1b[", "") if re.search("\x1b\\[[0-9;]*m", name) else on_screen(name))
@@ -174,7 +186,7 @@ def test_errors_and_the_log_write_escapes_for_control_characters(capsys, caplog)
 def test_names_are_no_formulas_in_the_confusion_matrix_and_long_ones_leave_room_for_it(tmp_path):
     names = ["$\\frac$", "$x$", "two\nlines", "x" * 400, "\x1b[2J"]
     probabilities = np.eye(5, dtype=np.float32)
-    plot_classification(classification_metrics(probabilities, np.arange(5)), names, tmp_path)
+    plot_confusion_matrix(classification_metrics(probabilities, np.arange(5)).confusion, names, tmp_path / CONFUSION_PICTURE)
     assert (tmp_path / CONFUSION_PICTURE).is_file()
 
 
@@ -185,7 +197,7 @@ def test_any_name_can_be_drawn(name):
     image = np.zeros((64, 96, 3), np.uint8)
     drawn = draw(image, [DetectedBox(0, name, 0.5, 10, 10, 40, 40)], ImageClass(0, name, 0.9, {name: 0.9}), Style())
     assert drawn.shape == image.shape and drawn.any()
-    badge = prediction_badges(torch.tensor([[0.9, 0.1]]), torch.tensor([1]), {0: name, 1: "b"})[0]
+    badge = answer_badges((class_output([name, "b"]),), torch.tensor([[0.9, 0.1]]), {"class": torch.tensor([1])})[0]
     assert badge.text.count("\n") == 1 and len(badge.text) < 120
 
 

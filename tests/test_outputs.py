@@ -24,7 +24,9 @@ from gradnorm_plugin.outputs import (
     OutputError,
     Value,
     activate,
+    class_output,
     describe_outputs,
+    label_rules,
     read_outputs,
     split,
     the_classes,
@@ -109,8 +111,14 @@ def test_where_two_outputs_tell_a_class_both_lines_are_named():
     outputs = read_outputs({"view": {"classes": ["A", "B"]}, "probe": {"classes": ["C", "D"]}})
     rules = LabelRules(1, 0, None, outputs)
     assert parse_label_text("probe: 0 1\nview: 1 0", None, 0, rules=rules).named == {"probe": (1,), "view": (0,)}
-    with pytest.raises(LabelError, match="one-hot line"):
+    with pytest.raises(LabelError, match="without a name, where no one output tells a class: write `view: ...`, `probe: ...`"):
         parse_label_text("1 0", None, 0, rules=rules)
+
+
+def test_that_of_classification_names_needs_no_name_beside_any_others():
+    outputs = (class_output(["A", "B"]), *read_outputs({"probe": {"classes": ["C", "D"]}}))
+    record = parse_label_text("probe: 0 1\n1 0", None, 0, rules=label_rules(outputs))
+    assert record.image_class == 0 and record.named == {"probe": (1,)}
 
 
 finite_floats = st.floats(0, 100, allow_nan=False)

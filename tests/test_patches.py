@@ -182,18 +182,22 @@ def test_an_address_is_never_answered_from_a_file_of_its_name(
     served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, find: Callable[[str], str]
 ) -> None:
     address, folder = served
+    logged: list[str] = []
+    monkeypatch.setattr(general.LOGGER, "info", logged.append)
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     (folder / "x y.yaml").write_text("new")
-    assert find(f"{address}/x%20y.yaml?key=1") == "x y.yaml" and Path("x y.yaml").read_text() == "new"
+    secret = f"{address}/x%20y.yaml?key=1".replace("://", "://me:password@")
+    assert find(secret) == "x y.yaml" and Path("x y.yaml").read_text() == "new"
+    assert logged == [f"Downloading {address}/x%20y.yaml to x y.yaml..."]
     assert find(f"{address}/x%20y.yaml") == "x y.yaml"  # the same still
     Path("x y.yaml").write_text("old")
     with pytest.raises(FileExistsError, match="x y.yaml is there already, and not what .*: remove or rename it"):
         find(f"{address}/x%20y.yaml")
     Path("gone.yaml").write_text("old")
-    with pytest.raises(FileNotFoundError, match=r"gone.yaml cannot be fetched \(404\)"):
-        find(f"{address}/gone.yaml")
+    with pytest.raises(FileNotFoundError, match=r"/gone.yaml cannot be fetched \(404\)"):
+        find(f"{address}/gone.yaml?key=1")
     with pytest.raises(FileNotFoundError, match=r"cannot be fetched \(ConnectionError\)"):
         find("http://127.0.0.1:1/gone.yaml")
     for no_name in (f"{address}/", f"{address}/..", address):

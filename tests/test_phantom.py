@@ -1,4 +1,4 @@
-"""The demo set: its counts, that a seed fixes its bytes, that boxes frame their jets, that it is whole or absent."""
+"""The demo set: its counts, that a seed fixes its bytes, that its labels say what is drawn, that it is whole or absent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,20 +18,62 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradnorm_plugin.data import phantom
-from gradnorm_plugin.data.phantom import Settings, generate
-from gradnorm_plugin.data.phantom.dataset import MANIFEST, draw, label_text, plans
-from gradnorm_plugin.data.phantom.plan import JETS, VIEWS, Case, count_cases, plan_split, reference_cases
-from gradnorm_plugin.data.phantom.render import MAX_OVERLAP, overlap, render
+import gradnorm_demo
+from gradnorm_demo import Settings, generate
+from gradnorm_demo.bmode import fill
+from gradnorm_demo.dataset import MANIFEST, draw, label_text, plans
+from gradnorm_demo.plan import (
+    FINDINGS,
+    JETS,
+    LEVEL_VIEW,
+    VIEWS,
+    Case,
+    Extras,
+    count_cases,
+    plan_split,
+    reference_cases,
+)
+from gradnorm_demo.render import MAX_OVERLAP, Rendered, overlap, render
+from gradnorm_plugin.data import image_outputs
+from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import parse_label_text
+from gradnorm_plugin.outputs import label_rules
 
 SMALL = Settings(train=9, val=3, seed=5, size=96)
+BARE = Extras(effusion=0, lead=False, side=1.0, zoom=1.0, stated=())
+GOLDEN = [  # number, plane, boxes, greys
+    (0, "aortic", [[133, 125, 168, 146], [124, 166, 162, 183], [193, 117, 213, 137]], [0, 0, 0, 2, 32, 7, 0, 66, 21, 77, 46, 62]),
+    (1, "plax", [[91, 124, 194, 146], [147, 158, 202, 186]], [0, 0, 0, 1, 89, 0, 0, 151, 0, 0, 0, 70]),
+    (12, "a4c", [[113, 178, 127, 207]], [0, 0, 0, 89, 0, 78, 57, 12, 2, 0, 105, 26]),
+    (62, "mitral", [], [0, 0, 0, 85, 65, 0, 80, 98, 3, 43, 15, 51]),
+    (113, "papillary", [], [0, 0, 0, 12, 0, 113, 0, 0, 35, 136, 13, 15]),
+]
 CASES = [case for case, _ in reference_cases()]
 REPOSITORY = Path(__file__).parents[1]
 
 
 def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def inside(drawn: Rendered, points: np.ndarray) -> np.ndarray:
+    """The pixels (size, size) within an outline of heart coordinates, boolean."""
+    canvas = np.zeros(drawn.image.shape[:2], np.uint8)
+    fill(canvas, drawn.pose.points(points), 255)
+    return canvas > 127
+
+
+def grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask with so many pixels more all around, or fewer."""
+    change, side = (cv2.dilate if pixels > 0 else cv2.erode), 2 * abs(pixels) + 1
+    return change(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+
+
+def contrast(drawn: Rendered, mask: np.ndarray, around: np.ndarray) -> float:
+    """How many times brighter the mask is than what is around it, within the fan and without colour or overlays."""
+    image = drawn.image.astype(float)
+    grey = drawn.fan & (np.ptp(image, 2) < 20)
+    return float(image[mask & grey].mean() / image[around & grey].mean())
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -100,10 +143,87 @@ def test_a_picture_without_flow_is_grey() -> None:
     pytest.fail("six pictures without a jet all show colour")
 
 
-def test_the_bytes_depend_on_the_seed_alone(tmp_path: Path) -> None:
-    assert generate(tmp_path / "a", SMALL, workers=1)
-    assert generate(tmp_path / "b", SMALL, workers=4)
-    assert generate(tmp_path / "c", Settings(SMALL.train, SMALL.val, seed=6, size=SMALL.size))
+def test_the_demo_set_is_what_it_always_was() -> None:
+    """Figures of the docs were measured on it. Grey along a diagonal of speckle; other processors round a little otherwise."""
+    plan = plans(Settings())["train"]
+    for index, level, boxes, greys in GOLDEN:
+        drawn = draw(plan[index], Settings(), "train", index)
+        assert plan[index].level == level and drawn.boxes.tolist() == boxes
+        found = drawn.image[range(40, 280, 20), range(40, 280, 20), 1]
+        np.testing.assert_allclose(found.astype(int), greys, atol=2)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_findings_are_spread_over_all_views_and_some_lines_are_missing(seed: int) -> None:
+    plain, plan = (plans(Settings(seed=seed, outputs=outputs))["train"] for outputs in (False, True))
+    assert plain == [replace(case, extras=None) for case in plan]
+    for view in VIEWS:
+        extras = [case.extras for case in plan if case.view == view]
+        for finding in FINDINGS:
+            assert 0.2 < np.mean([each.findings[finding] for each in extras]) < 0.4
+    for output in ("finding", "depth"):
+        assert 0.15 < np.mean([output not in case.extras.stated for case in plan]) < 0.25
+    counts = count_cases(plan)
+    assert counts["findings"] == {name: sum(case.extras.findings[name] for case in plan) for name in FINDINGS}
+    assert counts["images"]["without depth"] == sum("depth" not in case.extras.stated for case in plan)
+
+
+@pytest.mark.parametrize("level", LEVEL_VIEW)
+def test_each_finding_is_to_be_seen_in_every_plane(level: str) -> None:
+    size, dark, bright = 320, [], []
+    for seed in range(6):
+        effusion, lead = (
+            render(Case(level, extras=extras), size, np.random.default_rng(seed))
+            for extras in (replace(BARE, effusion=0.05), replace(BARE, lead=True))
+        )
+        rim = inside(effusion, effusion.heart.regions[0].points) & ~inside(effusion, effusion.heart.regions[1].points)
+        dark.append(contrast(effusion, grown(rim, -2), grown(rim, 6) & ~grown(rim, 1)))
+        way = np.zeros((size, size), np.uint8)
+        cv2.polylines(way, [np.round(lead.pose.points(lead.heart.lines[-1].points)).astype(int)], False, 255)
+        bright.append(contrast(lead, way > 0, grown(way > 0, 9) & ~grown(way > 0, 4)))
+    assert max(dark) < 0.7, dark
+    assert min(bright) > 3, bright
+
+
+@pytest.mark.parametrize("level", LEVEL_VIEW)
+def test_a_heart_without_findings_is_that_of_the_demo_set(level: str) -> None:
+    plain, bare = (render(Case(level, extras=extras), 160, np.random.default_rng(4)) for extras in (None, BARE))
+    assert np.array_equal(plain.image[:, :-9], bare.image[:, :-9])  # the ticks are beside it
+
+
+def test_depth_is_what_ticks_and_the_size_of_the_heart_say() -> None:
+    """A tick a centimetre, and the same heart looks smaller in a deeper picture."""
+    size, with_ticks = 320, 0
+    limits = yaml.safe_load((REPOSITORY / "data" / "heart-outputs.yaml").read_text())["image_outputs"]["depth"]["range"]
+    for seed in range(12):
+        near, far = (
+            render(Case("a4c", extras=replace(BARE, zoom=zoom)), size, np.random.default_rng(seed)) for zoom in (1.08, 0.78)
+        )
+        assert limits[0] <= round(near.depth, 1) < round(far.depth, 1) <= limits[1]
+        assert far.depth / near.depth == pytest.approx(near.pose.scale / far.pose.scale) == pytest.approx(1.08 / 0.78)
+        column = (far.image[: size // 2, size - 3] == 170).all(1)  # the fan is below
+        if column.any():
+            with_ticks += 1
+            distances = np.diff(np.flatnonzero(column))
+            assert distances.mean() * far.depth == pytest.approx(0.94 * size, rel=0.04)
+    assert 4 <= with_ticks < 12
+
+
+def test_label_lines_say_what_is_drawn_and_leave_out_what_is_not_stated() -> None:
+    extras = replace(BARE, effusion=0.05, stated=("finding", "depth"))
+    nothing = np.zeros((0, 4))
+    assert label_text(Case("a4c", extras=extras), nothing, 96, 14.26) == "finding: 1 0\ndepth: 14.3\n\n0 0 1\n"
+    extras = replace(BARE, lead=True, stated=("finding",))
+    assert label_text(Case("a4c", extras=extras), nothing, 96, 14.26) == "finding: 0 1\n\n0 0 1\n"
+    assert label_text(Case("a4c", extras=BARE), nothing, 96, 14.26) == "0 0 1\n"
+
+
+@pytest.mark.parametrize("outputs", [False, True])
+def test_the_bytes_depend_on_the_seed_alone(tmp_path: Path, outputs: bool) -> None:
+    small = replace(SMALL, outputs=outputs)
+    assert generate(tmp_path / "a", small, workers=1)
+    assert generate(tmp_path / "b", small, workers=4)
+    assert generate(tmp_path / "c", replace(small, seed=6))
     a, b, c = (files(tmp_path / name) for name in "abc")
     assert a == b
     images = [name for name in a if name.endswith(".jpg")]
@@ -155,7 +275,7 @@ def test_an_error_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return draw(*args)
 
-    monkeypatch.setattr("gradnorm_plugin.data.phantom.dataset.draw", failing)
+    monkeypatch.setattr("gradnorm_demo.dataset.draw", failing)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", SMALL, workers=2)
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +284,7 @@ def test_an_error_halfway_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_run_never_looks_complete(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    code = f"from gradnorm_plugin.data.phantom import main; main(['--root', {str(root)!r}, '--workers', '1'])"
+    code = f"from gradnorm_demo import main; main(['--root', {str(root)!r}, '--workers', '1'])"
     child = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -210,25 +330,42 @@ def test_other_peoples_folders_and_other_sets_are_refused(tmp_path: Path) -> Non
 )
 def test_bad_flags_end_with_one_message(tmp_path: Path, flags: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
-        phantom.main(["--root", str(tmp_path / "set"), *flags])
+        gradnorm_demo.main(["--root", str(tmp_path / "set"), *flags])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_command_prints_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--root", str(tmp_path / "set"), "--train", "4", "--val", "2", "--size", "96"]
-    phantom.main(flags)
+    gradnorm_demo.main(flags)
     assert "generated" in capsys.readouterr().out
-    phantom.main(flags)
+    gradnorm_demo.main(flags)
     out = capsys.readouterr().out
     assert "already complete" in out and "train: images all 4" in out and "val: images all 2" in out
 
 
-def test_data_yaml_makes_the_set_through_upstreams_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    description = yaml.safe_load((REPOSITORY / "data" / "joint.yaml").read_text())
+@pytest.mark.parametrize("name", ["joint.yaml", "heart-outputs.yaml"])
+def test_data_yaml_makes_the_set_through_upstreams_hook(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description = yaml.safe_load((REPOSITORY / "data" / name).read_text())
     assert tuple(description["names"].values()) == JETS
     assert tuple(description["classification_names"].values()) == VIEWS
-    monkeypatch.setattr(phantom, "Settings", lambda *given: Settings(*(given or (4, 2, 0, 96))))
+    monkeypatch.setattr(gradnorm_demo, "Settings", lambda *given: Settings(*(given or (14, 2, 0, 96))))
     description["path"] = tmp_path / "set"  # upstream's check_dataset puts the resolved path here
     exec(description["download"], {"yaml": description})
-    for split, count in (("train", 4), ("val", 2)):
-        assert len(list((description["path"] / description[split]).iterdir())) == count
+    older = description["download"].replace("import gradnorm_demo as phantom", "from gradnorm_plugin.data import phantom")
+    assert older != description["download"]
+    exec(older, {"yaml": description})  # the set is complete: another one would be an error
+    for split, count in (("train", 14), ("val", 2)):
+        description[split] = str(description["path"] / description[split])
+        assert len(list(Path(description[split]).iterdir())) == count
+    plan, scan = plans(Settings(14, 2, 0, 96, name == "heart-outputs.yaml"))["train"], check_labels(description)["train"]
+    assert [output.name for output in scan.bounds[1]] == ["class", *(("finding", "depth") if plan[0].extras else ())]
+    if plan[0].extras:
+        for case, finding, depth in zip(plan, scan.targets["finding"], scan.targets["depth"], strict=True):
+            assert np.isnan(depth) == ("depth" not in case.extras.stated)
+            stated = "finding" in case.extras.stated
+            np.testing.assert_array_equal(finding, list(case.extras.findings.values()) if stated else [np.nan] * len(FINDINGS))
+        records = [
+            parse_label_text(Path(file).read_text(), None, 0, rules=label_rules(image_outputs(description), len(JETS)))
+            for file in scan.label_files
+        ]
+        assert [VIEWS.index(case.view) for case in plan] == [record.image_class for record in records]

@@ -16,29 +16,38 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gradnorm_plugin.evaluation import mosaics
-from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, class_badges, prediction_badges
+from gradnorm_plugin.evaluation.mosaics import answer_badges, badges_on_mosaics, label_badges
 from gradnorm_plugin.files import WriteError
-from gradnorm_plugin.run_folder import EPOCH_COLUMNS, UPDATE_COLUMNS
+from gradnorm_plugin.outputs import CLASS, class_output, read_outputs
+from gradnorm_plugin.run_folder import CLASSIFICATION as CLASSIFICATION_TASK
+from gradnorm_plugin.run_folder import ImageTask, epoch_columns, update_columns
 from gradnorm_plugin.training.epoch_plot import best_row, epochs_figure, majority_share, plot_epochs
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION
 from gradnorm_plugin.training.update_plot import plot_updates, updates_figure
 from gradnorm_plugin.upstream.gateway import upstream
 
 SETTINGS = {"weight_sum": 4.0, "weight_ranges": [[1.0, 4.0], [0.01, 0.4]]}
-NAMES = {0: "PSAX", 1: "PLAX/long", 2: "A4C"}
+OUTPUTS = (class_output(["PSAX", "PLAX/long", "A4C"]),)
+THREE = (
+    CLASSIFICATION_TASK,
+    ImageTask("finding", "labels", ("finding_macro_F1", "finding_mean_AP"), "finding_macro_F1"),
+    ImageTask("ef", "value", ("ef_MAE", "ef_R2"), "ef_R2"),
+)
 
 
-def updates(count: int) -> pd.DataFrame:
+def updates(count: int, tasks: tuple[ImageTask, ...] = (CLASSIFICATION_TASK,)) -> pd.DataFrame:
     """Rows of gradnorm.csv, an update every 10 steps, 40 steps an epoch."""
-    rows = pd.DataFrame(np.random.default_rng(0).uniform(0.5, 2, (count, len(UPDATE_COLUMNS))), columns=UPDATE_COLUMNS)
+    columns = update_columns(tasks)
+    rows = pd.DataFrame(np.random.default_rng(0).uniform(0.5, 2, (count, len(columns))), columns=columns)
     rows["step"] = 10 * (np.arange(count) + 1)
     rows["epoch"] = rows["step"] // 40
     rows["cosine"] = np.where(np.arange(count) % 4 == 0, -0.25, 0.125)
     return rows
 
 
-def epochs(count: int) -> pd.DataFrame:
-    rows = pd.DataFrame(np.random.default_rng(0).uniform(0.1, 0.9, (count, len(EPOCH_COLUMNS))), columns=EPOCH_COLUMNS)
+def epochs(count: int, tasks: tuple[ImageTask, ...] = (CLASSIFICATION_TASK,)) -> pd.DataFrame:
+    columns = epoch_columns(tasks)
+    rows = pd.DataFrame(np.random.default_rng(0).uniform(0.1, 0.9, (count, len(columns))), columns=columns)
     rows["epoch"] = np.arange(count)
     return rows
 
@@ -164,7 +173,9 @@ def mosaic(picture: Path, count: int, predicted: bool, probabilities: torch.Tens
 
     def badges(of_predictions: bool) -> list:
         assert of_predictions is predicted
-        return prediction_badges(probabilities, classes, NAMES) if of_predictions else class_badges(classes, NAMES)
+        return (
+            answer_badges(OUTPUTS, probabilities, {CLASS: classes}) if of_predictions else label_badges(OUTPUTS, {CLASS: classes})
+        )
 
     with badges_on_mosaics(module, badges):
         module.plot_images(images, targets, [f"folder/{i}.jpg" for i in range(count)], picture, {0: "AR"})
@@ -181,9 +192,33 @@ def badge_at(pixels: np.ndarray, tile: int, side: int) -> tuple[int, int, int]:
 def test_words_on_the_tiles():
     probabilities = torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.2, 0.7], [0.2, 0.6, 0.2]])
     classes = torch.tensor([0, 1, -1])
-    assert [badge.text for badge in class_badges(classes, NAMES)] == ["PSAX", "PLAX/long", "no class"]
-    texts = [badge.text for badge in prediction_badges(probabilities, classes, NAMES)]
+    assert [badge.text for badge in label_badges(OUTPUTS, {CLASS: classes})] == ["PSAX", "PLAX/long", "no class"]
+    texts = [badge.text for badge in answer_badges(OUTPUTS, probabilities, {CLASS: classes})]
     assert texts == ["PSAX 0.90", "A4C 0.70\ntrue: PLAX/long", "PLAX/long 0.60"]
+
+
+def test_words_of_several_outputs_on_the_tiles():
+    outputs = read_outputs({"finding": {"labels": ["a", "b"]}, "ef": {"value": "percent", "range": [0, 100]}})
+    targets = {"finding": torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]]), "ef": torch.tensor([torch.nan, torch.nan])}
+    assert [badge.text for badge in label_badges(outputs, targets)] == ["finding: a", "no label"]
+    badges = answer_badges(outputs, torch.tensor([[0.9, 0.8, 51.0], [0.1, 0.2, 33.3]]), targets)
+    assert badges[0].text == "finding: a 0.90, b 0.80\ntrue: finding: a\nef: 51 percent" and badges[0].colour == mosaics.WRONG
+    assert badges[1].text == "finding: none\nef: 33.3 percent" and badges[1].colour == mosaics.NONE
+
+
+def test_figures_of_several_outputs():
+    figure = epochs_figure(epochs(4, THREE), 0.4, THREE)
+    titles = [axis.get_title(loc="left").split("$  ")[-1] for axis in figure.axes]
+    assert [title for title in titles if title] == [
+        "Detection, validation", "Classification, validation", "finding, validation", "ef, validation",
+        "Box loss", "Objectness loss", "Box class loss", "Classification loss", "finding loss", "ef loss",
+    ]  # fmt: skip
+    rows = updates(6, THREE)
+    figure = updates_figure(rows, {"weight_sum": 4.0}, THREE)
+    steps = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_ydata()) == 7]
+    columns = [f"{task}_weight" for task in ("detection", "classification", "finding", "ef")]
+    for line, column in zip(steps, columns, strict=True):
+        assert list(line[1:]) == rows[column].tolist()
 
 
 @pytest.mark.parametrize(("count", "side"), [(1, 1), (4, 2), (20, 4)])
@@ -201,7 +236,9 @@ def test_each_tile_has_its_own_badge_above_the_boxes(tmp_path, count, side):
 
 def test_a_mosaic_without_any_prediction(tmp_path):
     module, classes = upstream("val"), torch.tensor([0, 1])
-    with badges_on_mosaics(module, lambda predicted: prediction_badges(torch.eye(3)[:2], classes, NAMES) if predicted else []):
+    with badges_on_mosaics(
+        module, lambda predicted: answer_badges(OUTPUTS, torch.eye(3)[:2], {CLASS: classes}) if predicted else []
+    ):
         module.plot_images(torch.zeros(2, 3, 64, 64), np.zeros((0, 7)), ["a.jpg", "b.jpg"], tmp_path / "pred.png", ["AR"])
     assert (tmp_path / "pred.png").is_file()
 

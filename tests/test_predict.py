@@ -11,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 
 import cv2
 import matplotlib
@@ -29,7 +30,7 @@ from gradnorm_plugin.predict.command import build_parser, main
 from gradnorm_plugin.predict.images import as_picture, read_image
 from gradnorm_plugin.predict.outputs import OutputNames, label_record
 from gradnorm_plugin.predict.prediction import TAG_COLOUR, DetectedBox, ImageClass, Prediction, Style, draw
-from gradnorm_plugin.predict.sources import Frame
+from gradnorm_plugin.predict.sources import Frame, open_source
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 SIZE = 64
@@ -291,11 +292,23 @@ def test_a_picture_or_video_at_an_address_is_fetched_whatever_lies_in_the_workin
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/{name}"
-        main(["--weights", str(folder / "joint.pt"), "--source", f"{address}?token=secret", "--project", "out", "--save-json"])
+        secret = f"{address}?token=secret".replace("://", "://me:secret@")
+        main(["--weights", str(folder / "joint.pt"), "--source", secret, "--project", "out", "--save-json"])
         server.shutdown()
     found = json.loads(Path("out/exp/predictions.json").read_text(encoding="utf-8"))
     assert {image["path"] for image in found} == {address} and len(found) == (1 if name == "0.jpg" else 7)
     assert files(Path("out/exp")) == {name, "predictions.json"} and Path(name).read_bytes() == b"something else"
+
+
+def test_a_password_in_an_address_is_shown_nowhere(folder, tmp_path, monkeypatch):
+    with pytest.raises(PredictError) as error:
+        open_source("rtsp://me:secret@127.0.0.1:1/door")
+    assert "rtsp://127.0.0.1:1/door" in str(error.value) and "secret" not in str(error.value)
+    clip = cv2.VideoCapture(str(folder / "clip.mp4"))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda address: clip)
+    monkeypatch.setattr(upstream("utils.dataloaders"), "Thread", Mock)  # the first frame is enough
+    (frame,) = next(iter(open_source("rtsp://me:secret@camera/door?channel=1")))
+    assert frame.path == "rtsp_//camera/door_channel_1"
 
 
 def test_streams_run_side_by_side(folder, tmp_path):

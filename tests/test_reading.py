@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.data.reading import read_text, read_yaml
+from gradnorm_plugin.reading import read_text, read_yaml
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 general = upstream("utils.general")
@@ -35,8 +35,12 @@ def test_names_of_json_are_numbered_by_text(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "d.yaml", NAME_KEYS) == {"names": {0: "a", 1: "b"}}
 
 
+SAVED_WHOLE = st.characters(exclude_characters="\x85")
+"""U+0085 ends a line in YAML, and PyYAML writes it into a name all the same."""
+
+
 @settings(deadline=None, max_examples=100)
-@given(names=st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4), unicode=st.booleans())
+@given(names=st.lists(st.text(SAVED_WHOLE, min_size=1, max_size=8), min_size=1, max_size=4), unicode=st.booleans())
 def test_a_name_is_what_was_saved_or_refused(names: list[str], unicode: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "names.yaml"
     file.write_text(yaml.safe_dump({"names": names}, allow_unicode=unicode), encoding="utf-8", errors="surrogatepass")

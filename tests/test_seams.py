@@ -24,7 +24,9 @@ from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.evaluation.recording import validate
 from gradnorm_plugin.loss import GradNormLoss
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.clipping import SeparateClip
+from gradnorm_plugin.training.facts import tasks_of
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.hooks import JointCallbacks
 from gradnorm_plugin.training.joint_run import JointRun
@@ -278,7 +280,9 @@ def test_loggers_have_what_ours_read(loggers):
 def test_columns_of_an_epoch_are_where_ours_reads_them(loggers):
     """`EpochTable` takes upstream's values by their position; upstream names these in `Loggers.keys`."""
     assert "log_vals = list(mloss) + list(results) + lr" in ast.unparse(function("train", "train"))
-    run = Namespace(loggers=loggers, metrics=None, criterion=Namespace(balancer=FixedWeights((1.0, 0.5))))
+    outputs = (class_output(["a", "b"]),)
+    criterion = Namespace(balancer=FixedWeights((1.0, 0.5)))
+    run = Namespace(loggers=loggers, figures={}, outputs=outputs, tasks=tasks_of(outputs), criterion=criterion)
     values = [0.01 * (position + 1) for position in range(len(loggers.keys))]
     EpochTable(run).on_fit_epoch_end(values, 0, 0.0, 0.7)
     with (Path(loggers.save_dir) / "joint_results.csv").open(newline="") as file:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradnorm_plugin.evaluation.metrics import classification_metrics
 from gradnorm_plugin.evaluation.temperature import RANGE, apply_temperature, fit_temperature
+from gradnorm_plugin.outputs.classes import classification_metrics
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

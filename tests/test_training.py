@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -16,7 +17,7 @@ import torch
 import yaml
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
-from gradnorm_plugin.evaluation.metrics import classification_metrics
+from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main, train
@@ -314,8 +315,8 @@ def test_a_single_class_of_the_image_has_no_say_in_the_best_epoch():
     run = JointRun(parse_options(["--fitness-share", "0.5"]))
     results = np.array([[0.9, 0.8, 0.7, 0.6, 0.1, 0.1, 0.1]])
     detection = upstream("utils.metrics").fitness(results)
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
-    run.metrics = classification_metrics(probabilities, np.array([0, 0, 0]))
-    assert run.metrics.balanced_accuracy == 1 and run.fitness(results) == detection
-    run.metrics = classification_metrics(probabilities, np.array([0, 0, 1]))
+    run.outputs, targets = (class_output(["a", "b"]),), np.array([0, 0, 0])
+    run.datasets, run.figures = {"val": SimpleNamespace(targets={"class": targets})}, {"class": {"balanced_accuracy": 1.0}}
+    assert run.fitness(results) == detection
+    targets[2], run.figures["class"]["balanced_accuracy"] = 1, 0.5
     assert run.fitness(results) == pytest.approx((detection + 0.5) / 2)

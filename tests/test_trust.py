@@ -525,7 +525,13 @@ def test_code_under_download_runs_only_if_the_user_says_so(tmp_path, marker):
 
 
 @pytest.mark.parametrize(
-    "script", [None, "https://example.com/images.zip", yaml.safe_load((REPOSITORY / "data/joint.yaml").read_text())["download"]]
+    "script",
+    [
+        None,
+        "https://example.com/images.zip",
+        *(yaml.safe_load((REPOSITORY / "data" / name).read_text())["download"] for name in ("joint.yaml", "heart-outputs.yaml")),
+        "from gradnorm_plugin.data import phantom\nphantom.main(['--root', str(yaml['path'])])\n",  # as it was
+    ],
 )
 def test_archives_and_our_own_demo_data_are_fetched(script, tmp_path):
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"download": script}))

@@ -21,11 +21,12 @@ from upstream_data import CLASS_NAMES
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.evaluation.command import main, parse_options, upstream_parser
 from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
-from gradnorm_plugin.evaluation.metrics import Predictions, classification_metrics
+from gradnorm_plugin.evaluation.metrics import Predictions
 from gradnorm_plugin.evaluation.recording import Recording, validate
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import class_output
+from gradnorm_plugin.outputs.classes import classification_metrics
 from gradnorm_plugin.run_folder import DETECTION_FIGURES
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -166,7 +167,7 @@ def test_in_training_the_figures_are_those_of_the_command(data, weights, done):
     found = figures(done)
     assert recording.detection().headlines() == {name: found["detection"][name] for name in DETECTION_FIGURES}
     assert results[0][:4] == tuple(found["detection"][name] for name in DETECTION_FIGURES if name != "F1")
-    assert recording.classification().loss == found["classification"]["loss"]
+    assert recording.figures(recording.outputs[0])["loss"] == found["classification"]["loss"]
 
 
 def test_predictions_are_noted_with_their_images(data, weights, tmp_path):
@@ -198,6 +199,17 @@ def test_what_is_written(done, weights):
         for name, (low, high) in found[task]["intervals"].items():
             assert 0 <= low <= high <= 1, name
     assert not [file for file in folder.rglob("*") if "partial" in file.name or file.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(("flag", "other"), [("--save-json", "07.jpg"), ("--save-txt", "7.png")])
+def test_predictions_of_two_images_under_one_name_are_refused(flag, other, weights, tmp_path, capsys):
+    data = write_joint_dataset(tmp_path, images=4, size=SIZE)
+    for old, new in (("0.jpg", "7.jpg"), ("1.jpg", other)):
+        (tmp_path / "images/val" / old).rename(tmp_path / "images/val" / new)
+    with pytest.raises(SystemExit, match="1"):
+        main(flags(data, weights, tmp_path / "out", flag))
+    error = capsys.readouterr().err
+    assert f"ERROR: {flag}: " in error and "; rename one image" in error and not (tmp_path / "out").exists()
 
 
 def test_save_txt_is_read_back(done, data):

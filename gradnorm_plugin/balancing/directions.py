@@ -48,11 +48,11 @@ class GradientSurgery(WatchedBalancer):
 class PCGrad(GradientSurgery):
     """Yu, Kumar, Gupta, Levine, Hausman, Finn, "Gradient Surgery for Multi-Task Learning", NeurIPS 2020 (arXiv:2001.06782).
 
-    Each gradient loses, one after the other, its part along every gradient that it conflicts with (negative inner product). For two
-    tasks: g_1 - (g_1.g_2 / |g_2|^2) g_2 and g_2 - (g_1.g_2 / |g_1|^2) g_1.
+    Each gradient loses, one after the other, its part along every gradient that it conflicts with (negative inner product). For
+    two tasks: g_1 - (g_1.g_2 / |g_2|^2) g_2 and g_2 - (g_1.g_2 / |g_1|^2) g_1.
 
-    Deviation from the paper, for more than two tasks: the others come in the order of the tasks, not in one that is drawn anew, so
-    that all processes and a resumed run do the same.
+    Deviation from the paper, for more than two tasks: the others come in the order of the tasks, not in a random one, so that all
+    processes and a resumed run do the same.
     """
 
     name = "pcgrad"
@@ -82,8 +82,8 @@ class CAGrad(GradientSurgery):
 
     For two tasks that is a convex function of one number, and its minimum has a closed form; the published code searches for it.
     For more, the closed form is taken along the line from w to each task in turn (Frank and Wolfe's method with exact steps).
-    What is handed on is T * d, which is the sum of the g_i for c = 0, so that the learning rate means what it means without it. The
-    published code also offers to divide by 1 + c^2; this does not.
+    What is handed on is T * d, which is the sum of the g_i for c = 0, so that the learning rate means what it means without it.
+    The published code also offers to divide by 1 + c^2; this does not.
 
     Args:
         c: radius of the search as a share of the mean gradient's length; 0 leaves the sum as it is.
@@ -124,9 +124,9 @@ class CAGrad(GradientSurgery):
     def _share(first: Tensor, second: Tensor, inner: Tensor, radius: Tensor, slope: Tensor) -> Tensor:
         """x of the best x * a + (1 - x) * b, of |a|^2, |b|^2 and a.b.
 
-        With D = a - b and slope = D.g_0 the function is slope * x + radius * |b + x * D| and a constant. Its derivative is zero where
-        (x - x_0) / sqrt((x - x_0)^2 + h^2) = -slope / (radius * |D|), with x_0 the point of the line through a and b that is
-        nearest to 0, and h its distance over |D|. If the right side is beyond -1..1, an end is best.
+        With D = a - b and slope = D.g_0 the function is slope * x + radius * |b + x * D| and a constant. Its derivative is zero
+        where (x - x_0) / sqrt((x - x_0)^2 + h^2) = -slope / (radius * |D|), with x_0 the point of the line through a and b that
+        is nearest to 0, and h its distance over |D|. If the right side is beyond -1..1, an end is best.
         """
         tiny = torch.finfo(first.dtype).tiny
         square = (first + second - 2 * inner).clamp(min=tiny)

@@ -1,7 +1,7 @@
 """Where the gradients of the tasks meet: the output of the last layer they share, in the one backward pass that runs anyway.
 
-The layer's output goes T ways, to the layers of each task. Autograd would add what comes back; here all arrive apart, and their sum
-is taken with factors (`GradientSurgery`). Nothing is computed twice.
+The layer's output goes T ways, to the layers of each task. Autograd would add what comes back; here all arrive apart, and their
+sum is taken with factors (`GradientSurgery`). Nothing is computed twice.
 
 In YOLOv5 the detector's neck also reads earlier layers of the backbone; what it sends back there goes past this place.
 

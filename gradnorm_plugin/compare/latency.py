@@ -22,7 +22,8 @@ from torch import nn
 
 from gradnorm_plugin.compare.methods import BASELINES
 from gradnorm_plugin.compare.results import Outcome, RunResult
-from gradnorm_plugin.files import read_text, write_text
+from gradnorm_plugin.files import write_text
+from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.run_folder import read_facts, read_run
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.facts import device_name
@@ -139,7 +140,7 @@ def _read(file: Path) -> tuple[list[Any], Latency] | None:
         found = json.loads(read_text(file))
         times = tuple(Time(tuple(t["methods"]), float(t["milliseconds"]), float(t["ratio"])) for t in found["networks"])
         return found["checkpoints"], Latency(str(found["device"]), int(found["imgsz"]), times)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

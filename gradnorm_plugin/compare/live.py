@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
-from gradnorm_plugin.files import read_text
+from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.run_folder import METRICS_FILE
 
 
@@ -35,7 +35,7 @@ def current_progress(folder: Path) -> Progress:
     try:
         *_, last = csv.DictReader(read_text(folder / "joint_results.csv").splitlines())
         return Progress(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last["balanced_accuracy"]))
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
+    except (ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
         return Progress()
 
 
@@ -45,7 +45,7 @@ def final_progress(folder: Path) -> Progress:
     try:
         found = json.loads(read_text(folder / METRICS_FILE))
         return Progress(epochs, found["detection"]["mAP50-95"], found["classification"]["balanced_accuracy"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Progress(epochs)
 
 

@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 import yaml
 
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.files import read_text, write_text
+from gradnorm_plugin.files import write_text
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import METRICS_FILE, read_facts
 from gradnorm_plugin.training.files import FETCHED, check_files, is_address
 from gradnorm_plugin.training.joint_run import JointRun
@@ -150,7 +151,7 @@ def read_plan(root: Path) -> Plan:
     if not file.is_file():
         raise CompareError(f"{root} has no {PLAN_FILE}: name the folder of a comparison, such as runs/compare/exp")
     try:
-        contents = yaml.safe_load(read_text(file))
+        contents = read_yaml(file)
         own = contents.get("own_methods") or {}
         return Plan(
             methods=tuple(_read_method(name, own) for name in contents["methods"]),
@@ -159,8 +160,7 @@ def read_plan(root: Path) -> Plan:
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
         )
-    # UnicodeDecodeError is a ValueError
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gradnorm_plugin.convert.image_files import TURNS_BY_90, Picture
 from gradnorm_plugin.convert.oddities import Kind, Oddities
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon
+from gradnorm_plugin.outputs import CLASS, Classes, LabelSet, Outputs, Target, Value, label_rules
 
 Point = tuple[float, float]
 Four = tuple[float, float, float, float]
@@ -51,6 +55,8 @@ class Source:
 
     `names` are the box classes in the order of the source; `image_classes` the names that an image's own entry gives;
     `image_class_order` the order in which the source numbers them, if it does; `splits` the images of train, val, test.
+    `entries` are COCO's of `images`, each with the place where it stands; `outputs` the image outputs that the source has
+    already, and `said` what it says for each.
     `complete`: whether an image that is not in `annotations` is a background (else it is no part of the data set).
     """
 
@@ -58,9 +64,51 @@ class Source:
     names: list[str] = field(default_factory=list)
     image_classes: dict[Path, list[str]] | None = None
     image_class_order: list[str] = field(default_factory=list)
+    entries: dict[Path, list[tuple[str, Mapping[str, Any]]]] | None = None
+    outputs: Outputs = ()
+    said: dict[str, dict[Path, Target]] = field(default_factory=dict)
     splits: dict[str, list[Path]] = field(default_factory=dict)
     faulty: set[Path] = field(default_factory=set)
     complete: bool = True
+
+
+@dataclass(frozen=True)
+class ImageLabels:
+    """What is known of the images as a whole: the image outputs, and by the name of each the targets of those that have one."""
+
+    outputs: Outputs
+    targets: Mapping[str, Mapping[Path, Target]]
+
+    def added_to(self, record: LabelRecord, image: Path) -> LabelRecord:
+        """The record with the lines of the image outputs; that of `class` without a name wherever this is allowed."""
+        named = {name: targets[image] for name, targets in self.targets.items() if image in targets}
+        bare = label_rules(self.outputs).unnamed == CLASS and CLASS in named
+        return replace(record, image_class=int(named.pop(CLASS)[0]) if bare else None, named=named)
+
+    def contradict(self, image: Path, other: Path) -> bool:
+        """Whether the two have different targets for one output."""
+        return any(
+            image in targets and other in targets and targets[image] != targets[other] for targets in self.targets.values()
+        )
+
+    def strata(self) -> dict[Path, int]:
+        """The group of each image that a drawn split takes its share of.
+
+        Groups are the classes of the first output that has classes, else the rarest of an image's labels, else quarters of
+        the values.
+        """
+        first = next((output for kind in (Classes, LabelSet, Value) for output in self.outputs if isinstance(output, kind)), None)
+        if first is None:
+            return {}
+        targets = self.targets[first.name]
+        if isinstance(first, Classes):
+            return {image: int(target[0]) for image, target in targets.items()}
+        if isinstance(first, Value):
+            quarters = np.quantile([target[0] for target in targets.values()], (0.25, 0.5, 0.75))
+            return {image: int(np.searchsorted(quarters, target[0])) for image, target in targets.items()}
+        present = {image: [label for label, there in enumerate(target) if there] for image, target in targets.items()}
+        counts = Counter(label for labels in present.values() for label in labels)
+        return {image: min(labels, key=lambda label: counts[label], default=first.width) for image, labels in present.items()}
 
 
 def number(value: object) -> float | None:
@@ -115,10 +163,9 @@ def to_record(
     annotation: Annotation,
     picture: Picture,
     names: Sequence[str],
-    image_class: int | None,
     oddities: Oddities,
 ) -> LabelRecord:
-    """The label record of one image. All is written as polygons if any object has an outline: a file holds one kind."""
+    """The objects of one image as a label record; all as polygons if any has an outline, for a file holds one kind."""
     turn = _is_turned(annotation, picture, oddities)
     fitted: list[tuple[Object, Box | Polygon]] = []
     seen = set()
@@ -135,14 +182,14 @@ def to_record(
             fitted.append((thing, shape))
     boxes = tuple(shape for _, shape in fitted if isinstance(shape, Box))
     if len(boxes) == len(fitted):
-        return LabelRecord(boxes=boxes, image_class=image_class)
+        return LabelRecord(boxes=boxes)
     polygons = []
     for thing, shape in fitted:
         if isinstance(shape, Box):
             oddities.add(Kind.NO_OUTLINE, thing.where, thing.name)
             shape = _rectangle(shape)
         polygons.append(shape)
-    return LabelRecord(polygons=tuple(polygons), image_class=image_class)
+    return LabelRecord(polygons=tuple(polygons))
 
 
 def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> bool:

@@ -8,13 +8,14 @@ import io
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import Source, clean_name, split_names
 from gradnorm_plugin.convert.image_files import ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.split import split_of_name
+from gradnorm_plugin.outputs import CLASS
 
 IMAGE_COLUMNS = ("image", "images", "filename", "file", "image_name", "path", "image_path", "image_id", "name", "id")
 CLASS_COLUMNS = ("class", "category", "label", "image_class", "classes", "categories", "labels", "class_name", "target")
@@ -24,6 +25,13 @@ OTHER_CLASS_COLUMNS = (
     "grade", "stage", "species", "ground_truth",
 )  # fmt: skip
 _NO_CLASS_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "jpgimages", "pictures", "pics", "photos", "frames"}
+_OF_OUTPUT = {  # what a case is where the classes are not those of `classification_names`
+    Kind.NO_CLASS: Kind.NO_LINE,
+    Kind.SEVERAL_CLASSES: Kind.SEVERAL_IN_ONE,
+    Kind.NOT_CHOSEN: Kind.NOT_LISTED,
+    Kind.RARE: Kind.RARE_NAME,
+    Kind.EMPTY_CLASS: Kind.UNUSED_NAME,
+}
 _SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)\r?")  # as spreadsheets write it above the header
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")
 
@@ -41,49 +49,87 @@ def from_csv(
     Raises:
         ConversionError: with file and line, if it cannot be read, has no such columns, or contradicts itself.
     """
-    text = _decoded(file, encoding)
     named: dict[Path, list[str]] = {}
     rows_of: dict[Path, int] = {}
     contradictions = []
-    image_column = class_column = width = line = 0
+
+    def fitness(header: Sequence[str]) -> int:
+        return sum(map(bool, _image_and_class(header, columns)))
+
+    def places(header: Sequence[str], where: str) -> Sequence[int]:
+        return _columns(header, columns, where)
+
+    for image, line, (cell,) in csv_rows(file, fitness, places, index, oddities, encoding):
+        names, before = split_names(cell, chosen), named.get(image)
+        if before is not None:
+            oddities.add(Kind.REPEATED_ROW, f"{shown(file)}:{line}", index.key(image))
+        if names and before and set(names) != set(before):
+            contradictions.append(
+                f"{shown(file)}:{rows_of[image]} and {line}: {index.key(image)} is {', '.join(before)} in one row "
+                f"and {', '.join(names)} in the other"
+            )
+        named.setdefault(image, []).extend(names)
+        if names:
+            rows_of[image] = line
+    refuse_contradictions(contradictions)
+    return named
+
+
+def refuse_contradictions(found: Sequence[str]) -> None:
+    """End the conversion if there are rows that contradict each other.
+
+    Raises:
+        ConversionError: with the first of them.
+    """
+    if found:
+        more = f" ({len(found) - 1} more of this kind)" if len(found) > 1 else ""
+        raise ConversionError(f"{found[0]}: remove the wrong row{more}")
+
+
+def csv_rows(
+    file: Path,
+    fitness: Callable[[Sequence[str]], int],
+    columns_of: Callable[[Sequence[str], str], Sequence[int]],
+    index: ImageIndex,
+    oddities: Oddities,
+    encoding: str | None = None,
+) -> Iterator[tuple[Path, int, list[str]]]:
+    """The image, line and cells of each row that fits exactly one image; the others are noted.
+
+    Args:
+        fitness: how many of the columns looked for a header has.
+        columns_of: given the header and where it is, the places of the image's column and then of the cells wanted.
+
+    Raises:
+        ConversionError: with file and line, if it cannot be read.
+    """
+    text = _decoded(file, encoding)
+    columns: Sequence[int] = ()
+    width = line = 0
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, columns), skipinitialspace=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, fitness), skipinitialspace=True)
         for row in reader:
             line = reader.line_num
             where = f"{shown(file)}:{line}"
             if not row or (line == 1 and _SEPARATOR_LINE.fullmatch(text.partition("\n")[0])):
                 continue
             if not width:
-                width, (image_column, class_column) = len(row), _columns(row, columns, where)
+                width, columns = len(row), columns_of(row, where)
                 continue
             if any(cell.strip() for cell in row[width:]):
                 raise ConversionError(f"{where}: more values than columns: put a value that holds commas in quotes")
             row += [""] * (width - len(row))
-            key = row[image_column].strip()
+            key = row[columns[0]].strip()
             images = index.find(key, numbers=True) if key else []
             if len(images) != 1:
                 kind = Kind.ROW_AMBIGUOUS if images else Kind.ROW_WITHOUT_IMAGE
                 oddities.add(kind, where, ", ".join([key or "no image", *(index.key(image) for image in images)]))
                 continue
-            names, before = split_names(row[class_column], chosen), named.get(images[0])
-            if before is not None:
-                oddities.add(Kind.REPEATED_ROW, where, index.key(images[0]))
-            if names and before and set(names) != set(before):
-                contradictions.append(
-                    f"{shown(file)}:{rows_of[images[0]]} and {line}: {index.key(images[0])} is {', '.join(before)} in one row "
-                    f"and {', '.join(names)} in the other"
-                )
-            named.setdefault(images[0], []).extend(names)
-            if names:
-                rows_of[images[0]] = line
+            yield images[0], line, [row[column] for column in columns[1:]]
     except csv.Error as error:
         raise ConversionError(f"{shown(file)}:{line + 1}: not CSV: {error}") from None
     if not width:
         raise ConversionError(f"{shown(file)}:1: no column for the image among none: write a line of column names")
-    if contradictions:
-        more = f" ({len(contradictions) - 1} more of this kind)" if len(contradictions) > 1 else ""
-        raise ConversionError(f"{contradictions[0]}: remove the wrong row{more}")
-    return named
 
 
 def _decoded(file: Path, encoding: str | None) -> str:
@@ -103,43 +149,61 @@ def _decoded(file: Path, encoding: str | None) -> str:
         raise ConversionError(f"{shown(file)}:{line}: not {told.upper()} text: save it as CSV in UTF-8{advice}") from None
 
 
-def _separator(text: str, columns: Sequence[str] | None) -> str:
+def _separator(text: str, fitness: Callable[[Sequence[str]], int]) -> str:
     """The sign between the values: the one that the file names, else the one by which the header has the columns looked for."""
     if declared := _SEPARATOR_LINE.fullmatch(text.partition("\n")[0]):
         return declared.group(1)
 
-    def fitness(sign: str) -> tuple[int, int]:
+    def fits(sign: str) -> tuple[int, int]:
         header = next(
             (row for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True) if row), []
         )
-        found = [_places(header, (name,)) for name in columns] if columns else [_places(header, IMAGE_COLUMNS), _class(header)]
-        return sum(map(bool, found)), len(header)
+        return fitness(header), len(header)
 
-    return max(",;\t|", key=fitness)
+    return max(",;\t|", key=fits)
+
+
+def _image_and_class(header: Sequence[str], columns: Sequence[str] | None) -> list[list[int]]:
+    """Where the columns of image and class may be."""
+    return [places_of(header, (name,)) for name in columns] if columns else [image_places(header), class_places(header)]
 
 
 def _columns(header: Sequence[str], columns: Sequence[str] | None, where: str) -> tuple[int, int]:
     """The places of the columns of image and class in the header."""
-    places = [_places(header, (name,)) for name in columns] if columns else [_places(header, IMAGE_COLUMNS), _class(header)]
-    for what, found in zip(("image", "class"), places, strict=True):
-        if len(found) != 1:
-            advice = "correct --csv-columns" if columns else "name both by --csv-columns IMAGE CLASS"
-            listed = ", ".join(name.strip() or "''" for name in (map(header.__getitem__, found) if found else header)) or "none"
-            trouble = f"{len(found)} columns may be the {what}, {listed}" if found else f"no column for the {what} among {listed}"
-            raise ConversionError(f"{where}: {trouble}: {advice}")
-    return places[0][0], places[1][0]
+    advice = "correct --csv-columns" if columns else "name both by --csv-columns IMAGE CLASS"
+    image, of_class = _image_and_class(header, columns)
+    return the_column(header, "the image", image, where, advice), the_column(header, "the class", of_class, where, advice)
 
 
-def _places(header: Sequence[str], known: Iterable[str]) -> list[int]:
+def the_column(header: Sequence[str], what: str, found: Sequence[int], where: str, advice: str) -> int:
+    """The one place in `found`.
+
+    Raises:
+        ConversionError: if there are none or several.
+    """
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(name.strip() or "''" for name in (map(header.__getitem__, found) if found else header)) or "none"
+    trouble = f"{len(found)} columns may be {what}, {listed}" if found else f"no column for {what} among {listed}"
+    raise ConversionError(f"{where}: {trouble}: {advice}")
+
+
+def image_places(header: Sequence[str]) -> list[int]:
+    """Where the image's column may be, by its name."""
+    return places_of(header, IMAGE_COLUMNS)
+
+
+def places_of(header: Sequence[str], known: Iterable[str]) -> list[int]:
     """Where in the header the first of the `known` names is that it has; upper case, blanks and signs do not matter."""
     plain = [_squeezed(name) for name in header]
     found = ([place for place, name in enumerate(plain) if name == _squeezed(wanted)] for wanted in known)
     return next((places for places in found if places), [])
 
 
-def _class(header: Sequence[str]) -> list[int]:
+def class_places(header: Sequence[str]) -> list[int]:
+    """Where the class's column may be, by its name."""
     others = {_squeezed(name) for name in OTHER_CLASS_COLUMNS}
-    return _places(header, CLASS_COLUMNS) or [place for place, name in enumerate(header) if _squeezed(name) in others]
+    return places_of(header, CLASS_COLUMNS) or [place for place, name in enumerate(header) if _squeezed(name) in others]
 
 
 def _squeezed(name: str) -> str:
@@ -173,53 +237,65 @@ def settle(
     index: ImageIndex,
     oddities: Oddities,
     advice: str = "correct it",
+    output: str = CLASS,
 ) -> tuple[list[str], dict[Path, int]]:
     """The names of the classes that are kept, and which of them each image has; images without one are not in it.
 
-    The order is that of `chosen`, else of `order`, else the alphabet's.
+    `output` is the image output whose classes they are. The order is that of `chosen`, else of `order`, else the alphabet's.
 
     Raises:
         ConversionError: if no class is left.
     """
+
+    def note(kind: Kind, where: str, detail: str = "") -> None:
+        if output == CLASS:
+            oddities.add(kind, where, detail)
+        else:
+            oddities.add(_OF_OUTPUT.get(kind, kind), where, f"{output}: {detail}" if detail else output)
+
     single: dict[Path, str] = {}
     for image in images:
         names, key = named.get(image, ()), index.key(image)
         if len(set(names)) < len(names):
-            oddities.add(Kind.REPEATED_CLASS, key, ", ".join(names))
+            note(Kind.REPEATED_CLASS, key, ", ".join(names))
         names = list(dict.fromkeys(names))
         if not names:
-            oddities.add(Kind.NO_CLASS, key)
+            note(Kind.NO_CLASS, key)
         elif len(names) > 1:
-            oddities.add(Kind.SEVERAL_CLASSES, key, ", ".join(names))
+            note(Kind.SEVERAL_CLASSES, key, ", ".join(names))
         elif chosen and names[0] not in chosen:
-            oddities.add(Kind.NOT_CHOSEN, key, names[0])
+            note(Kind.NOT_CHOSEN, key, names[0])
         else:
             single[image] = names[0]
     counts = Counter(single.values())
     for image, name in single.items():
         if counts[name] < min_images:
             few = f"{name}, {counts[name]} of at least {min_images} images"
-            oddities.add(Kind.RARE, index.key(image), few)
+            note(Kind.RARE, index.key(image), few)
     for name in chosen or order:
         if not counts[name]:
-            oddities.add(Kind.EMPTY_CLASS, name)
+            note(Kind.EMPTY_CLASS, name)
     ranked = list(chosen) or [name for name in order if name in counts] + sorted(counts.keys() - set(order))
     kept = [name for name in ranked if counts[name] >= min_images]
     if not kept:
         found = ", ".join(f"{name} {count}" for name, count in counts.most_common(10)) or "none"
         raise ConversionError(
-            f"no image class is left; images that have just one class: {found}; a class needs {min_images} (--min-images): "
-            f"{'. '.join(filter(None, [advice, oddities.first()]))}"
+            f"{'' if output == CLASS else f'`{output}`: '}no image class is left; images that have just one class: {found}; "
+            f"a class needs {min_images} (--min-images): {'. '.join(filter(None, [advice, oddities.first()]))}"
         )
     if len(kept) == 1:
-        oddities.add(Kind.ONE_CLASS, kept[0], f"{counts[kept[0]]} images")
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in kept:
-        alike[name.casefold()].append(name)
-    for group in alike.values():
-        if len(group) > 1:
-            oddities.add(Kind.ALIKE, ", ".join(f"{name} ({counts[name]})" for name in group))
+        note(Kind.ONE_CLASS, kept[0], f"{counts[kept[0]]} images")
+    for group in alike(kept, counts):
+        note(Kind.ALIKE, group)
     return kept, {image: kept.index(name) for image, name in single.items() if name in kept}
+
+
+def alike(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
+    """The names that differ only in upper and lower case, with their counts: a text for each such group."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.casefold()].append(name)
+    return [", ".join(f"{name} ({counts[name]})" for name in group) for group in groups.values() if len(group) > 1]
 
 
 def image_classes(
@@ -231,7 +307,7 @@ def image_classes(
         ConversionError: if nothing names the classes, or none is left.
     """
     advice = other_sources(options)
-    if options.classes_csv:
+    if options.classes_csv and not options.output:
         named = from_csv(options.classes_csv, options.csv_columns, index, options.image_class, oddities, options.csv_encoding)
     elif options.classes_from == "folder":
         named = from_folders(index)

@@ -78,6 +78,7 @@ class CocoReader:
     reading: str | None = None
     source: Source = field(default_factory=lambda: Source(complete=False))
     _names: dict[str, Id] = field(default_factory=dict)
+    _entries: dict[Path, list[tuple[str, Mapping[str, Any]]]] = field(default_factory=dict)
 
     def add(self, file: Path, content: Mapping[str, Any], split: str | None) -> None:
         """Take in the content of one file, whose images are of `split` (None: the file does not say)."""
@@ -98,6 +99,7 @@ class CocoReader:
     def finish(self) -> Source:
         """All that was said; box classes are in the order of their ids."""
         self.source.names = sorted(self._names, key=lambda name: (isinstance(self._names[name], str), self._names[name], name))
+        self.source.entries = self._entries
         for image in self.index.files:
             if image not in self.source.annotations and image not in self.source.faulty:
                 self.oddities.add(Kind.UNLISTED, self.index.key(image))
@@ -129,6 +131,8 @@ class CocoReader:
                 self.oddities.add(Kind.NO_IMAGE, where, "an entry without id or file_name")
                 continue
             image = self._image(entry, name, where, file, split)
+            if image is not None:
+                self._entries.setdefault(image, []).append((f"{shown(file)}: images[{place}]", entry))
             before = found.values.get(key)
             if before is None:
                 found.add(key, _Listed(name, image), name)

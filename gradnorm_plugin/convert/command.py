@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import Source, to_record
-from gradnorm_plugin.convert.classes import image_classes
 from gradnorm_plugin.convert.coco import CLASS_KEYS, CocoReader, find_json, is_coco, load_json
 from gradnorm_plugin.convert.coco_boxes import READINGS
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
+from gradnorm_plugin.convert.outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE, check_copies, fixed_split, whole_split
 from gradnorm_plugin.convert.voc import find_xml, read_voc
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
 from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
 from gradnorm_plugin.labels import LabelRecord
+from gradnorm_plugin.outputs import CLASS, OUTPUT_KINDS
 from gradnorm_plugin.terminal import fail, parse
 
 FORMATS = ("voc", "coco", "yolo")
@@ -49,6 +50,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_classes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
     group.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
+    group.add_argument(
+        "--output",
+        action="append",
+        default=[],
+        type=read_wish,
+        metavar=FORM,
+        help=f"an image output by name, from a column of the CSV file (else a key of COCO's images entries); kinds: "
+        f"{', '.join(OUTPUT_KINDS)}; may be given several times: --output view=View --output finding=Findings:labels "
+        "--output ef=EF:value:percent:0:100",
+    )
+    group.add_argument("--csv-image", metavar="COLUMN", help="with --output: the image's column (default: told by its name)")
     group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
     group.add_argument(
         "--classes-from",
@@ -105,9 +117,23 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         codecs.lookup(options.csv_encoding or "utf-8")
     except LookupError:
         parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
-    if options.classes_csv and options.classes_from not in (None, "csv"):
+    _check_outputs(parser, options)
+    if options.classes_csv and options.classes_from not in (None, "csv") and not options.output:
         parser.error(f"--classes-csv and --classes-from {options.classes_from} are two sources of the class: leave one out")
     return options
+
+
+def _check_outputs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    names = [wish.name.lower() for wish in options.output]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        parser.error(f"--output {twice} is given twice: give each image output a name of its own")
+    if options.csv_image and (options.csv_columns or not options.output):
+        parser.error("--csv-image goes with --output; --csv-columns IMAGE CLASS names the image's column already")
+    class_flags = {"--csv-columns": options.csv_columns, "--classes-from": options.classes_from, "--json-key": options.json_key}
+    given = [flag for flag, value in {**class_flags, "--image-class": options.image_class}.items() if value]
+    if CLASS in names and given:
+        parser.error(f"--output {CLASS}=... and {given[0]} are two sources of the class: leave one out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -145,19 +171,20 @@ def convert(options: argparse.Namespace) -> str:
     pictures = _usable(source, index, oddities)
     fixed = fixed_split(options, source, list(pictures), index, oddities)
     images = list(pictures) if fixed is None else sorted(image for part in fixed.values() for image in part)
-    classification_names, class_of = image_classes(options, source, images, index, oddities)
-    splits = whole_split(options, fixed, images, class_of, pictures, oddities)
-    check_copies(splits, class_of, pictures, index, oddities)
+    labels = image_labels(options, source, images, index, oddities)
+    splits = whole_split(options, fixed, images, labels.strata(), pictures, oddities)
+    check_copies(splits, labels, pictures, index, oddities)
     called = _result_names(images, index, oddities)
-    records = {image: _record(image, source, pictures[image], names, class_of.get(image), index, oddities) for image in images}
+    objects = {image: _objects(image, source, pictures[image], names, index, oddities) for image in images}
+    records = {image: labels.added_to(record, image) for image, record in objects.items()}
     samples = {
         part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
     }
     if not any(record.boxes or record.polygons for record in records.values()):
         raise ConversionError(f"no box is left to convert: {oddities.first() or 'the annotations have no objects'}")
-    rows = count_content(samples, names, classification_names, oddities)
+    rows = count_content(samples, names, labels.outputs, oddities)
     reports = {REPORT: report_text(rows, oddities), "conversion.csv": oddities.csv()}
-    write_dataset(options.out, samples, names, classification_names, reports, options.link)
+    write_dataset(options.out, samples, names, labels.outputs, reports, options.link)
     written = f"written: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
     warnings = [f"\nWARNING: {case.kind.title}: {case}: {case.kind.action}" for case in oddities.of(Kind.ONE_CLASS)]
     return "\n".join([content_text(rows), "", oddities.table(), "", written, *warnings])
@@ -195,24 +222,18 @@ def _result_names(images: Sequence[Path], index: ImageIndex, oddities: Oddities)
     return called
 
 
-def _record(
-    image: Path,
-    source: Source,
-    picture: Picture,
-    names: Sequence[str],
-    image_class: int | None,
-    index: ImageIndex,
-    oddities: Oddities,
+def _objects(
+    image: Path, source: Source, picture: Picture, names: Sequence[str], index: ImageIndex, oddities: Oddities
 ) -> LabelRecord:
     annotation = source.annotations.get(image)
     if not picture.ended:
         oddities.add(Kind.NO_END, index.key(image))
     if annotation is None:
         oddities.add(Kind.BACKGROUND, index.key(image))
-        return LabelRecord(image_class=image_class)
+        return LabelRecord()
     if not annotation.objects:
         oddities.add(Kind.NO_OBJECTS, annotation.where)
-    return to_record(annotation, picture, names, image_class, oddities)
+    return to_record(annotation, picture, names, oddities)
 
 
 def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:

@@ -60,6 +60,17 @@ class Kind(Enum):
     ROW_AMBIGUOUS = ("CSV row that fits several images", "passed over")
     ONE_CLASS = ("only one image class", "kept; every accuracy is 1, and nothing is learnt of it")
     REPEATED_ROW = ("image with several CSV rows", "their classes put together")
+    # Image outputs
+    NO_LINE = ("image without an entry for an image output", "kept, without that line")
+    BAD_ENTRY = ("entry that its image output cannot take", "passed over; image kept, without that line")
+    SEVERAL_IN_ONE = (
+        "image with several classes for one image output",
+        "passed over; image kept, without that line (kind `labels` keeps all)",
+    )
+    NOT_LISTED = ("name that --output does not list", "dropped; image kept")
+    RARE_NAME = ("class or label of an image output that is too rare", "dropped from image_outputs; image kept")
+    UNUSED_NAME = ("class or label of an image output that no image has", "dropped from image_outputs")
+    ALWAYS = ("label that every labelled image has", "kept; nothing is learnt of it. Write `none` where an image has no label")
     # Split
     LINE_WITHOUT_IMAGE = ("line of a split that fits no single image", "passed over")
     NO_SPLIT = ("image in no split", "left out")

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # it has no types of its own
 
-from gradnorm_plugin.convert.annotations import Source
+from gradnorm_plugin.convert.annotations import ImageLabels, Source
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
@@ -51,28 +51,35 @@ def voc_lists(source: Path) -> dict[str, Path]:
 
 
 def from_lists(lists: Mapping[str, Path], index: ImageIndex, oddities: Oddities) -> dict[str, list[Path]]:
-    """The images that the lists name, one a line: a path, a file name or its stem.
+    """The images that the lists name.
 
     Raises:
         ConversionError: if a list cannot be read.
     """
-    found: dict[str, list[Path]] = {}
-    for split, file in lists.items():
-        try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise ConversionError(f"{shown(file)}: cannot be read as a list of images: {reason}") from None
-        found[split] = []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            images = index.find(line)
-            if len(images) == 1:
-                found[split].append(images[0])
-            else:
-                fits = ", fits " + ", ".join(map(index.key, images)) if images else ""
-                oddities.add(Kind.LINE_WITHOUT_IMAGE, f"{shown(file)}:{number}", line.strip() + fits)
+    return {split: listed(file, index, oddities) for split, file in lists.items()}
+
+
+def listed(file: Path, index: ImageIndex, oddities: Oddities, near: Path | None = None) -> list[Path]:
+    """The images that a list names, one a line: a path, a file name or its stem; of several that fit, those that lie `near`.
+
+    Raises:
+        ConversionError: if it cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConversionError(f"{shown(file)}: cannot be read as a list of images: {reason}") from None
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        images = index.find(line, near)
+        if len(images) == 1:
+            found.append(images[0])
+        else:
+            fits = ", fits " + ", ".join(map(index.key, images)) if images else ""
+            oddities.add(Kind.LINE_WITHOUT_IMAGE, f"{shown(file)}:{number}", line.strip() + fits)
     return found
 
 
@@ -155,7 +162,7 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
 
 def check_copies(
     splits: Mapping[str, Sequence[Path]],
-    class_of: Mapping[Path, int],
+    labels: ImageLabels,
     pictures: Mapping[Path, Picture],
     index: ImageIndex,
     oddities: Oddities,
@@ -169,7 +176,7 @@ def check_copies(
                 continue
             kind = Kind.SAME_PICTURE if first_split == split else Kind.LEAK if first_split == "train" else Kind.VAL_IN_TEST
             oddities.add(kind, index.key(image), f"{first_split}: {index.key(first)}")
-            if image in class_of and first in class_of and class_of[image] != class_of[first]:
+            if labels.contradict(image, first):
                 oddities.add(Kind.TWO_CLASSES, index.key(image), index.key(first))
 
 

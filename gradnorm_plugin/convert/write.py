@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.labels import LabelRecord, write_label_file
+from gradnorm_plugin.outputs import CLASS, Outputs, describe_outputs, label_rules
 
 REPORT = "conversion.md"
 
@@ -54,7 +55,7 @@ def write_dataset(
     out: Path,
     splits: Mapping[str, Sequence[Sample]],
     names: Sequence[str],
-    classification_names: Sequence[str],
+    outputs: Outputs,
     reports: Mapping[str, str],
     link: str | None,
 ) -> None:
@@ -70,6 +71,7 @@ def write_dataset(
         shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", suffix=".part", dir=out.parent))  # ours alone, on the same disk
     new, old = work / "new", work / "old"
+    rules = label_rules(outputs, len(names))
     try:
         new.mkdir()
         for split, samples in splits.items():
@@ -79,13 +81,17 @@ def write_dataset(
             for sample in tqdm(samples, desc=f"writing {split}", disable=None, leave=False):
                 _put(sample, images / sample.name, link)
                 label_file = (labels / sample.name).with_suffix(".txt")
-                write_label_file(label_file, sample.record, len(names), len(classification_names))
+                write_label_file(label_file, sample.record, None, 0, rules)
         description = {
             "path": str(out.resolve()),
             **{split: f"images/{split}" for split in splits},
             "names": dict(enumerate(names)),
-            "classification_names": dict(enumerate(classification_names)),
         }
+        described = describe_outputs(outputs)
+        if classes := described.pop(CLASS, None):
+            description["classification_names"] = dict(enumerate(classes["classes"]))
+        if described:
+            description["image_outputs"] = described
         (new / "data.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
         for file, text in reports.items():
             (new / file).write_text(text, encoding="utf-8", newline="\n")
@@ -111,42 +117,55 @@ def _put(sample: Sample, target: Path, link: str | None) -> None:
         shutil.copyfile(sample.image, target)
 
 
+class Content(NamedTuple):
+    """What is in one split, in words: its images, its boxes, and by title what each image output has."""
+
+    split: str
+    boxes: str
+    outputs: dict[str, str]
+
+
 def count_content(
-    splits: Mapping[str, Sequence[Sample]], names: Sequence[str], classification_names: Sequence[str], oddities: Oddities
-) -> list[tuple[str, str, str]]:
-    """(split, boxes in words, image classes in words) of each split; classes that a split lacks are noted as odd."""
-    rows = []
+    splits: Mapping[str, Sequence[Sample]], names: Sequence[str], outputs: Outputs, oddities: Oddities
+) -> list[Content]:
+    """What is in each split; classes and labels that a split lacks are noted as odd."""
+    rows, rules = [], label_rules(outputs)
     for split, samples in splits.items():
         records = [sample.record for sample in samples]
         boxes = Counter(box.class_index for record in records for box in record.boxes)
         boxes.update(polygon.class_index for record in records for polygon in record.polygons)
-        classes = Counter(record.image_class for record in records)
-        for number, kind, listed in ((boxes, "boxes", names), (classes, "images", classification_names)):
-            for index, name in enumerate(listed):
-                if not number[index]:
-                    oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no {kind} of {name}")
+        for index, name in enumerate(names):
+            if not boxes[index]:
+                oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no boxes of {name}")
         background = sum(not record.boxes and not record.polygons for record in records)
-        rows.append(
-            (
-                f"{split}: {len(samples)} images",
-                ", ".join([f"{name} {boxes[index]}" for index, name in enumerate(names)] + [f"{background} images without"]),
-                ", ".join(
-                    [f"{name} {classes[index]}" for index, name in enumerate(classification_names)] + [f"{classes[None]} without"]
-                ),
-            )
-        )
+        said = {}
+        for output in outputs:
+            found = [record.target(output.name, rules) or record.named.get(output.name) for record in records]
+            targets, without = output.targets(found), found.count(None)
+            absent = output.absent(targets) or ([output.name] if without == len(found) else [])
+            for name in absent:
+                where = "" if output.name in (CLASS, name) else f" ({output.name})"
+                oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no images of {name}{where}")
+            title = "image classes" if output.name == CLASS else output.name
+            said[title] = f"{output.summary(targets)}, {without} without"
+        on_boxes = [f"{name} {boxes[index]}" for index, name in enumerate(names)] + [f"{background} images without"]
+        rows.append(Content(f"{split}: {len(samples)} images", ", ".join(on_boxes), said))
     return rows
 
 
-def content_text(rows: Sequence[tuple[str, str, str]]) -> str:
+def content_text(rows: Sequence[Content]) -> str:
     """For the screen."""
-    return "\n".join(f"{split}\n    boxes: {boxes}\n    image classes: {classes}" for split, boxes, classes in rows)
+    return "\n".join(
+        "\n    ".join([row.split, f"boxes: {row.boxes}", *(f"{title}: {said}" for title, said in row.outputs.items())])
+        for row in rows
+    )
 
 
-def report_text(rows: Sequence[tuple[str, str, str]], oddities: Oddities) -> str:
+def report_text(rows: Sequence[Content], oddities: Oddities) -> str:
     """The whole report."""
-    lines = ["# Conversion", "", "| split | boxes | image classes |", "|---|---|---|"]
-    lines += [f"| {' | '.join(map(_inert, row))} |" for row in rows]
+    titles = ["split", "boxes", *rows[0].outputs]
+    lines = ["# Conversion", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines += [f"| {' | '.join(map(_inert, (row.split, row.boxes, *row.outputs.values())))} |" for row in rows]
     return "\n".join([*lines, "", "What was odd, and what was done with it:", "", oddities.markdown()])
 
 

@@ -20,8 +20,9 @@ from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clea
 from gradnorm_plugin.convert.coco import load_json
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under, nearest
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
-from gradnorm_plugin.convert.split import SPLITS
-from gradnorm_plugin.labels import LabelError, parse_label_text
+from gradnorm_plugin.convert.split import SPLITS, listed
+from gradnorm_plugin.labels import LabelError, LabelRecord, LabelRules, parse_label_text
+from gradnorm_plugin.outputs import CLASS, Outputs, class_output, label_rules, read_outputs
 
 YAML_SUFFIXES = ("yaml", "yml")
 CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "notes.json")  # as labelling programs call them
@@ -42,7 +43,10 @@ def read_yolo(
     An image whose label file is not where YOLOv5 looks for it has the one of its stem that lies nearest, if there is one.
     """
     classes: dict[Path, list[str]] = {}
-    source = Source(names=list(names), image_classes=classes, image_class_order=list(image_classes))
+    named = description.outputs if description else ()
+    source = Source(names=list(names), image_classes=classes, image_class_order=list(image_classes), outputs=named)
+    outputs = (*([class_output(image_classes)] if image_classes else []), *named)
+    rules = label_rules(outputs, len(names))
     roots = [labels] if labels else [index.root, *(place for place in index.root.parent.glob("[Ll]abels") if place.is_dir())]
     found = sorted({file for root in roots for file in files_under(root, ["txt"])})
     files = [file for file in found if file.name.lower() not in _NO_LABELS]
@@ -51,7 +55,7 @@ def read_yolo(
         used.add(file)
         try:
             text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("latin-1")  # see labels.read_label_file
-            objects, image_class = _read_text(text, file, names, len(image_classes), oddities)
+            objects, record = _read_text(text, file, names, rules, oddities)
         except LabelError as error:
             oddities.add(Kind.UNREADABLE_ANNOTATION, f"{shown(file)}:{error.line}", error.reason)
             source.faulty.add(image)
@@ -61,14 +65,18 @@ def read_yolo(
             source.faulty.add(image)
             continue
         source.annotations[image] = Annotation(objects, shown(file))
-        if image_class is not None:
-            classes[image] = [image_classes[image_class]]
+        for output in outputs:
+            target = record.target(output.name, rules)
+            if target is not None and output.name == CLASS:
+                classes[image] = [image_classes[int(target[0])]]
+            elif target is not None:
+                source.said.setdefault(output.name, {})[image] = target
     folders = {file.parent for file in used}
     for file in files:
         if file not in used and (labels or file.parent in folders or _is_labels(file.parent)):
             oddities.add(Kind.NO_IMAGE, shown(file))
     if description:
-        source.splits = description.splits(index)
+        source.splits = description.splits(index, oddities)
     return source
 
 
@@ -110,24 +118,28 @@ def _beside(image: Path) -> Path:
 
 
 def _read_text(
-    text: str, file: Path, names: Sequence[str], num_image_classes: int, oddities: Oddities
-) -> tuple[list[Object], int | None]:
-    """The objects and the image's class. Raises LabelError for what cannot be mended."""
+    text: str, file: Path, names: Sequence[str], rules: LabelRules, oddities: Oddities
+) -> tuple[list[Object], LabelRecord]:
+    """The objects, and a record of what is said about the image. Raises LabelError for what cannot be mended."""
     rows = [(line, row) for line, row in enumerate(_LINE_BREAK.split(text), start=1) if row.strip()]
     try:
-        image_class = parse_label_text(text, len(names), num_image_classes, str(file)).image_class
-        rows = rows if image_class is None else rows[:-1]
+        record = parse_label_text(text, None, 0, str(file), rules)
     except LabelError as error:
         if error.line is None or re.search(r"[^ -~\t\r\n]", text):
             raise
-        image_class = None
-        if rows and set(rows[-1][1].split()) <= {"0", "1"}:
-            line, row = rows[-1]
-            try:
-                image_class = parse_label_text(row, len(names), num_image_classes).image_class
-            except LabelError as last:
-                raise LabelError(str(file), line, last.reason) from None
-            rows = rows if image_class is None else rows[:-1]
+        unnamed = [(line, row) for line, row in rows if ":" not in row]
+        of_image = [(line, row) for line, row in rows if ":" in row]
+        if unnamed and set(unnamed[-1][1].split()) <= {"0", "1"}:
+            of_image.append(unnamed[-1])
+        try:
+            record = parse_label_text("\n".join(row for _, row in of_image), None, 0, rules=rules)
+        except LabelError as first:
+            line = of_image[(first.line or 1) - 1][0]
+            raise LabelError(str(file), line, first.reason) from None
+    by_name = any(row.partition(":")[0].strip() == rules.unnamed for _, row in rows if ":" in row)
+    rows = [(line, row) for line, row in rows if ":" not in row]
+    if record.image_class is not None and not by_name:
+        rows.pop()
     objects = []
     for line, row in rows:
         class_index, values = _values(row, file, line)
@@ -136,7 +148,7 @@ def _read_text(
             objects.append(_object(names[class_index], values, where))
         else:
             oddities.add(Kind.UNKNOWN_CLASS, where, f"class {class_index}, names has {len(names)}")
-    return objects, image_class
+    return objects, record
 
 
 def _values(row: str, file: Path, line: int) -> tuple[int, list[float]]:
@@ -168,13 +180,17 @@ class Description:
     file: Path
     names: list[str]
     image_classes: list[str]
+    outputs: Outputs
     entries: dict[str, list[str]]
     path: str
 
-    def splits(self, index: ImageIndex) -> dict[str, list[Path]]:
+    def splits(self, index: ImageIndex, oddities: Oddities) -> dict[str, list[Path]]:
         """The images of each entry (a folder, a text file of paths, or several of them) that is there.
 
         Entries are relative to `path`, or to the yaml; a leading `../` may be one too many, as YOLOv5 has it.
+
+        Raises:
+            ConversionError: if a text file cannot be read.
         """
         found: dict[str, list[Path]] = {}
         here = Path(os.path.abspath(self.file)).parent
@@ -185,16 +201,14 @@ class Description:
                     (Path(os.path.abspath(place)) for place in tried if os.path.isdir(place) or os.path.isfile(place)), None
                 )
                 if place is not None:
-                    found.setdefault(split, []).extend(_images_of(place, index))
+                    found.setdefault(split, []).extend(_images_of(place, index, oddities))
         return {split: images for split, images in found.items() if images}
 
 
-def _images_of(place: Path, index: ImageIndex) -> list[Path]:
+def _images_of(place: Path, index: ImageIndex, oddities: Oddities) -> list[Path]:
     if place.is_dir():
         return [image for image in index.files if place in Path(os.path.abspath(image)).parents]
-    lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
-    matches = [index.find(line, near=place) for line in lines if line.strip()]
-    return [match[0] for match in matches if len(match) == 1]
+    return listed(place, index, oddities, near=place)
 
 
 def read_description(file: Path) -> Description:
@@ -219,7 +233,19 @@ def read_description(file: Path) -> Description:
     path = content.get("path")
     image_classes = content.get("classification_names")
     named = _names(content, "classification_names", file) if image_classes not in (None, "", "~", "null", [], {}) else []
-    return Description(file, _names(content, "names", file), named, entries, path if isinstance(path, str) else "")
+    outputs = _image_outputs(file) if "image_outputs" in content else ()
+    return Description(file, _names(content, "names", file), named, outputs, entries, path if isinstance(path, str) else "")
+
+
+def _image_outputs(file: Path) -> Outputs:
+    """Those under `image_outputs`, whose ranges are numbers where all else in a data yaml is read as text."""
+    try:
+        outputs = read_outputs(yaml.safe_load(file.read_bytes())["image_outputs"])
+    except (yaml.YAMLError, ValueError) as error:  # OutputError among them
+        raise ConversionError(f"{shown(file)}: {first_line(error)}") from None
+    if any(output.name == CLASS for output in outputs):
+        raise ConversionError(f"{shown(file)}: image output `{CLASS}`: write its classes as `classification_names`, or rename it")
+    return outputs
 
 
 def _names(content: Mapping[Any, Any], key: str, file: Path) -> list[str]:

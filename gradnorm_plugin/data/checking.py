@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +31,32 @@ _dataloaders = upstream("utils.dataloaders")
 
 CHUNK = 64
 """Files that a process is handed at a time; one by one, handing over costs as much as reading."""
+
+
+class FilePool:
+    """Processes that read files. The pool that upstream uses waits for ever if one of its processes is killed."""
+
+    def __init__(self, processes: int) -> None:
+        self._pool = ProcessPoolExecutor(processes)
+
+    def __enter__(self) -> FilePool:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def imap(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterator[Any]:
+        """What `function` gives for each of the arguments, in their order.
+
+        Raises:
+            DescriptionError: if a process is gone.
+        """
+        try:
+            yield from self._pool.map(function, arguments, chunksize=CHUNK)
+        except BrokenProcessPool:
+            raise DescriptionError(
+                "a process that reads images and labels was ended from outside, mostly for lack of memory: free some, start again"
+            ) from None
 
 
 @dataclass
@@ -165,8 +193,8 @@ def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None
                 "detection alone with YOLOv5's own train.py, or here with --balancer fixed --initial-weights 1 0"
             )
         raise DescriptionError(
-            f"no image of `train` has a line `{output.name}: ...`: add it to label files (docs/labels.md), remove the output from "
-            f"the data yaml, or give it the weight 0 (--balancer fixed --initial-weights)"
+            f"no image of `train` has a line `{output.name}: ...`: add it to label files (docs/labels.md), remove the output "
+            f"from the data yaml, or give it the weight 0 (--balancer fixed --initial-weights)"
         )
     if results is not None:
         has_boxes = any(result[0] and len(result[1]) for result in results)
@@ -215,8 +243,8 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
         return LabelScan(label_files, listing.lists, bounds, states, targets, None)
     num_box_classes, outputs = bounds
     rules = label_rules(outputs, num_box_classes)
-    with _dataloaders.Pool(_dataloaders.NUM_THREADS) as pool, collector_paused():
-        examined = pool.imap(partial(_examine, rules=rules), zip(im_files, label_files, strict=True), CHUNK)
+    with FilePool(_dataloaders.NUM_THREADS) as pool, collector_paused():
+        examined = pool.imap(partial(_examine, rules=rules), zip(im_files, label_files, strict=True))
         found = list(
             tqdm(
                 examined,
@@ -235,7 +263,7 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
 
 
 def _examine(files: tuple[str, str], rules: LabelRules) -> tuple[tuple[Target | None, ...] | LabelError, Sequence[Any] | None]:
-    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file breaks the rules."""
+    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file is wrong."""
     im_file, label_file = files
     if os.path.exists(im_file) and not os.path.isfile(im_file):  # to open a pipe would wait for ever
         message = f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gradnorm_plugin.data.checking import LabelScan, collector_paused, scan_labels
+from gradnorm_plugin.data.checking import FilePool, LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.image_cache import CachedImage
 from gradnorm_plugin.data.label_cache import cache_file, write_targets
@@ -116,7 +116,7 @@ class JointDataset(ImageLists):
         """Upstream's reading of all images and labels, and its cache of it; the files are not read twice."""
         vars(self).pop("cache_version", None)
         results = self._scan.results
-        with nullcontext() if results is None else swapped(_dataloaders, Pool=partial(_Found, results, prefix)):
+        with swapped(_dataloaders, Pool=FilePool if results is None else partial(_Found, results, prefix)):
             found = super().cache_labels(path, prefix)
         with suppress(OSError):
             path.with_suffix(".cache.npy").unlink(missing_ok=True)  # upstream's temporary file, where the disk was full

@@ -8,15 +8,11 @@ from reprlib import repr as short
 from typing import Any
 
 from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs
+from gradnorm_plugin.reading import OUTPUTS_KEY, DescriptionError
 
 NAME_KEYS = ("names", "classification_names")
-OUTPUTS_KEY = "image_outputs"
 LONGEST_NAME = 200
 """Characters; a longer name would fit neither a table nor the name of a file."""
-
-
-class DescriptionError(ValueError):
-    """The data yaml, or what it points at, cannot be used; the message says why and what to do."""
 
 
 def image_outputs(data: Mapping[str, Any]) -> Outputs:

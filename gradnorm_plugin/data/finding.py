@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description
-from gradnorm_plugin.data.reading import read_yaml
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream, upstream_root
 
 SPLITS = ("train", "val", "test")
+_OWN = ("joint.yaml", "heart-outputs.yaml")
+"""The data yamls that this package brings, whose `download` may run."""
+_GENERATOR, _OLD_GENERATOR = "import gradnorm_demo as phantom", "from gradnorm_plugin.data import phantom"
+"""How their `download` begins, and how it did: copies of them are older."""
 
 
 def read_description(data: str | Path) -> dict[str, Any]:
@@ -35,8 +39,8 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
     Upstream gets the content that was checked here, and does not read the file again. A relative `path` counts from upstream's
     folder, as ever; where the images are not there, from the folder of the yaml.
 
-    Upstream runs what a data yaml has under `download`, as Python or in a shell. Here that is done only for the text that this
-    package's own `data/joint.yaml` has, for the address of a .zip, which is data, or if `allow_download` is set.
+    Upstream runs what a data yaml has under `download`, as Python or in a shell. Here that is done only for the text that one
+    of this package's own data yamls has, for the address of a .zip, which is data, or if `allow_download` is set.
 
     Raises:
         DescriptionError: if the yaml is not as it should be, or its images are not there.
@@ -116,4 +120,7 @@ def _runs_code(contents: dict[str, Any]) -> bool:
     """Whether upstream would run code of a data yaml with these contents that is not this package's own."""
     script = contents.get("download")
     is_archive = isinstance(script, str) and script.startswith("http") and script.endswith(".zip")
-    return bool(script) and not is_archive and script != read_yaml(REPOSITORY / "data" / "joint.yaml").get("download")
+    if not script or is_archive:
+        return False
+    script = script.replace(_OLD_GENERATOR, _GENERATOR) if isinstance(script, str) else script
+    return all(script != read_yaml(REPOSITORY / "data" / name).get("download") for name in _OWN)

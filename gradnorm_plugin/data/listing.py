@@ -11,7 +11,7 @@ from pathlib import Path
 from reprlib import repr as short
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.reading import read_text
+from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.upstream.gateway import upstream
 
 _dataloaders = upstream("utils.dataloaders")

@@ -1,8 +1,6 @@
 """Measuring a joint model: upstream's detection figures to the last digit, the classification's beside them, and intervals."""
 
 SPLITS = ("train", "val", "test")
-DEFAULT_SIZE = 320
-"""Pixels where neither the weights nor the user say: the launcher's default."""
 
 
 class EvaluationError(ValueError):

@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
+from gradnorm_plugin.evaluation import SPLITS, EvaluationError
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.files import explain, is_a_matter_of_place
 from gradnorm_plugin.labels import LabelErrors
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown

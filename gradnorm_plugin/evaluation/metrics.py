@@ -1,71 +1,18 @@
-"""The figures of one validation pass: how well the images' classes were told, and upstream's figures of the boxes.
+"""Upstream's figures of the boxes of one validation pass.
 
-N labelled images, C classes of the image, M bins of confidence. Counts of true against predicted classes carry every figure of
-the classification but loss and calibration, so a resample of the images needs its counts only.
 n predictions, m boxes, T IoU thresholds (0.5, 0.55, ... 0.95), K classes of the boxes that occur.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from gradnorm_plugin.outputs.classes import Calibration, ClassScores, calibrate, class_scores, count_pairs
 from gradnorm_plugin.run_folder import DETECTION_FIGURES
 
 Figure = TypeVar("Figure", float, np.ndarray)
-
-
-@dataclass(frozen=True)
-class ClassificationMetrics:
-    """Figures of one pass; NaN where no image has a class."""
-
-    confusion: np.ndarray
-    """(C, C) counts, row true, column predicted."""
-    scores: ClassScores
-    loss: float
-    """Mean cross-entropy (log loss), unweighted, natural logarithm."""
-    calibration: Calibration
-
-    @property
-    def images(self) -> int:
-        """Labelled images."""
-        return int(self.confusion.sum())
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the labelled images whose class is told right."""
-        return self.scores.accuracy
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean recall of the classes that occur."""
-        return self.scores.balanced_accuracy
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean F1 of the classes that occur."""
-        return self.scores.macro_f1
-
-
-def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> ClassificationMetrics:
-    """Score (N, C) probabilities against (N,) classes, -1 for an image without one, which is left out."""
-    num_classes = probabilities.shape[1]
-    labelled = classes >= 0
-    probabilities, classes = probabilities[labelled].astype(np.float64), classes[labelled]
-    predicted = probabilities.argmax(1)
-    confusion = count_pairs(classes, predicted, num_classes)
-    of_true_class = probabilities[np.arange(len(classes)), classes]
-    losses = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
-    return ClassificationMetrics(
-        confusion=confusion,
-        scores=class_scores(confusion),
-        loss=float(losses.mean()) if len(classes) else math.nan,
-        calibration=calibrate(probabilities.max(1), predicted == classes),
-    )
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.evaluation import DEFAULT_SIZE, SPLITS, EvaluationError
+from gradnorm_plugin.evaluation import SPLITS, EvaluationError
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
-from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, same_stem, write_predictions
+from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, called_alike, image_id, stem, write_predictions
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.files import explain, replace_links
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import CLASS, list_outputs
@@ -46,8 +47,10 @@ def evaluate(options: argparse.Namespace) -> None:
     bootstrap = Bootstrap(settings.pop("bootstrap"), settings.pop("seed"))
     split = options.task if options.task in SPLITS else "val"
     data, scan = _check_data(options.data, split, settings.pop("allow_download"))
-    if options.save_txt and (pair := same_stem(scan.label_files)):
+    if options.save_txt and (pair := called_alike(scan.label_files, stem)):
         raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
+    if options.save_json and (pair := called_alike(scan.label_files, image_id)):
+        raise EvaluationError(f"--save-json: {pair[0]} and {pair[1]} would be one image_id; rename one image")
     one_pass = partial(run_one_pass, joint_data=data, scan=scan, bootstrap=bootstrap if bootstrap.resamples else None)
     with swapped(_val, run=one_pass):
         _val.main(argparse.Namespace(**settings))

@@ -12,12 +12,11 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradnorm_plugin.evaluation.metrics import classification_metrics
 from gradnorm_plugin.evaluation.recording import Recording
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import shortened
 from gradnorm_plugin.outputs import Classes, ImageOutput
-from gradnorm_plugin.outputs.classes import Calibration
+from gradnorm_plugin.outputs.classes import Calibration, classification_metrics
 from gradnorm_plugin.run_folder import CONFUSION_PICTURE, RELIABILITY_PICTURE, output_picture
 from gradnorm_plugin.upstream.gateway import upstream
 

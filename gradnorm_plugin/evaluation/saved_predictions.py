@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +77,39 @@ class LabelFiles:
         return [output.target(row) if there else told for row, there, told in zip(targets, known, predicted, strict=True)]
 
 
-def same_stem(files: Iterable[str]) -> tuple[str, str] | None:
-    """Two images whose label files would be one, if there are any."""
-    seen: dict[str, str] = {}
+def image_id(file: str) -> int | str:
+    """What YOLOv5 calls an image in the JSON of its predictions: the name without extension, as a number where it is one."""
+    stem = Path(file).stem
+    return int(stem) if stem.isdecimal() else stem
+
+
+def stem(file: str) -> str:
+    """What YOLOv5 calls the file of an image's predictions, less the extension."""
+    return Path(file).stem
+
+
+def called_alike(files: Iterable[str], name: Callable[[str], int | str]) -> tuple[str, str] | None:
+    """Two images, by any file of theirs, that have one name, if there are any: `image_id` or `stem`."""
+    seen: dict[int | str, str] = {}
     for file in files:
-        if Path(file).stem in seen:
-            return seen[Path(file).stem], file
-        seen[Path(file).stem] = file
+        called = name(file)
+        if called in seen:
+            return seen[called], file
+        seen[called] = file
     return None
 
 
 def write_predictions(recording: Recording, folder: Path) -> Path:
     """Write `classification_predictions.json`: a list with each image's file, true class, predicted class and probabilities.
 
-    `image_id` is that of upstream's box predictions: the name without extension, as a number where it is one. `class` is None for
-    an image without one. Probabilities keep 6 decimals; one that is not finite is None. Other image outputs than `class` stand
-    under `outputs`, each with what is predicted and its label (`true`, None without one) in the words of `predict`.
+    `image_id` is that of upstream's box predictions. `class` is None for an image without one. Probabilities keep 6 decimals; one
+    that is not finite is None. Other image outputs than `class` stand under `outputs`, each with what is predicted and its label
+    (`true`, None without one) in the words of `predict`.
     """
     rows = []
     columns = [(output, recording.calibrated(output), recording.targets(output)) for output in recording.outputs]
     for index, file in enumerate(recording.files):
-        stem = Path(file).stem
-        row: dict[str, Any] = {"image_id": int(stem) if stem.isdecimal() else stem, "file": file}
+        row: dict[str, Any] = {"image_id": image_id(file), "file": file}
         for output, answers, targets in columns:
             answer = np.round(answers[index].astype(np.float64), 6)
             label = output.target(targets[index]) if output.known(targets[index : index + 1])[0] else None

@@ -153,7 +153,7 @@ def notes(figures: Mapping[str, Any]) -> Iterator[str]:
                 after = f", calibrated {_digits(found['calibrated_error'])} (temperature {_digits(found['temperature'])})"
             yield f"{note}, calibration error {_digits(found['calibration_error'])}{after}{without}"
         elif found["images"] and found["trained"] and without:
-            yield f"{name}{without}"
+            yield f"{of}{without.removeprefix('; ')}"
     if not boxes["trained"]:
         yield "Detection was not trained: its weight was 0 when these weights were trained, so its figures mean nothing"
     elif boxes["confidence"] is not None:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
 from gradnorm_plugin.outputs import (
-    OutputError,
     Outputs,
     activate,
     class_output,
@@ -28,6 +26,7 @@ from gradnorm_plugin.outputs import (
     split,
     the_classes,
 )
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
 _common = upstream("models.common")
@@ -140,7 +139,7 @@ class JointBackend(_common.DetectMultiBackend):
                 return metadata, read_outputs(metadata[OUTPUTS_KEY])
             names = metadata.get(METADATA_KEY)
             return metadata, (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
-        except (OutputError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise CheckpointError(f"what it says of its image outputs is damaged, export it again: {error}") from None
 
     def _find_outputs(self) -> list[int]:
@@ -175,7 +174,7 @@ class JointBackend(_common.DetectMultiBackend):
             }
         if self.xml:
             description = Path(self.w).with_suffix(".yaml")
-            return yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else {}
+            return read_yaml(description) if description.is_file() else {}
         return {}
 
     def _input_shape(self, metadata: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:

@@ -158,8 +158,7 @@ def _problem(model: nn.Module) -> str | None:
     heads = dict(head.heads.items()) if isinstance(head, OutputHeads) else {output.name: head for output in outputs[:1]}
     widths = [(name, {layer.out_features for layer in part.class_layers()}) for name, part in heads.items()]
     if widths != [(output.name, {output.width}) for output in outputs]:
-        if getattr(model, "image_outputs", None) is None:
-            return "its `classification_names` do not name the classes that its head tells"
-        return "its `image_outputs` are not those that its heads tell"
+        of_class = "its `classification_names` do not name the classes that its head tells"
+        return of_class if len(outputs) < 2 else "its `image_outputs` do not describe what its heads tell"
     read_temperatures(getattr(model, "temperatures", None), outputs)
     return None

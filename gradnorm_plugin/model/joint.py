@@ -2,7 +2,8 @@
 
 With `backbone="dual"` the heads have a backbone of their own instead (`model/dual.py`).
 
-B batch, W logits of all image outputs side by side (for one that tells a class, its number of classes), nl detection layers, na anchors, no outputs an anchor, n predictions an image.
+B batch, W logits of all image outputs side by side (for one that tells a class, its number of classes), nl detection layers, na
+anchors, no outputs an anchor, n predictions an image.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     * training: `(detection, logits)`; detection is upstream's list of nl tensors (B, na, H, W, no), logits is (B, W).
     * inference: `(predictions, (detection, logits))`; predictions (B, n, 5 + nc) in pixels, as upstream's.
-    * export (upstream's `Detect.export` is set): `(predictions, *answers)`, an activated tensor for each image output; for one that
-      tells a class, probabilities (B, C) that sum to 1.
+    * export (upstream's `Detect.export` is set): `(predictions, *answers)`, an activated tensor for each image output; for one
+      that tells a class, probabilities (B, C) that sum to 1.
     * `augment=True` (test-time augmentation): `(predictions, (None, logits))`, logits averaged over the augmented images.
     """
 

@@ -80,8 +80,9 @@ def class_output(names: Mapping[int, str] | Sequence[str]) -> Classes:
 
 
 def the_classes(outputs: Outputs) -> Classes | None:
-    """The one output that tells a class, whose label line needs no name; None if there is none, or more than one."""
+    """The output whose label line needs no name: that of `classification_names`, or the one that tells a class; None for none."""
     found = [output for output in outputs if isinstance(output, Classes)]
+    found = [output for output in found if output.name == CLASS] or found
     return found[0] if len(found) == 1 else None
 
 

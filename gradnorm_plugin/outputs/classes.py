@@ -115,25 +115,23 @@ class Classes(ImageOutput):
 
     def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
         """Cross-entropy (log loss), natural logarithm."""
-        of_true_class = answers.astype(np.float64)[np.arange(len(targets)), targets]
-        losses = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
-        return float(losses.mean()) if len(targets) else math.nan
+        return classification_metrics(answers, targets).loss
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, calibration, and each class's precision, recall and F1; the confusion has the true classes in its rows."""
-        confusion = count_pairs(targets, answers.argmax(1), self.width)
-        scores, support = class_scores(confusion), confusion.sum(1)
-        columns = zip(self.names, support, scores.precision, scores.recall, scores.f1, strict=True)
+        found = classification_metrics(answers, targets)
+        scores = found.scores
+        columns = zip(self.names, found.confusion.sum(1), scores.precision, scores.recall, scores.f1, strict=True)
         return {
-            "images": int(confusion.sum()),
+            "images": found.images,
             "accuracy": scores.accuracy,
             "balanced_accuracy": scores.balanced_accuracy,
             "macro_precision": scores.macro_precision,
             "macro_F1": scores.macro_f1,
-            "calibration_error": calibrate(answers.max(1), answers.argmax(1) == targets).error,
-            "loss": self.answer_loss(answers, targets),
+            "calibration_error": found.calibration.error,
+            "loss": found.loss,
             "classes": [dict(zip(("name", "support", "precision", "recall", "F1"), row, strict=True)) for row in columns],
-            "confusion": confusion,
+            "confusion": found.confusion,
         }
 
     def decide(self, answer: np.ndarray) -> Target:
@@ -234,3 +232,52 @@ def calibrate(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION
     with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin is NaN, as it should be
         means = [np.bincount(index, values, bins) / counts for values in (confidence, right)]
     return Calibration(counts, *means)
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Figures of one pass; NaN where no image has a class."""
+
+    confusion: np.ndarray
+    """(C, C) counts, row true, column predicted."""
+    scores: ClassScores
+    loss: float
+    """Mean cross-entropy (log loss), unweighted, natural logarithm."""
+    calibration: Calibration
+
+    @property
+    def images(self) -> int:
+        """Labelled images."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the labelled images whose class is told right."""
+        return self.scores.accuracy
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that occur."""
+        return self.scores.balanced_accuracy
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that occur."""
+        return self.scores.macro_f1
+
+
+def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> ClassificationMetrics:
+    """Score (N, C) probabilities against (N,) classes, -1 for an image without one, which is left out."""
+    num_classes = probabilities.shape[1]
+    labelled = classes >= 0
+    probabilities, classes = probabilities[labelled].astype(np.float64), classes[labelled]
+    predicted = probabilities.argmax(1)
+    confusion = count_pairs(classes, predicted, num_classes)
+    of_true_class = probabilities[np.arange(len(classes)), classes]
+    losses = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
+    return ClassificationMetrics(
+        confusion=confusion,
+        scores=class_scores(confusion),
+        loss=float(losses.mean()) if len(classes) else math.nan,
+        calibration=calibrate(probabilities.max(1), predicted == classes),
+    )

@@ -157,7 +157,7 @@ class ImageOutput(ABC):
 
     @abstractmethod
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """All that `joint_metrics.json` has of (N, W) activated and N known targets: images, figures, and row by row `classes`."""
+        """What `joint_metrics.json` has of (N, W) activated and N known targets: images, figures, and row by row `classes`."""
 
     def figure(self, answers: np.ndarray, targets: np.ndarray) -> Figure | None:
         """A picture of (N, W) activated against N known targets; None for none."""

@@ -25,7 +25,7 @@ _BETA = 0.1
 
 @dataclass(frozen=True)
 class Value(ImageOutput):
-    """A number from `low` to `high` in `unit`. Targets are (N,) float32, NaN for an image without one; answers are in the unit."""
+    """A number from `low` to `high` in `unit`. Targets are (N,) float32, NaN for an image without one, as answers in the unit."""
 
     name: str
     unit: str
@@ -101,7 +101,7 @@ class Value(ImageOutput):
         return self.low + (self.high - self.low) * logits.sigmoid()
 
     def measure(self, answers: np.ndarray, targets: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Mean absolute error in the unit, and the share of the variance that is explained; NaN for the latter without variance."""
+        """Mean absolute error in the unit, and the share of the variance that is explained, NaN where there is no variance."""
         targets = targets.astype(np.float64)
         errors, count = answers[:, 0] - targets, times.sum(1)
         with np.errstate(invalid="ignore", divide="ignore"):  # an empty draw

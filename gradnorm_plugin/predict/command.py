@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelError
-from gradnorm_plugin.predict import DEFAULT_SIZE, PredictError
+from gradnorm_plugin.model import DEFAULT_SIZE
+from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown

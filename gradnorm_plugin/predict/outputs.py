@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ import numpy as np
 
 from gradnorm_plugin.files import UnfinishedFile
 from gradnorm_plugin.labels import Box, LabelRecord, LabelRules, write_label_file
-from gradnorm_plugin.names import csv_row, folder_name
+from gradnorm_plugin.names import csv_row, folder_names
 from gradnorm_plugin.outputs import CLASS, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import picture_suffix, write_image
@@ -305,13 +305,13 @@ def _new_video(path: Path, result: Result) -> tuple[UnfinishedFile, cv2.VideoWri
 class Crops(Output):
     """Each box cut out, with a little around it, as `crops/CLASS/NAME_NUMBER.jpg`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "crops"
+    def __init__(self, folder: Path, box_classes: Iterable[str]) -> None:
+        self.folder, self.folders = folder / "crops", folder_names(box_classes)
 
     def write(self, result: Result) -> None:
         """Cut the boxes out of the image as it was."""
         image = result.prediction.image
         for number, box in enumerate(result.prediction.boxes, start=1):
             crop = _plots.save_one_box([round(value) for value in box[3:]], image, BGR=True, save=False)
-            if crop.size:
-                write_image(self.folder / folder_name(box.name) / f"{result.name}_{number}.jpg", crop)
+            if crop.size:  # a class without a name is called by its number
+                write_image(self.folder / self.folders.get(box.name, box.name) / f"{result.name}_{number}.jpg", crop)

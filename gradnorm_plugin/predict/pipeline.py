@@ -111,7 +111,7 @@ def _outputs(options: argparse.Namespace, predictor: Predictor, source: Source, 
     if options.save_csv:
         outputs.append(CsvFiles(folder, predictor.outputs))
     if options.save_crop:
-        outputs.append(Crops(folder))
+        outputs.append(Crops(folder, predictor.names.values()))
     return outputs
 
 

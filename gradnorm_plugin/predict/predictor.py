@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import Classes, Outputs, split, the_classes
-from gradnorm_plugin.predict import DEFAULT_SIZE, PredictError
+from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import as_picture, is_several
 from gradnorm_plugin.predict.prediction import Answer, DetectedBox, ImageClass, Prediction
 from gradnorm_plugin.upstream.gateway import upstream

@@ -6,6 +6,7 @@ The loaders' scaled images are not used (`Predictor` scales): they are asked for
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +17,13 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.reading import read_text
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.reading import read_text
+from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _downloads = upstream("utils.downloads")
+_general = upstream("utils.general")
 _loaders = upstream("utils.dataloaders")
 
 STREAM_FPS = 30
@@ -98,7 +100,8 @@ class _Fetched(_Files):
         self._folder = TemporaryDirectory(prefix="gradnorm-")
         file = _downloads.fetch(address, self._folder.name)
         super().__init__(file, vid_stride)
-        self._place = f"{address.partition('?')[0].rpartition('/')[0]}/{Path(file).name}"  # the rest may hold a password
+        # What stands behind `?` may be a password as well
+        self._place = f"{_without_user(address).partition('?')[0].rpartition('/')[0]}/{Path(file).name}"
 
     def __iter__(self) -> Iterator[list[Frame]]:
         for frames in super().__iter__():
@@ -115,7 +118,8 @@ class _Streams(Source):
 
     def __init__(self, source: str, vid_stride: int) -> None:
         super().__init__()
-        self.loader = _loaders.LoadStreams(source, transforms=_no_scaling, vid_stride=vid_stride)
+        with swapped(_loaders, clean_str=lambda address: _general.clean_str(_without_user(address))):  # for the streams' names
+            self.loader = _loaders.LoadStreams(source, transforms=_no_scaling, vid_stride=vid_stride)
 
     def __iter__(self) -> Iterator[list[Frame]]:
         number = 0
@@ -167,9 +171,14 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     except ModuleNotFoundError as error:
         raise PredictError(f"--source {source} needs the package {error.name}: pip install {error.name}") from None
     except (FileNotFoundError, AssertionError) as error:
-        raise PredictError(f"--source {source}: {error}") from None
+        raise PredictError(_without_user(f"--source {source}: {error}")) from None
     except Exception as error:  # cameras, screens and servers are away in many ways; to the user they are one
-        raise PredictError(f"--source {source} cannot be opened: {type(error).__name__}: {error}") from None
+        raise PredictError(_without_user(f"--source {source} cannot be opened: {type(error).__name__}: {error}")) from None
+
+
+def _without_user(text: str) -> str:
+    """An address, or a text that has some, without the name and the password before the host."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
 
 
 def _listed(source: str) -> list[str]:

@@ -47,8 +47,9 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="WEIGHT",
         **unset,
-        help="weights of detection and of each image output (one for all, or one each) in the first batches, and in the whole run "
-        "with --balancer fixed, pcgrad, cagrad or bisector (preset report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: 1 1)",
+        help="weights of detection and of each image output (one for all, or one each) in the first batches, and in the whole "
+        "run with --balancer fixed, pcgrad, cagrad or bisector (preset report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: "
+        "1 1)",
     )
     group.add_argument("--weight-sum", type=float, **unset, help=f"sum of the weights (preset report: {report['weight_sum']})")
     group.add_argument(
@@ -57,8 +58,8 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="MIN MAX",
         **unset,
-        help="ranges of the weights: detection's, and that of the image outputs, one for all or one each (preset report: 1 4 0.01 "
-        "0.4; preset ratio: 1 1 0.0001 1)",
+        help="ranges of the weights: detection's, and that of the image outputs, one for all or one each (preset report: 1 4 "
+        "0.01 0.4; preset ratio: 1 1 0.0001 1)",
     )
     group.add_argument(
         "--gradnorm-interval",
@@ -154,8 +155,8 @@ def _per_task(options: argparse.Namespace, num_tasks: int | None) -> dict[str, l
             numbers += [numbers[1]] * (num_tasks - 2)
         if num_tasks is not None and len(numbers) != num_tasks:
             raise ValueError(
-                f"{flag} is for {len(numbers)} tasks, but the data have {num_tasks}, detection and {num_tasks - 1} image outputs: "
-                f"give a value for each, or two, the second of which is every image output's"
+                f"{flag} is for {len(numbers)} tasks, but the data have {num_tasks}, detection and {num_tasks - 1} image "
+                f"outputs: give a value for each, or two, the second of which is every image output's"
             )
         found[name] = numbers
     return found

@@ -17,6 +17,7 @@ from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
     EPOCHS_FILE,
     EPOCHS_PICTURE,
+    ImageTask,
     ImageTasks,
     best_epoch,
     image_tasks,
@@ -69,7 +70,7 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None, tasks: Imag
     for column, label, colour, line in _DETECTION:
         _curve(above[0], rows, column, color=colour, linestyle=line, label=label)
     for axis, task in zip(above[1:], tasks, strict=True):
-        head(axis, next(letters), f"{task.name.capitalize() if task == CLASSIFICATION else task.name}, validation", pad=30)
+        head(axis, next(letters), f"{_title(task)}, validation", pad=30)
         for column in sorted(task.figures, key=lambda column: column == task.headline):
             label = column.removeprefix(f"{task.name}_").replace("macro_F1", "macro-F1").replace("_", " ")
             colour, line = _CLASSES.get(column, ("#777777", (0, (4, 1.5))))
@@ -84,7 +85,9 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None, tasks: Imag
     if majority is not None:
         above[1].axhline(majority, color=OTHER, linewidth=0.8, linestyle="--", label="accuracy of the majority class")
     titled = [(*loss, DETECTION) for loss in _BOX_LOSSES]
-    titled += [(f"{t.name}_loss", f"{t.name.capitalize() if t == CLASSIFICATION else t.name} loss", colours[t.name]) for t in tasks]
+    titled += [
+        (f"{t.name}_loss", f"{t.name.capitalize() if t == CLASSIFICATION else t.name} loss", colours[t.name]) for t in tasks
+    ]
     for axis, (name, title, colour) in zip(below, titled, strict=True):
         head(axis, next(letters), title)
         _curve(axis, rows, f"train_{name}", color=colour)
@@ -106,6 +109,10 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None, tasks: Imag
         note += f"; dotted line: epoch {best['epoch']:.0f}, kept as best.pt (fitness {best['fitness']:.3f})"
     figure.supxlabel(note, fontsize=7.5, color=OTHER)
     return figure
+
+
+def _title(task: ImageTask) -> str:
+    return task.name.capitalize() if task == CLASSIFICATION else task.name
 
 
 def _part(index: int, parts: int, columns: int) -> slice:

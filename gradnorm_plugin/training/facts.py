@@ -100,7 +100,7 @@ def tasks_of(outputs: Outputs) -> ImageTasks:
 
 
 def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
-    """Counts of one split, as it is trained on: images, boxes of each class, and what is said of the images, or that nothing is."""
+    """Counts of one split, as it is trained on: images, boxes of each class, and what is or is not said of the images."""
     boxes = np.concatenate([np.zeros(0, dtype=np.int64), *(labels[:, 0].astype(np.int64) for labels in dataset.labels)])
     found: dict[str, Any] = {
         "images": len(dataset.labels),

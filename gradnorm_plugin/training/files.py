@@ -17,10 +17,10 @@ import yaml
 from torch import nn
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, image_outputs
-from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE
 from gradnorm_plugin.upstream.gateway import upstream
 

@@ -18,7 +18,6 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absen
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
-from gradnorm_plugin.data.reading import read_yaml
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
@@ -27,6 +26,7 @@ from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.checkpoint import read_checkpoint, write_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
+from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.clipping import SeparateClip
@@ -225,8 +225,8 @@ class JointRun:
             if "val" in self.datasets and not self._switched_off(index) and not self._has_a_say(output):
                 what = "class" if output.name == CLASS else f"`{output.name}`"
                 upstream("utils.general").LOGGER.warning(
-                    f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has no "
-                    f"say in which epoch becomes best.pt"
+                    f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has "
+                    f"no say in which epoch becomes best.pt"
                 )
         balancer = make_balancer(self.options, 1 + len(self.outputs))
         state = read_state(Path(self.options.resume)) if self.options.resume else None
@@ -301,8 +301,8 @@ class JointRun:
     def fitness(self, results: np.ndarray) -> np.ndarray:
         """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the tasks that are trained.
 
-        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its table
-        of evolved runs; an output whose labels in `val` are all alike has no share.
+        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its
+        table of evolved runs; an output whose labels in `val` are all alike has no share.
         """
         detection = upstream("utils.metrics").fitness(results)
         if results.shape != (1, 7):

@@ -9,6 +9,7 @@ from pathlib import Path
 import requests
 import torch
 
+from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.dual import BACKBONES
 from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.terminal import parse
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         weights=None,
         data=shown(REPOSITORY / "data" / "joint.yaml"),
         hyp=shown(REPOSITORY / "data" / "hyp.joint.yaml"),
-        imgsz=320,
+        imgsz=DEFAULT_SIZE,
         epochs=5,
         batch_size=8,
         project=shown(WORKSPACE / "runs" / "train"),
@@ -105,8 +106,8 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=0.25,
         metavar="SHARE",
-        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several image "
-        "outputs: of all of them together, or one for each",
+        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several "
+        "image outputs: of all of them together, or one for each",
     )
 
 

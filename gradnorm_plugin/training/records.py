@@ -63,8 +63,7 @@ class EpochTable(Hook):
     def __init__(self, run: JointRun) -> None:
         self.run = run
         self.table: RunTable | None = None
-        self.sums: list[float] = []
-        self.counts: list[int] = []
+        self.sums, self.counts = [0.0] * len(run.outputs), [0] * len(run.outputs)
 
     def on_train_epoch_start(self) -> None:
         """Start the means of the image outputs' losses anew."""

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gradnorm_plugin.files import read_text, remove_leftovers, replace_links, whole_file, write_text
+from gradnorm_plugin.files import remove_leftovers, replace_links, whole_file, write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.reading import DescriptionError, read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE, PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.files import FETCHED, OptionError, check_network, is_address, read_checkpoint
@@ -89,9 +90,9 @@ def _read_options(saved: Path, options: argparse.Namespace) -> dict[str, Any]:
     It may be somebody else's: what it permits is left out.
     """
     try:
-        found = yaml.safe_load(read_text(saved))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise OptionError(f"--resume: {saved} cannot be read: {error}") from None
+        found = read_yaml(saved)
+    except DescriptionError as error:
+        raise OptionError(f"--resume: {error}") from None
     numbers = ("epochs", "batch_size", "imgsz")
     wrong = [name for name in numbers if not isinstance(found, dict) or type(found.get(name)) is not int]
     if wrong:

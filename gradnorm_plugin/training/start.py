@@ -72,8 +72,8 @@ def adopt_network(options: argparse.Namespace) -> None:
 def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> dict[str, Tensor]:
     """The checkpoint's weights with their classes in the order of the run's: both kinds are looked up by name.
 
-    * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that the
-      checkpoint does not know start anew, as does the last layer if it knows none of them.
+    * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that
+      the checkpoint does not know start anew, as does the last layer if it knows none of them.
     * Box classes are put in order if they are the same ones; else they stay as they are, as in YOLOv5.
 
     Args:

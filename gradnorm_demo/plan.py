@@ -8,14 +8,51 @@ ventricular level.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 JETS = ("AR", "MR", "PR", "TR")
 VIEWS = ("PSAX", "PLAX", "A4C")
+FINDINGS = ("effusion", "lead")
 LEVEL_VIEW = {"plax": "PLAX", "a4c": "A4C", "aortic": "PSAX", "papillary": "PSAX", "mitral": "PSAX"}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What an image of the set with more image outputs has beyond jets and view.
+
+    Attributes:
+        effusion: mean width of the dark rim around the heart, heart units; 0 for no pericardial effusion.
+        lead: whether a pacemaker's lead runs through the right heart.
+        side: radians; where the rim is widest, and the lead away from the middle of its chamber.
+        zoom: how much larger the heart is drawn than at the usual depth.
+        stated: the image outputs about which the label file says something.
+    """
+
+    effusion: float
+    lead: bool
+    side: float
+    zoom: float
+    stated: tuple[str, ...]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> Extras:
+        """Each finding in three images of ten, whatever the view; each label line missing in one of five."""
+        return cls(
+            effusion=float(rng.uniform(0.04, 0.065)) if rng.random() < 0.3 else 0.0,
+            lead=bool(rng.random() < 0.3),
+            side=float(rng.uniform(0, 2 * math.pi)),
+            zoom=float(rng.uniform(0.78, 1.08)),
+            stated=tuple(output for output in ("finding", "depth") if rng.random() < 0.8),
+        )
+
+    @property
+    def findings(self) -> dict[str, bool]:
+        """Which of `FINDINGS` the image shows."""
+        return dict(zip(FINDINGS, (self.effusion > 0, self.lead), strict=True))
 
 
 @dataclass(frozen=True)
@@ -26,11 +63,13 @@ class Case:
         level: imaging plane, a key of `LEVEL_VIEW`.
         jets: names of the jets in it, in the order in which their label lines are written.
         labelled: whether the label file states the view.
+        extras: findings and depth, in the set with more image outputs.
     """
 
     level: str
     jets: tuple[str, ...] = ()
     labelled: bool = True
+    extras: Extras | None = None
 
     @property
     def view(self) -> str | None:
@@ -92,11 +131,16 @@ def plan_split(images: int, rng: np.random.Generator) -> list[Case]:
     return [plan[i] for i in rng.permutation(len(plan))]
 
 
+def add_extras(plan: list[Case], rng: np.random.Generator) -> list[Case]:
+    """The same cases, each with findings and a depth of its own."""
+    return [replace(case, extras=Extras.sample(rng)) for case in plan]
+
+
 def count_cases(plan: list[Case]) -> dict[str, dict[str, int]]:
-    """Count what a plan holds: images, jets by class, views by class, images without a view or without a jet."""
+    """Count what a plan holds: images, jets, views and findings by class, images without a label line or without a jet."""
     jets = Counter(jet for case in plan for jet in case.jets)
     views = Counter(case.view for case in plan)
-    return {
+    counts = {
         "images": {
             "all": len(plan),
             "without view label": views[None],
@@ -105,3 +149,8 @@ def count_cases(plan: list[Case]) -> dict[str, dict[str, int]]:
         "jets": {name: jets[name] for name in JETS},
         "views": {name: views[name] for name in VIEWS},
     }
+    extras = [case.extras for case in plan if case.extras]
+    if extras:
+        counts["images"] |= {f"without {output}": sum(output not in e.stated for e in extras) for output in ("finding", "depth")}
+        counts["findings"] = {name: sum(e.findings[name] for e in extras) for name in FINDINGS}
+    return counts

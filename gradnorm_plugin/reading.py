@@ -1,4 +1,4 @@
-"""The text files of a data set as people save them: in any Unicode encoding that says which, YAML as it is written.
+"""Text files as people save them, of a data set or of a run: in any Unicode encoding that says which, YAML as it is written.
 
 A text file is read once, by the same rules in every locale; what is read is what is checked and what is used.
 """
@@ -6,7 +6,6 @@ A text file is read once, by the same rules in every locale; what is read is wha
 from __future__ import annotations
 
 import codecs
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 
 import yaml
 
-from gradnorm_plugin.data.description import OUTPUTS_KEY, DescriptionError
+from gradnorm_plugin.files import SIZE_LIMIT, read_bytes
 
+OUTPUTS_KEY = "image_outputs"
+"""Of a data yaml, whose names are text under the kinds of the outputs."""
 NODES = 1_000_000
 """How many values a YAML file may have, each counted as often as its aliases repeat it."""
 
@@ -25,22 +26,24 @@ _TAG = "tag:yaml.org,2002:"
 _PLAIN = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value")}
 
 
-def read_text(path: str | Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
+class DescriptionError(ValueError):
+    """A text file, most often the data yaml, or what it points at, cannot be used; the message says why and what to do."""
+
+
+def read_text(path: str | Path, limit: int = SIZE_LIMIT) -> str:
+    """The text of a regular file in UTF-8, with or without a byte order mark, or in UTF-16 with one; its lines end with `\\n`.
 
     Raises:
-        DescriptionError: if it cannot be read, or at its first byte that is neither.
+        DescriptionError: if it cannot be read or has more than `limit` bytes, or at its first byte that is neither.
     """
     try:
-        if not os.path.isfile(path) and os.path.exists(path):
-            raise DescriptionError(f"{path} is no file: name a text file")
-        content = Path(path).read_bytes()
+        content = read_bytes(Path(path), limit)
     except (OSError, ValueError) as error:  # ValueError: a name with the character U+0000
         raise DescriptionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")
     encoding = _MARKS.get(mark, "utf-8")
     try:
-        return content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         start = len(mark) + error.start
         line = content.count(b"\n", 0, start) + 1
@@ -74,9 +77,9 @@ def read_yaml(path: str | Path, text_keys: Sequence[str] = ()) -> Any:
             ]
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        where = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else path
         hint = " (indent with spaces)" if "'\\t'" in str(error.problem) else ""
-        raise DescriptionError(f"{path}{line}: not YAML: {error.problem}{hint}: correct it") from None
+        raise DescriptionError(f"{where}: not YAML: {error.problem}{hint}: correct it") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DescriptionError(f"{path}:{line}: character U+{error.character:04X} has no place in YAML: remove it") from None

@@ -1,29 +1,81 @@
-"""One image from one case: anatomy, grey echoes, colours, the scanner's overlays, and the boxes of the jets drawn."""
+"""One image from one case: anatomy, grey echoes, colours, what a scanner writes around them, and the boxes of the jets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gradnorm_plugin.data.phantom.anatomy import Anatomy
-from gradnorm_plugin.data.phantom.bmode import b_mode
-from gradnorm_plugin.data.phantom.doppler import colour_window, colours, jet_velocity, stream_velocity
-from gradnorm_plugin.data.phantom.overlay import draw_overlays
-from gradnorm_plugin.data.phantom.phase import Phase
-from gradnorm_plugin.data.phantom.plan import Case
-from gradnorm_plugin.data.phantom.planes import PLANES
-from gradnorm_plugin.data.phantom.plume import Plume, jet_plume, stream_plume
-from gradnorm_plugin.data.phantom.sector import Fan, Image, Pose
-from gradnorm_plugin.data.phantom.turbulence import Turbulence
+from gradnorm_demo.bmode import Fan, Image, Pose, b_mode
+from gradnorm_demo.doppler import (
+    Plume,
+    Turbulence,
+    colour_window,
+    colours,
+    jet_plume,
+    jet_velocity,
+    stream_plume,
+    stream_velocity,
+)
+from gradnorm_demo.heart import Anatomy, Phase, add_findings
+from gradnorm_demo.plan import Case
+from gradnorm_demo.planes import PLANES
 
 MAX_OVERLAP = 0.25  # boxes of two jets overlap at most this much (intersection over union)
 MIN_SIDE = 0.04  # shortest side of a box, share of the image
+HEART_UNIT = 15.0  # cm
 _TRIES = 40
 
+Canvas = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
+
+
+def _curve(canvas: Canvas, points: NDArray[np.float64], colour: tuple[int, int, int], closed: bool = False) -> None:
+    cv2.polylines(canvas, [np.round(points * 16).astype(np.int32)], closed, colour, 1, cv2.LINE_AA, 4)
+
+
+def _heart_beat(canvas: Canvas, rng: np.random.Generator) -> None:
+    """A trace of the electrocardiogram along the bottom."""
+    size = canvas.shape[0]
+    t = (np.arange(size) / (size * rng.uniform(0.3, 0.5)) + rng.random()) % 1
+    waves = ((0.15, 0.16, 0.04), (0.9, 0.30, 0.018), (-0.25, 0.34, 0.02), (0.25, 0.60, 0.06))  # height, moment, width
+    trace = sum(height * np.exp(-(((t - moment) / width) ** 2)) for height, moment, width in waves)
+    _curve(canvas, np.stack([np.arange(size), 0.985 * size - 0.05 * size * trace], 1), (90, 200, 90))
+
+
+def draw_overlays(
+    canvas: Canvas,
+    fan: Fan,
+    window: tuple[float, float, float, float] | None,
+    rng: np.random.Generator,
+    depth: float | None = None,
+) -> None:
+    """Draw a random choice of overlays on BGR bytes (size, size, 3).
+
+    Args:
+        window: as `colour_window` gives it.
+        depth: of the fan in cm: a tick for each, a long one for every fifth; None for ticks at tenths of the depth.
+    """
+    size = fan.size
+    if window and rng.random() < 0.8:
+        near, far, left, right = window
+        angles = np.linspace(left, right, 24)
+        rays = np.stack([np.sin(angles), np.cos(angles)], 1)
+        _curve(canvas, np.concatenate([near * rays, far * rays[::-1]]) + fan.apex, (190, 190, 190), closed=True)
+    if rng.random() < 0.7:
+        ticks = np.arange(0.1, 0.95, 0.1) if depth is None else np.arange(1, int(depth) + 1) / depth
+        for number, tick in enumerate(ticks, start=1):
+            y = int(fan.apex[1] + tick * fan.far)
+            long = depth is not None and number % 5 == 0
+            cv2.line(canvas, (size - (9 if long else 4), y), (size - 2, y), (170, 170, 170), 1)
+    if window and rng.random() < 0.8:
+        bar = colours(np.linspace(1, -1, int(0.22 * size), dtype=np.float32)[:, None])
+        top, left, width = int(0.03 * size), int(0.93 * size), max(3, int(0.025 * size))
+        canvas[top : top + len(bar), left : left + width] = (bar * 255).astype(np.uint8)
+    if rng.random() < 0.6:
+        _heart_beat(canvas, rng)
 
 
 @dataclass(frozen=True)
@@ -34,11 +86,18 @@ class Rendered:
         image: BGR bytes (size, size, 3).
         boxes: pixels (n, 4), x1 y1 x2 y2, the first and one past the last column and row of each jet.
         masks: the jets' pixels (n, size, size), boolean, in the order of `case.jets`.
+        depth: of the fan, cm.
+        heart, pose: what is drawn, and where.
+        fan: the pixels (size, size) that the beams reach, boolean.
     """
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.int64]
     masks: NDArray[np.bool_]
+    depth: float
+    heart: Anatomy
+    pose: Pose
+    fan: NDArray[np.bool_]
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box:
@@ -83,6 +142,8 @@ def _place(case: Case, heart: Anatomy, noise: Turbulence, rng: np.random.Generat
     fewest = float("inf")
     for attempt in range(_TRIES):
         pose = Pose.sample(fan.size, rng, spread=1 - attempt / _TRIES)
+        if case.extras:
+            pose = replace(pose, scale=pose.scale * case.extras.zoom)
         plumes = [jet_plume(heart.valves[jet], pose, noise, rng, seat, share)
                   for jet, (seat, share) in zip(case.jets, _seats(case.jets, rng), strict=True)]  # fmt: skip
         faults = _faults(plumes, fan)
@@ -107,7 +168,10 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
     fan = Fan.sample(size, rng)
     noise = Turbulence(fan, rng)
     heart = PLANES[case.level](rng, phase)
+    if case.extras:
+        add_findings(heart, case.extras)
     pose, jets = _place(case, heart, noise, rng)
+    depth = HEART_UNIT * fan.far / pose.scale
     image = np.repeat(b_mode(heart, pose, fan, rng)[..., None], 3, axis=2)
 
     streams = []
@@ -127,7 +191,7 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
 
     image = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
     canvas = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng)
+    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng, depth if case.extras else None)
     masks = [plume.mask(size) & fan.mask for plume in jets]
     boxes = np.array([box_of(mask) for mask in masks], dtype=np.int64).reshape(-1, 4)
-    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size))
+    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size), depth, heart, pose, fan.mask)

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gradnorm_plugin.data.phantom.plan import JETS, VIEWS, Case, count_cases, plan_split
-from gradnorm_plugin.data.phantom.render import Rendered, render
-from gradnorm_plugin.files import read_text
+from gradnorm_demo.plan import JETS, VIEWS, Case, add_extras, count_cases, plan_split
+from gradnorm_demo.render import Rendered, render
+from gradnorm_plugin.reading import read_text
 
 VERSION = 1  # raise it whenever the same settings give other bytes
 MANIFEST = "phantom.json"
@@ -31,12 +31,13 @@ _STALE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines every byte of the set: images a split, seed, side of an image in pixels."""
+    """What determines every byte of the set: images a split, seed, side of an image in pixels, with findings and depth or not."""
 
     train: int = 1042
     val: int = 183
     seed: int = 0
     size: int = 320
+    outputs: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -51,10 +52,12 @@ class Settings:
 
 def plans(settings: Settings) -> dict[str, list[Case]]:
     """The cases of each split, in the order of the image numbers."""
-    return {
-        split: plan_split(getattr(settings, split), np.random.default_rng([settings.seed, number]))
-        for number, split in enumerate(SPLITS)
-    }
+    found = {}
+    for number, split in enumerate(SPLITS):
+        found[split] = plan_split(getattr(settings, split), np.random.default_rng([settings.seed, number]))
+        if settings.outputs:
+            found[split] = add_extras(found[split], np.random.default_rng([settings.seed, number, 2]))
+    return found
 
 
 def draw(case: Case, settings: Settings, split: str, index: int) -> Rendered:
@@ -62,12 +65,16 @@ def draw(case: Case, settings: Settings, split: str, index: int) -> Rendered:
     return render(case, settings.size, np.random.default_rng([settings.seed, SPLITS.index(split), index, 1]))
 
 
-def label_text(case: Case, boxes: np.ndarray, size: int) -> str:
-    """The joint label file of an image: box lines, a blank line, the view as one-hot (left out without a view)."""
+def label_text(case: Case, boxes: np.ndarray, size: int, depth: float = 0.0) -> str:
+    """The joint label file of an image: box lines, named lines, a blank line, the view as one-hot (left out without a view)."""
     lines = []
     for jet, (x1, y1, x2, y2) in zip(case.jets, boxes.tolist(), strict=True):
         values = (x1 + x2) / 2 / size, (y1 + y2) / 2 / size, (x2 - x1) / size, (y2 - y1) / size
         lines.append(" ".join([str(JETS.index(jet)), *(f"{value:.6f}" for value in values)]))
+    if case.extras:
+        found = " ".join(str(int(present)) for present in case.extras.findings.values())
+        said = {"finding": found, "depth": f"{depth:.1f}"}
+        lines += [f"{output}: {said[output]}" for output in case.extras.stated]
     if case.view:
         lines += ["", " ".join(str(int(view == case.view)) for view in VIEWS)]
     return "\n".join(lines).lstrip("\n") + "\n"
@@ -81,20 +88,23 @@ def _write(root: Path, settings: Settings, split: str, index: int, case: Case) -
     if not done:
         raise RuntimeError("OpenCV cannot write JPEG images; install another opencv-python")
     (root / "images" / split / f"{name}.jpg").write_bytes(data.tobytes())
-    label = label_text(case, drawn.boxes, settings.size)
+    label = label_text(case, drawn.boxes, settings.size, drawn.depth)
     (root / "labels" / split / f"{name}.txt").write_text(label, encoding="utf-8")
 
 
 def _describe(settings: Settings) -> dict[str, object]:
     counts = {split: count_cases(plan) for split, plan in plans(settings).items()}
-    return {"generator": "gradnorm_plugin phantom", "version": VERSION, "settings": asdict(settings), "counts": counts}
+    said = asdict(settings)
+    if not settings.outputs:  # as it was before there were any
+        del said["outputs"]
+    return {"generator": "gradnorm_plugin phantom", "version": VERSION, "settings": said, "counts": counts}
 
 
 def read_manifest(root: Path) -> dict[str, object] | None:
     """The description of a set that this module wrote into `root`, or None if there is none."""
     try:
         found = json.loads(read_text(root / MANIFEST))
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "gradnorm_plugin phantom" else None
 

@@ -1,7 +1,7 @@
 """Heart-ultrasound phantoms: a generated demo set for joint detection and classification. Not for medical use.
 
-A reader may follow the way of an image: plan (which cases) -> planes (a heart in an imaging plane) -> sector (pose and
-fan) -> bmode (grey echoes) -> doppler (colours) -> render (image and boxes) -> dataset (files).
+A reader may follow the way of an image: plan (which cases) -> heart, planes (a heart in an imaging plane) -> bmode
+(grey echoes in the fan) -> doppler (colours) -> render (image and boxes) -> dataset (files).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from gradnorm_plugin.data.phantom.dataset import Settings, generate, plans
-from gradnorm_plugin.data.phantom.plan import count_cases
+from gradnorm_demo.dataset import Settings, generate, plans
+from gradnorm_demo.plan import count_cases
 from gradnorm_plugin.files import explain
 
 __all__ = ["Settings", "generate", "main"]
@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = Settings()
-    parser.add_argument("--root", type=Path, default=Path("datasets/heart-phantom"), help="folder to make")
+    parser.add_argument("--outputs", action="store_true", help="with findings and depth as well, for data/heart-outputs.yaml")
+    parser.add_argument("--root", type=Path, help="folder to make; datasets/heart-phantom, or heart-outputs with --outputs")
     parser.add_argument("--train", type=int, default=default.train, help="number of training images")
     parser.add_argument("--val", type=int, default=default.val, help="number of validation images")
     parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same bytes")
@@ -37,14 +38,15 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> None:
     """Run `demo-data` with command-line arguments `argv`; ends the program with a message if it cannot be done."""
     args = _parser().parse_args(argv)
+    root = args.root or Path("datasets", "heart-outputs" if args.outputs else "heart-phantom")
     try:
-        settings = Settings(args.train, args.val, args.seed, args.size)
-        made = generate(args.root, settings, args.workers, args.overwrite)
+        settings = Settings(args.train, args.val, args.seed, args.size, args.outputs)
+        made = generate(root, settings, args.workers, args.overwrite)
     except OSError as error:
         sys.exit(f"demo-data: {explain(error)}")
     except ValueError as error:
         sys.exit(f"demo-data: {error}")
-    print(f"{args.root}: {'generated' if made else 'already complete, nothing to do'}")
+    print(f"{root}: {'generated' if made else 'already complete, nothing to do'}")
     for split, plan in plans(settings).items():
         groups = (f"{name} " + ", ".join(f"{k} {v}" for k, v in counts.items()) for name, counts in
                   count_cases(plan).items())  # fmt: skip

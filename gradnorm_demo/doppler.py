@@ -1,7 +1,8 @@
-"""Where colour lies: the outlines of jets through leaking valves and of normal streams.
+"""The colours of flow: where they lie, and turbulent, aliased mosaic in jets or smooth red or blue in normal streams.
 
 One function shapes the jets of every class, with one distribution of form and relative size: only the place among the
 chambers tells AR, MR, PR and TR apart. Plumes live in a window of the image, to save time.
+Velocities are in Nyquist limits: beyond -1..1 they wrap round (aliasing), as in a scanner.
 """
 
 from __future__ import annotations
@@ -12,12 +13,29 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gradnorm_plugin.data.phantom.anatomy import Orifice, Points, Stream
-from gradnorm_plugin.data.phantom.bmode import fill
-from gradnorm_plugin.data.phantom.sector import Image, Pose, Window
-from gradnorm_plugin.data.phantom.turbulence import Turbulence
+from gradnorm_demo.bmode import Fan, Image, Pose, Window, fill
+from gradnorm_demo.heart import Orifice, Points, Stream
 
 OPAQUE = 0.25  # a pixel belongs to a jet from this opacity on
+
+
+class Turbulence:
+    """Endless supply of Doppler noise for one image: one field for each grain, shifted anew at each use."""
+
+    def __init__(self, fan: Fan, rng: np.random.Generator) -> None:
+        """`rng` gives the field now and the shifts later."""
+        self.fan, self._rng = fan, rng
+        self._white = rng.standard_normal(fan.shape, dtype=np.float32)
+        self._fields: dict[float, Image] = {}
+
+    def cells(self, grain: float, window: Window) -> Image:
+        """Noise of about unit variance on a window of the image; `grain` is the cell's depth, in 1/320 of the image."""
+        if grain not in self._fields:
+            sigma = grain * self.fan.size / 320
+            field = cv2.GaussianBlur(self._white, (0, 0), sigma)
+            self._fields[grain] = field * np.float32(2 * np.sqrt(np.pi) * sigma)
+        shift = tuple(self._rng.integers(0, self.fan.shape))
+        return self.fan.to_image(np.roll(self._fields[grain], shift, (0, 1)), window)
 
 
 @dataclass(frozen=True)
@@ -108,3 +126,51 @@ def stream_plume(stream: Stream, pose: Pose, noise: Turbulence, rng: np.random.G
     plume = _plume(start, (end - start) / length, length, stream.width * rng.uniform(0.8, 1.5) * pose.scale,
                    noise, rough=0.2)  # fmt: skip
     return _within(plume, stream.pool, pose, noise.fan.size, 0.004)
+
+
+def jet_velocity(plume: Plume, noise: Turbulence, rng: np.random.Generator) -> tuple[Image, Image]:
+    """Velocity (wrapped to -1..1) and its variance (0 to 1) in a jet: fast, turbulent, aliased.
+
+    The sign is random: beyond the Nyquist limit colour no longer tells direction, and so no class.
+    """
+    fast = rng.uniform(0.9, 1.9) * rng.choice([-1, 1])
+    core = 1 - 0.35 * np.clip(plume.along, 0, 1) - 0.3 * np.clip(plume.across, -1, 1) ** 2
+    velocity = fast * core + rng.uniform(0.25, 0.55) * noise.cells(1.6, plume.window)
+    variance = np.clip(0.45 + 0.35 * noise.cells(2.0, plume.window), 0, 1) * rng.uniform(0.2, 1.0)
+    return ((velocity + 1) % 2 - 1).astype(np.float32), variance.astype(np.float32)
+
+
+def stream_velocity(plume: Plume, path: Points, pose: Pose, noise: Turbulence, rng: np.random.Generator) -> Image:
+    """Velocity of normal flow: smooth, below the limit, red towards the probe and blue away from it."""
+    start, end = pose.points(path)
+    toward = -(end - start)[1] / np.hypot(*(end - start))
+    speed = rng.uniform(0.4, 0.9) * (np.sign(toward) if abs(toward) > 0.2 else rng.choice([-1, 1]))
+    profile = 1 - 0.8 * np.clip(plume.across, -1, 1) ** 2
+    return np.clip(speed * profile + 0.06 * noise.cells(2.5, plume.window), -0.95, 0.95).astype(np.float32)
+
+
+def colours(velocity: Image, variance: Image | float = 0.0) -> Image:
+    """Velocity-variance colour map, BGR (..., 3), 0 to 1: red towards, blue away, green turbulence."""
+    strength = np.abs(velocity)
+    main = 0.38 + 0.62 * strength
+    hot = np.clip(0.95 * strength**1.6 + 0.45 * variance * strength, 0, 1)
+    low = np.full_like(main, 0.04)
+    toward = np.stack([low, hot, main], -1)
+    return np.where(velocity[..., None] >= 0, toward, toward[..., ::-1])
+
+
+def colour_window(fan: Fan, plumes: list[Plume], rng: np.random.Generator) -> tuple[float, float, float, float] | None:
+    """The scanner's colour window around all colour: depth from, to (pixels), angle from, to; None without colour."""
+    lit = [(fan.depth[p.window][seen], fan.angle[p.window][seen]) for p in plumes
+           if (seen := (p.opacity > 0) & fan.mask[p.window]).any()]  # fmt: skip
+    if not lit:
+        return None
+    depths, angles = (np.concatenate(parts) for parts in zip(*lit, strict=True))
+    room = rng.uniform(0.02, 0.12, 4) * (fan.far, fan.far, 1.0, 1.0)
+    limit = 0.97 * fan.half_angle
+    return (
+        max(fan.near + 2, float(depths.min() - room[0])),
+        min(fan.far - 2, float(depths.max() + room[1])),
+        max(-limit, float(angles.min() - room[2])),
+        min(limit, float(angles.max() + room[3])),
+    )

@@ -1,4 +1,4 @@
-"""What a heart looks like in one imaging plane, before any physics: outlines, bright lines, valves, streams.
+"""What a heart looks like in one imaging plane, before any physics: outlines, bright lines, valves, streams; phase and findings.
 
 Coordinates here are *heart coordinates*: unit = side of the image, origin = middle of the heart, x right, y away from
 the probe. Echo levels are decibels below the brightest reflector (0 dB).
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gradnorm_demo.plan import Extras
 
 BLOOD = -52.0
 MUSCLE = -22.0
@@ -65,12 +67,16 @@ class Stream:
 
 @dataclass
 class Anatomy:
-    """All there is to draw: regions and lines in painting order, leaking valves by jet name, normal streams."""
+    """All there is to draw: regions and lines in painting order, leaking valves by jet name, normal streams.
+
+    The first region is the heart as a whole. `lead` is the way (n, 2) of a pacemaker's lead, should there be one.
+    """
 
     regions: list[Region] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     valves: dict[str, Orifice] = field(default_factory=dict)
     streams: list[Stream] = field(default_factory=list)
+    lead: list[tuple[float, float]] = field(default_factory=list)
 
     def fill(self, points: ArrayLike, level: float) -> None:
         """Add a region."""
@@ -123,3 +129,43 @@ def leaflets(ends: Points, meet: ArrayLike, opening: float, into: ArrayLike) -> 
         belly = 0.5 * (hinge + tip) + 0.12 * into * (1 - 2 * opening)
         lines.append(smooth([hinge, belly, tip], closed=False))
     return lines
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A moment of the heart beat: squeeze of the ventricles and opening of the valves, all 0 to 1."""
+
+    squeeze: float
+    inflow: float
+    outflow: float
+
+    @classmethod
+    def sample(cls, jets: tuple[str, ...], rng: np.random.Generator) -> Phase:
+        """A phase in which all `jets` can leak: a valve leaks while it is shut.
+
+        Atrioventricular valves are shut in systole, arterial ones in diastole, both in the isovolumic moments between.
+        """
+        arterial, atrial = bool({"AR", "PR"} & set(jets)), bool({"MR", "TR"} & set(jets))
+        if arterial == atrial:
+            moment = "isovolumic" if arterial else rng.choice(["systole", "diastole"])
+        else:
+            moment = "diastole" if arterial else "systole"
+        if moment == "systole":
+            return cls(rng.uniform(0.5, 1.0), 0.0, rng.uniform(0.5, 1.0))
+        if moment == "diastole":
+            return cls(rng.uniform(0.0, 0.5), rng.uniform(0.4, 1.0), 0.0)
+        return cls(rng.uniform(0.1, 0.9), rng.uniform(0.0, 0.1), 0.0)
+
+
+def add_findings(heart: Anatomy, extras: Extras) -> None:
+    """Draw fluid between heart and pericardium, and a lead through the right heart, as `extras` says."""
+    aside = np.array([np.cos(extras.side), np.sin(extras.side)])
+    if extras.effusion:
+        edge = heart.regions[0].points
+        outwards = edge - edge.mean(0)
+        outwards /= np.hypot(*outwards.T)[:, None]
+        rim = edge + extras.effusion * (1 + 0.35 * outwards @ aside)[:, None] * outwards
+        heart.regions.insert(0, Region(rim, BLOOD))
+        heart.lines.insert(0, Line(np.concatenate([rim, rim[:1]]), 0.011, PERICARDIUM - 2))
+    if extras.lead:
+        heart.stroke(smooth(heart.lead, closed=False) + 0.006 * aside, 0.014, 0.0)
