@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from gradnorm_plugin.files import WriteError, explain, whole_file
-from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_contents
+from gradnorm_plugin.files import WriteError, explain
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_contents, write_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.terminal import fail, parse
-from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
+from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
 
@@ -126,7 +125,6 @@ def _count(model: nn.Module) -> int:
 def _save(checkpoint: dict[str, Any], output: Path) -> None:
     contents = {**checkpoint, **dict.fromkeys(("optimizer", "best_fitness", "ema", "updates")), "epoch": -1}
     try:
-        with whole_file(output) as partial, partial.open("wb") as file, under_their_own_names():
-            torch.save(contents, file)  # of a path, torch writes the name into the file
+        write_contents(contents, output)
     except WriteError as error:
         raise StripError(str(error)) from None

@@ -36,7 +36,7 @@ ALLOWED = {
     "versions": {"upstream"},
     "terminal": {"names"},
     "data": {"labels", "outputs", "upstream", "files", "reading"},
-    "model": {"outputs", "upstream", "reading"},
+    "model": {"outputs", "upstream", "reading", "files"},
     "scope": set(),
     "loss": {"outputs", "model", "balancing", "upstream", "scope"},
     "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},

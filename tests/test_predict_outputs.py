@@ -44,6 +44,8 @@ DESCRIPTIONS = {
 }
 OUTPUTS = read_outputs(DESCRIPTIONS)
 VIEW, FINDING, EF = OUTPUTS
+TEMPERATURE = 1.7
+"""What the probabilities of `view` in `three.pt` are calibrated with."""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         contents = torch.load(folder / f"{name}.pt", weights_only=False)
         for layer in contents["model"].classification_head.class_layers():  # so that untrained heads tell pictures apart
             layer.weight.data *= 8
+        if name == "three":
+            contents["model"].temperatures = {"view": TEMPERATURE}
         torch.save(contents, folder / f"{name}.pt")
     for name in ("three", "guided"):
         for kind, forms in (("fixed", ("onnx", "torchscript", "openvino")), ("dynamic", ("onnx", "openvino"))):
@@ -99,6 +103,7 @@ def expected_answers(file: Path, picture: Path) -> list[np.ndarray]:
     image = cv2.resize(cv2.imread(str(picture)), (SIZE, SIZE))[..., ::-1].transpose(2, 0, 1).copy()
     with torch.no_grad():
         logits = model(torch.from_numpy(image)[None].float() / 255)[1][1]
+    logits[:, : VIEW.width] /= TEMPERATURE
     parts = logits[0].split([output.width for output in model.outputs])
     return [output.activate(part[None])[0].numpy() for output, part in zip(model.outputs, parts, strict=True)]
 
@@ -309,6 +314,8 @@ def test_val_measures_every_file(folder, tmp_path, file):
     val([*weights, "--workers", "0", "--bootstrap", "0", "--project", str(tmp_path), "--name", "val", "--batch-size", "3"])
     found = json.loads((tmp_path / "val" / "joint_metrics.json").read_text())
     assert found["outputs"]["view"]["images"] == found["outputs"]["finding"]["images"] == 3 and found["detection"]["mAP50"] > 0
+    calibrated = {"temperature", "calibrated_error", "calibrated_loss"} & set(found["outputs"]["view"])
+    assert len(calibrated) == (0 if "guided" in file else 3)
     if not file.endswith(".pt"):  # which sees the images with a margin
         said = answers(JointBackend(str(folder / ("guided.pt" if "guided" in file else "three.pt"))), pictures(folder))[1]
         assert found["outputs"]["ef"]["predicted_mean"] == pytest.approx(said[:, 5].mean(), abs=0.5)
@@ -342,7 +349,8 @@ def test_ensembles_and_test_time_augmentation_give_the_mean_of_the_logits(folder
     files = [str(folder / "three.pt"), str(tmp_path / "other.pt")]
     both = answers(JointBackend(files), pictures(folder))[1]
     with torch.no_grad():
-        logits = [JointBackend(file).model(pictures(folder))[1][1] for file in files]
+        logits = [JointBackend(file).model(pictures(folder))[1][1].clone() for file in files]
+    logits[0][:, : VIEW.width] /= TEMPERATURE
     np.testing.assert_allclose(both, activate(OUTPUTS, torch.stack(logits).mean(0)), rtol=1e-4, atol=1e-4)
     picture = sorted((folder / "data" / "images" / "val").iterdir())[0]
     plain, augmented = (Predictor(folder / "three.pt", imgsz=SIZE, augment=augment)(picture) for augment in (False, True))
@@ -381,3 +389,55 @@ def test_pytorchs_own_exports_give_the_same_network(folder, tmp_path, name):
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
     found, *_, found_logits = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     assert np.allclose(found, predictions, atol=1e-3) and np.allclose(found_logits, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["pt", *FORMS])
+def test_answers_are_calibrated_and_can_be_had_without(folder, form):
+    model = JointBackend(str(folder / "three.pt" if form == "pt" else folder / "three-fixed" / FORMS[form]))
+    assert model.temperatures == {"view": TEMPERATURE}
+    with torch.no_grad():
+        logits = JointBackend(str(folder / "three.pt")).model(pictures(folder))[1][1]
+    after = answers(model, pictures(folder))[1]
+    model.calibrated = False
+    before = answers(model, pictures(folder))[1]
+    np.testing.assert_allclose(before, activate(OUTPUTS, logits), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(after, activate(OUTPUTS, logits, {"view": TEMPERATURE}), rtol=1e-3, atol=1e-4)
+    assert np.abs(after[:, :3] - before[:, :3]).max() > 0.01 and np.array_equal(after[:, :3].argmax(1), before[:, :3].argmax(1))
+
+
+@pytest.mark.parametrize("temperatures", [{"view": -1.0}, {"view": float("nan")}, {"finding": 2.0}, {"view": 2}, 3.0])
+def test_mangled_temperatures_are_one_error(folder, tmp_path, temperatures):
+    contents = torch.load(folder / "three.pt", weights_only=False)
+    contents["model"].temperatures = temperatures
+    torch.save(contents, tmp_path / "best.pt")
+    with pytest.raises(PredictError, match="its temperatures are .*, not a number above 0 for each output that tells a class"):
+        Predictor(tmp_path / "best.pt")
+
+
+def test_a_class_below_the_threshold_is_left_open(folder, predictor, tmp_path, caplog):
+    files = sorted((folder / "data" / "images" / "val").iterdir())
+    sure = sorted(predictor(file).image_class.probability for file in files)
+    threshold = (sure[0] + sure[1]) / 2
+    out = run(folder, tmp_path, "--save-json", "--save-csv", "--save-txt", "--abstain", str(threshold))
+    found, images = json.loads((out / "predictions.json").read_text()), rows(out / "images.csv")
+    (index,) = (index for index, row in enumerate(found) if row["image_class"] is None)
+    view = found[index]["outputs"]["view"]
+    assert view["class"] is None and len(view["probabilities"]) == 3 and view["probability"] == pytest.approx(sure[0])
+    assert images[index]["view"] == "" and float(images[index]["view_probability"]) == pytest.approx(sure[0], rel=1e-4)
+    record = read_label_file(out / "labels" / f"{found[index]['name']}.txt", None, 0, label_rules(OUTPUTS))
+    assert record.image_class is None and set(record.named) == {"finding", "ef"}
+    assert f"; view: unsure {sure[0]:.2f}; finding: " in caplog.text and ", unsure 1\n" in caplog.text
+    with pytest.raises(PredictError, match="abstain is 2.0: expected 0 to 1"):
+        Predictor(folder / "three.pt", abstain=2.0)
+    with pytest.raises(PredictError, match="these weights tell none"):
+        Predictor(folder / "two.pt", abstain=0.5)
+
+
+def test_a_model_of_one_class_may_be_unsure(folder, tmp_path):
+    write_checkpoint(tmp_path / "one.pt", pictures(folder))
+    out = run(
+        tmp_path, tmp_path, "--save-json", "--save-csv", "--abstain", "1", weights="one.pt", source=folder / "data/images/val"
+    )
+    for row, image in zip(json.loads((out / "predictions.json").read_text()), rows(out / "images.csv"), strict=True):
+        assert row["image_class"] is row["outputs"]["class"]["class"] is None and image["image_class"] == ""
+        assert float(image["probability grey"]) == pytest.approx(row["outputs"]["class"]["probabilities"]["grey"], rel=1e-4)

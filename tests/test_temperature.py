@@ -69,6 +69,8 @@ def test_ends():
     sure = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert fit_temperature(np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0, 1])) == pytest.approx(RANGE[0])  # never wrong
     assert fit_temperature(sure, np.array([1, 0])) == pytest.approx(RANGE[1])  # always wrong
+    few = np.array([[0.8, 0.2], [0.3, 0.7]]), np.array([0, 1])
+    assert fit_temperature(*few, smoothing=1 / 4) == pytest.approx(1.0, abs=0.1)  # 2 of 2 are worth 3 of 4
     assert np.isfinite(apply_temperature(sure, 3.0)).all()
     assert fit_temperature(sure, np.array([-1, -1])) == fit_temperature(np.ones((3, 1)), np.zeros(3, dtype=int)) == 1
     assert apply_temperature(sure, 1.0).tolist() == sure.tolist()

@@ -161,6 +161,7 @@ class _Parts:
             names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
             _check_box_names(shown, [str(name) for name in names.values()], [str(name) for name in self.names.values()])
         self.model = model
+        model.calibrated, self.recording.temperatures = False, model.temperatures  # figures are those of training; both are told
         return model
 
     def choose_size(self, imgsz: int | None, s: int) -> int:

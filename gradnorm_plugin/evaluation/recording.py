@@ -16,8 +16,9 @@ from torch import Tensor
 
 from gradnorm_plugin.evaluation.metrics import DetectionMetrics, Predictions
 from gradnorm_plugin.evaluation.mosaics import Badge, answer_badges, badges_on_mosaics, label_badges
+from gradnorm_plugin.evaluation.temperature import apply_temperature, fit_temperature
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.outputs import ImageOutput, Outputs, activate, split
+from gradnorm_plugin.outputs import Classes, ImageOutput, Outputs, activate, split
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
@@ -35,6 +36,8 @@ class Recording:
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
+        self.temperatures: Mapping[str, float] = {}
+        """Of the outputs that tell a class and were calibrated; all answers here are as they are without them."""
         self.split_outputs: Callable[[Any], tuple[Tensor, Tensor]] = lambda outputs: outputs
         self.files: list[str] = []
         self._targets: list[Mapping[str, Tensor]] = []
@@ -98,6 +101,24 @@ class Recording:
         """(images, W) float32, what the model says for `output`."""
         nothing = torch.zeros(0, sum(output.width for output in self.outputs))
         return split(self.outputs, torch.cat([nothing, *self._answers]).numpy())[self.outputs.index(output)]
+
+    def calibrated(self, output: ImageOutput) -> np.ndarray:
+        """(images, W), what the model says for `output` at its temperature."""
+        answers = self.answers(output)
+        return apply_temperature(answers, self.temperatures[output.name]) if output.name in self.temperatures else answers
+
+    def fit_temperatures(self, outputs: Outputs) -> dict[str, float]:
+        """The temperature of each of `outputs` that tells a class, from the labels of this pass; 1 where there is none.
+
+        Labels are smoothed by 1 / (N + 2), N their number (Platt, "Probabilistic Outputs for Support Vector Machines", 1999): a
+        few images that are all right would else make the model as good as certain of everything.
+        """
+        found = {}
+        for output in outputs:
+            if isinstance(output, Classes):
+                answers, targets = self.labelled(output)
+                found[output.name] = fit_temperature(answers, targets, 1 / (len(targets) + 2))
+        return found
 
     def labelled(self, output: ImageOutput) -> tuple[np.ndarray, np.ndarray]:
         """Answers and targets of the images that have a label for `output`."""

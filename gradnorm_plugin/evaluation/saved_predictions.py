@@ -107,7 +107,7 @@ def write_predictions(recording: Recording, folder: Path) -> Path:
     (`true`, None without one) in the words of `predict`.
     """
     rows = []
-    columns = [(output, recording.answers(output), recording.targets(output)) for output in recording.outputs]
+    columns = [(output, recording.calibrated(output), recording.targets(output)) for output in recording.outputs]
     for index, file in enumerate(recording.files):
         row: dict[str, Any] = {"image_id": image_id(file), "file": file}
         for output, answers, targets in columns:

@@ -12,6 +12,7 @@ import numpy as np
 
 from gradnorm_plugin.evaluation.intervals import Bootstrap, Measure, Resampler
 from gradnorm_plugin.evaluation.recording import Recording
+from gradnorm_plugin.evaluation.temperature import apply_temperature
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.outputs import CLASS, ImageOutput
 from gradnorm_plugin.run_folder import DETECTION_FIGURES, METRICS_FILE
@@ -147,7 +148,10 @@ def notes(figures: Mapping[str, Any]) -> Iterator[str]:
         without = f"; {left_out} image{'s' * (left_out > 1)} without a {what} left out" if left_out else ""
         if found["images"] and found["trained"] and "confusion" in found:
             note = f"{of}Balanced accuracy (mean R) {_digits(found['balanced_accuracy'])}, log loss {_digits(found['loss'])}"
-            yield f"{note}, calibration error {_digits(found['calibration_error'])}{without}"
+            after = ""
+            if found.get("temperature"):
+                after = f", calibrated {_digits(found['calibrated_error'])} (temperature {_digits(found['temperature'])})"
+            yield f"{note}, calibration error {_digits(found['calibration_error'])}{after}{without}"
         elif found["images"] and found["trained"] and without:
             yield f"{of}{without.removeprefix('; ')}"
     if not boxes["trained"]:
@@ -218,9 +222,14 @@ def _trained(part: dict[str, Any], trained: bool) -> dict[str, Any]:
 
 
 def _output(recording: Recording, output: ImageOutput, intervals: Mapping[str, Any]) -> dict[str, Any]:
-    details = output.details(*recording.labelled(output))
+    answers, targets = recording.labelled(output)
+    details = output.details(answers, targets)
     tables = ("classes", "confusion")
     figures = {key: value for key, value in details.items() if key not in tables}
+    if output.name in recording.temperatures:
+        temperature = recording.temperatures[output.name]
+        after = output.details(apply_temperature(answers, temperature), targets)
+        figures |= {"temperature": temperature, "calibrated_error": after["calibration_error"], "calibrated_loss": after["loss"]}
     return {**figures, "intervals": intervals, **{key: details[key] for key in tables if key in details}}
 
 

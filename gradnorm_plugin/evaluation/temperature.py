@@ -19,8 +19,10 @@ RANGE = (0.05, 20.0)
 _SMALLEST = np.finfo(np.float32).tiny
 
 
-def fit_temperature(probabilities: np.ndarray, classes: np.ndarray) -> float:
+def fit_temperature(probabilities: np.ndarray, classes: np.ndarray, smoothing: float = 0.0) -> float:
     """The T in `RANGE` with the smallest log loss of (N, C) probabilities against (N,) classes, -1 for an image without one.
+
+    `smoothing` is the share of each label that the other classes have, in equal parts.
 
     1 where there is nothing to fit to: no image with a class, or a single class. The loss is convex in 1 / T, so that the one
     minimum on log(T) is the global one.
@@ -32,7 +34,9 @@ def fit_temperature(probabilities: np.ndarray, classes: np.ndarray) -> float:
 
     def loss(log_temperature: float) -> float:
         scaled = logits / math.exp(log_temperature)
-        return float((_log_sum_exp(scaled) - scaled[rows, classes[labelled]]).mean())
+        of_class = scaled[rows, classes[labelled]]
+        of_others = (scaled.sum(1) - of_class) / (scaled.shape[1] - 1)
+        return float((_log_sum_exp(scaled) - (1 - smoothing) * of_class - smoothing * of_others).mean())
 
     low, high = map(math.log, RANGE)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
-from gradnorm_plugin.outputs import OutputError, Outputs, activate, class_output, list_outputs, read_outputs, the_classes
+from gradnorm_plugin.outputs import (
+    Outputs,
+    activate,
+    class_output,
+    cooled,
+    list_outputs,
+    read_outputs,
+    read_temperatures,
+    split,
+    the_classes,
+)
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -25,6 +35,7 @@ _Ensemble = upstream("models.experimental").Ensemble
 
 METADATA_KEY = "classification_names"
 OUTPUTS_KEY = "image_outputs"
+TEMPERATURES_KEY = "temperatures"
 
 
 class JointBackend(_common.DetectMultiBackend):
@@ -37,6 +48,8 @@ class JointBackend(_common.DetectMultiBackend):
       either case.
     * `usual_size`: height and width that the weights were trained or exported with, None where they do not say.
     * `fp16`: the precision in which it really computes: that of an exported file, whatever was asked for.
+    * `temperatures`: what the logits of outputs that tell a class are divided by, by name; of an ensemble each model has its own.
+    * `calibrated`: set it to False for the answers without these temperatures.
     * `untrained`: the tasks whose weight was 0 throughout the training that wrote a checkpoint.
 
     Threads may share it: their calls of `forward` run one after the other.
@@ -62,6 +75,8 @@ class JointBackend(_common.DetectMultiBackend):
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
         self.outputs = image_outputs(self.model) if self.pt else described
+        found = getattr(self.model, TEMPERATURES_KEY, None) if self.pt else metadata.get(TEMPERATURES_KEY)
+        self.temperatures, self.calibrated = read_temperatures(found, self.outputs), True
         self._places = self._find_outputs() if OUTPUTS_KEY in metadata else []
         told = the_classes(self.outputs)
         self.classification_names = dict(enumerate(told.names)) if told else {}
@@ -103,9 +118,18 @@ class JointBackend(_common.DetectMultiBackend):
             return outputs
         if not self.pt:
             predictions, *answers = [outputs[place] for place in self._places] or outputs
-            return predictions, (answers[0] if len(answers) == 1 else torch.cat(answers, 1)).float()
+            joined = (answers[0] if len(answers) == 1 else torch.cat(answers, 1)).float()
+            return predictions, joined if self.calibrated else self._undone(joined)
         predictions, (_, logits) = outputs
-        return predictions, activate(self.outputs, logits.float())
+        return predictions, activate(self.outputs, logits.float(), self.temperatures if self.calibrated else None)
+
+    def _undone(self, answers: Tensor) -> Tensor:
+        """Answers of an exported file as they are without its temperatures; log(probabilities) are logits too."""
+        parts = []
+        for output, part in zip(self.outputs, split(self.outputs, answers), strict=True):
+            temperature = self.temperatures.get(output.name)
+            parts.append(part if temperature is None else (part.clamp(min=1e-30).log() * temperature).softmax(1))
+        return torch.cat(parts, 1)
 
     def _described(self) -> tuple[Mapping[str, Any], Outputs]:
         """What an exported file says about itself, and the image outputs that this tells."""
@@ -115,7 +139,7 @@ class JointBackend(_common.DetectMultiBackend):
                 return metadata, read_outputs(metadata[OUTPUTS_KEY])
             names = metadata.get(METADATA_KEY)
             return metadata, (class_output({int(index): str(name) for index, name in names.items()}),) if names else ()
-        except (OutputError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise CheckpointError(f"what it says of its image outputs is damaged, export it again: {error}") from None
 
     def _find_outputs(self) -> list[int]:
@@ -143,7 +167,11 @@ class JointBackend(_common.DetectMultiBackend):
         if self.jit:
             return json.loads(self.extra_files["config.txt"] or "{}")
         if self.onnx and not self.dnn:  # OpenCV's reader gives no metadata
-            return {key: json.loads(self.meta[key]) for key in (METADATA_KEY, OUTPUTS_KEY, "imgsz") if key in self.meta}
+            return {
+                key: json.loads(self.meta[key])
+                for key in (METADATA_KEY, OUTPUTS_KEY, TEMPERATURES_KEY, "imgsz")
+                if key in self.meta
+            }
         if self.xml:
             description = Path(self.w).with_suffix(".yaml")
             return read_yaml(description) if description.is_file() else {}
@@ -210,8 +238,12 @@ class _JointEnsemble(_Ensemble):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """(B, n of all models, 5 + nc) predictions, and (None, logits (B, W))."""
         outputs = [model(x, *args, **kwargs) for model in self]
-        logits = [extra[1] for model, (_, extra) in zip(self, outputs, strict=True) if hasattr(model, METADATA_KEY)]
-        return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).float().mean(0))
+        logits = [
+            cooled(image_outputs(model), extra[1].float(), getattr(model, TEMPERATURES_KEY, None))
+            for model, (_, extra) in zip(self, outputs, strict=True)
+            if hasattr(model, METADATA_KEY)
+        ]
+        return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).mean(0))
 
 
 def _checkpoint_options(file: str | Path) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.model.head import OutputHeads
-from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs, read_temperatures
+from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
 
 _FOREIGN = {
     b"": "is empty",
@@ -52,6 +53,16 @@ def read_contents(path: str | Path) -> Any:
         raise CheckpointError(str(error)) from None
 
 
+def write_contents(contents: Any, path: Path) -> None:
+    """Save a checkpoint, whole or not at all, so that any YOLOv5 finds its layers.
+
+    Raises:
+        WriteError: if that cannot be done; what was there is untouched.
+    """
+    with whole_file(path) as partial, partial.open("wb") as file, under_their_own_names():
+        torch.save(contents, file)  # of a path, torch writes the name into the file
+
+
 def check_network(model: nn.Module) -> None:
     """Refuse a network whose parts do not fit each other, or whose weights are not finite.
 
@@ -60,8 +71,8 @@ def check_network(model: nn.Module) -> None:
     """
     try:
         problem = _problem(model)
-    except CheckpointError:
-        raise
+    except (CheckpointError, OutputError) as error:
+        raise CheckpointError(str(error)) from None
     except Exception as error:  # a damaged object can fail in any way
         raise CheckpointError(f"its model is damaged ({type(error).__name__}: {error})") from None
     if problem:
@@ -149,4 +160,5 @@ def _problem(model: nn.Module) -> str | None:
     if widths != [(output.name, {output.width}) for output in outputs]:
         of_class = "its `classification_names` do not name the classes that its head tells"
         return of_class if len(outputs) < 2 else "its `image_outputs` do not describe what its heads tell"
+    read_temperatures(getattr(model, "temperatures", None), outputs)
     return None

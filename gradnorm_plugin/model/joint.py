@@ -67,6 +67,10 @@ class JointDetectionModel(_yolo.DetectionModel):
     image_outputs: Mapping[str, Mapping[str, Any]] | None = None
     """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
 
+    temperatures: Mapping[str, float] | None = None
+    """What the logits of outputs that tell a class are divided by so that probabilities are calibrated, by name; exported files
+    do that, and `JointBackend`. None for a network that was not calibrated."""
+
     def __init__(
         self,
         cfg: str | Mapping[str, Any] = "yolov5s.yaml",
@@ -214,7 +218,7 @@ class JointDetectionModel(_yolo.DetectionModel):
                 self.watch(logits)
             return detection, logits
         if self.model[-1].export:
-            return detection[0], *split(self.outputs, activate(self.outputs, logits))
+            return detection[0], *split(self.outputs, activate(self.outputs, logits, self.temperatures))
         return detection[0], (detection[1], logits)
 
     def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -57,6 +58,22 @@ def read_outputs(descriptions: Any) -> Outputs:
     return tuple(found)
 
 
+def read_temperatures(found: Any, outputs: Outputs) -> dict[str, float]:
+    """The temperature of each output that tells a class and was calibrated, as checkpoints and exported files hold it.
+
+    Raises:
+        OutputError: if they are none.
+    """
+    told = {output.name for output in outputs if isinstance(output, Classes)}
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping) or not all(
+        name in told and type(value) is float and 0 < value < math.inf for name, value in found.items()
+    ):
+        raise OutputError(f"its temperatures are {found!r}, not a number above 0 for each output that tells a class")
+    return dict(found)
+
+
 def class_output(names: Mapping[int, str] | Sequence[str]) -> Classes:
     """The output of a data set's `classification_names`."""
     return Classes(CLASS, tuple(names[index] for index in range(len(names))))
@@ -83,9 +100,18 @@ def split(outputs: Outputs, side_by_side: Any) -> list[Any]:
     return [side_by_side[:, end - output.width : end] for output, end in zip(outputs, ends, strict=True)]
 
 
-def activate(outputs: Outputs, logits: Tensor) -> Tensor:
-    """Probabilities and values of all outputs side by side, of their logits."""
-    parts = [output.activate(part) for output, part in zip(outputs, split(outputs, logits), strict=True)]
+def cooled(outputs: Outputs, logits: Tensor, temperatures: Mapping[str, float] | None) -> Tensor:
+    """The logits of all outputs side by side, divided by the temperatures that there are, by name."""
+    if not temperatures:
+        return logits
+    parts = zip(outputs, split(outputs, logits), strict=True)
+    return torch.cat([part / temperatures[output.name] if output.name in temperatures else part for output, part in parts], 1)
+
+
+def activate(outputs: Outputs, logits: Tensor, temperatures: Mapping[str, float] | None = None) -> Tensor:
+    """Probabilities and values of all outputs side by side, of their logits at these temperatures."""
+    whole = split(outputs, cooled(outputs, logits, temperatures))
+    parts = [output.activate(part) for output, part in zip(outputs, whole, strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -102,10 +128,12 @@ __all__ = [
     "Value",
     "activate",
     "class_output",
+    "cooled",
     "describe_outputs",
     "label_rules",
     "list_outputs",
     "read_outputs",
+    "read_temperatures",
     "split",
     "the_classes",
 ]

@@ -48,6 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities, image outputs"
     )
     group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")
+    parser.add_argument_group("class of the image").add_argument(
+        "--abstain",
+        type=float,
+        default=0.0,
+        metavar="THRESHOLD",
+        help="say `unsure` where the class has a smaller probability than this, from 0 to 1",
+    )
     return parser
 
 

@@ -118,7 +118,8 @@ def label_record(prediction: Prediction) -> tuple[LabelRecord, int]:
             boxes.append(label)
     image_class = None if prediction.image_class is None else prediction.image_class.index
     unnamed = label_rules(tuple(answer.output for answer in prediction.answers)).unnamed
-    named = {answer.output.name: answer.target for answer in prediction.answers if answer.output.name != unnamed}
+    told = ((answer.output.name, answer.target) for answer in prediction.answers)
+    named = {name: target for name, target in told if name != unnamed and target is not None}
     return LabelRecord(tuple(boxes), image_class=image_class, named=named), len(prediction.boxes) - len(boxes)
 
 
@@ -217,11 +218,11 @@ class CsvFiles(Output):
         height, width = found.shape
         said = self._no_class
         if not self._classic:
-            cells = [cell for answer in found.answers for cell in answer.output.cells(answer.array).values()]
+            cells = [cell for answer in found.answers for cell in answer.cells.values()]
             said = [*map(_cell, cells)]
-        elif found.image_class is not None:
-            numbers = _rounded(found.image_class.probability, *found.image_class.probabilities.values())
-            said = [found.image_class.name, *numbers]
+        elif found.answers:
+            values = found.answers[0].values
+            said = [found.image_class.name if found.image_class else "", *_rounded(max(values), *values)]
         self._images.add(_csv_row(*origin, width, height, len(found.boxes), *said))
         for box in found.boxes:
             self._boxes.add(_csv_row(*origin, box.class_index, box.name, *_rounded(*box[2:])))

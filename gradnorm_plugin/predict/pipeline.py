@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gradnorm_plugin.files import whole_file
-from gradnorm_plugin.outputs import CLASS, Outputs, label_rules
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.outputs import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
 from gradnorm_plugin.predict.prediction import Prediction, Style
@@ -56,6 +56,7 @@ def predict(options: argparse.Namespace) -> Path | None:
         half=options.half,
         dnn=options.dnn,
         data=options.data,
+        abstain=options.abstain,
     )
     if not predictor.outputs:
         _general.LOGGER.info(f"{' '.join(options.weights)}: no classification_names in these weights, boxes only")
@@ -173,6 +174,8 @@ class Progress:
         self.objects: Counter[str] = Counter()
         self.said = {output: array("f") for output in outputs}
         """What each image output said of all images, one after the other: a camera may run for days."""
+        self.unsure: Counter[ImageOutput] = Counter()
+        """In how many images it was left open."""
         few = source.total is not None and source.total <= FEW
         pause = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log each state of the bar stays
         bar = {"desc": "predict", "bar_format": _general.TQDM_BAR_FORMAT, "mininterval": pause}
@@ -184,7 +187,8 @@ class Progress:
         objects = Counter(box.name for box in prediction.boxes)
         self.objects += objects
         for answer in prediction.answers:
-            self.said[answer.output].extend(answer.target)
+            self.said[answer.output].extend(answer.target or ())
+            self.unsure[answer.output] += answer.unsure
         done = self.images + len(self.source.unreadable)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
@@ -203,8 +207,10 @@ class Progress:
         """Say what was found in all images, and what could not be read."""
         lines = [f"{self.images} image{'s' * (self.images != 1)}; boxes: {_counted(self.objects) or 'none'}"]
         for output, said in self.said.items():
-            targets = output.targets(np.reshape(said, (self.images, -1)).tolist())
-            lines.append(f"{'classes of the images' if output.name == CLASS else output.name}: {output.summary(targets)}")
+            known, open_ = self.images - self.unsure[output], self.unsure[output]
+            targets = output.targets(np.reshape(said, (known, -1)).tolist() if known else [])
+            title = "classes of the images" if output.name == CLASS else output.name
+            lines.append(f"{title}: {output.summary(targets)}{f', unsure {open_}' if open_ else ''}")
         _general.LOGGER.info("\n".join(lines))
         if self.source.unreadable:
             _general.LOGGER.warning(_unreadable(self.source))

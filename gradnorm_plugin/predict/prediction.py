@@ -53,6 +53,8 @@ class Answer(NamedTuple):
     output: ImageOutput
     values: tuple[float, ...]
     """The output's probabilities or value, as its kind activates its logits."""
+    unsure: bool = False
+    """Whether the class is left open: its probability is below what was asked for."""
 
     @property
     def array(self) -> np.ndarray:
@@ -60,13 +62,25 @@ class Answer(NamedTuple):
         return np.array(self.values)
 
     @property
-    def target(self) -> Target:
-        """What a label file would say."""
-        return self.output.decide(self.array)
+    def target(self) -> Target | None:
+        """What a label file would say; None where that is left open."""
+        return None if self.unsure else self.output.decide(self.array)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The answer as plain data; a class that is left open is None, its probabilities are there."""
+        return self.output.as_data(self.array) | ({"class": None} if self.unsure else {})
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """The answer as the cells of a table, by column; a class that is left open is empty."""
+        return self.output.cells(self.array) | ({self.output.name: ""} if self.unsure else {})
 
     def say(self, confidences: bool = True) -> tuple[str, str]:
         """The answer in words, and the number that closes them, if there is one."""
-        plain, full = self.output.say_target(self.target), self.output.say(self.array)
+        plain, full = self.output.say_target(self.output.decide(self.array)), self.output.say(self.array)
+        if self.unsure:
+            return self.output.titled("unsure"), full[len(plain) :] if confidences else ""
         if not confidences:
             return plain, ""
         return (plain, full[len(plain) :]) if full.startswith(plain) else (full, "")
@@ -97,7 +111,7 @@ class Prediction:
     boxes: tuple[DetectedBox, ...]
     """By falling confidence."""
     image_class: ImageClass | None
-    """Of the one image output that tells a class; None if there is none, or more than one."""
+    """Of the one image output that tells a class; None if there is none, or more than one, or if it is left open."""
     image: np.ndarray = field(repr=False, compare=False)
     """The image itself, (H, W, 3) uint8, BGR."""
     answers: tuple[Answer, ...] = ()
@@ -106,12 +120,13 @@ class Prediction:
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
         """What each image output says as plain data, by its name."""
-        return {answer.output.name: answer.output.as_data(answer.array) for answer in self.answers}
+        return {answer.output.name: answer.data for answer in self.answers}
 
     @property
     def named(self) -> tuple[Answer, ...]:
-        """The answers, where there is more to say than the class of `classification_names`; else none."""
-        return () if [answer.output.name for answer in self.answers] == [CLASS] else self.answers
+        """The answers, where there is something else to say than the class of `classification_names`; else none."""
+        classic = [(answer.output.name, answer.unsure) for answer in self.answers] == [(CLASS, False)]
+        return () if classic else self.answers
 
     def draw(self, style: Style | None = None) -> np.ndarray:
         """The image with boxes and what is said of it, (H, W, 3) uint8, BGR; the image itself stays as it is."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
-from gradnorm_plugin.outputs import Outputs, split, the_classes
+from gradnorm_plugin.outputs import Classes, Outputs, split, the_classes
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import as_picture, is_several
 from gradnorm_plugin.predict.prediction import Answer, DetectedBox, ImageClass, Prediction
@@ -61,6 +61,7 @@ class Predictor:
         dnn: bool = False,
         data: str | Path | None = None,
         batch_size: int = 8,
+        abstain: float = 0.0,
     ) -> None:
         """Load the weights.
 
@@ -78,6 +79,7 @@ class Predictor:
             dnn: run ONNX with OpenCV instead of ONNX Runtime.
             data: a data yaml that names the boxes' classes, for weights that do not.
             batch_size: images of one size that run together; a file exported for a fixed number runs with that.
+            abstain: a class of the image whose probability is below this is left open.
 
         Raises:
             PredictError: if the weights or a setting cannot be used.
@@ -85,7 +87,7 @@ class Predictor:
         self.backend = load_backend(weights, device, half, dnn, data)
         if augment and not self.backend.pt:
             raise PredictError("augmented inference needs .pt weights: an exported file sees an image once")
-        for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres)):
+        for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres), ("abstain", abstain)):
             if not 0 <= value <= 1:
                 raise PredictError(f"{name} is {value}: expected 0 to 1")
         for name, value in (("max_det", max_det), ("batch_size", batch_size)):
@@ -99,7 +101,9 @@ class Predictor:
             "max_det": max_det,
             "time_limit": math.inf,  # upstream's would drop boxes where the machine is slow
         }
-        self.augment = augment
+        if abstain and not any(isinstance(output, Classes) for output in self.backend.outputs):
+            raise PredictError("abstain leaves open what class an image is of, and these weights tell none: leave it out")
+        self.augment, self.abstain = augment, abstain
         self.batch_size = self.backend.fixed_batch or batch_size
         self.imgsz = self._size(imgsz or self.backend.usual_size or DEFAULT_SIZE, self.backend.fixed_size)
         self.profiles = [_general.Profile(), _general.Profile(), _general.Profile()]
@@ -204,12 +208,15 @@ class Predictor:
         if values is None:
             return ()
         parts = zip(self.outputs, split(self.backend.outputs, values), strict=True)
-        return tuple(Answer(output, tuple(part[0].tolist())) for output, part in parts)
+        answers = [Answer(output, tuple(part[0].tolist())) for output, part in parts]
+        return tuple(
+            answer._replace(unsure=isinstance(answer.output, Classes) and max(answer.values) < self.abstain) for answer in answers
+        )
 
     def _image_class(self, answers: Sequence[Answer]) -> ImageClass | None:
         told = the_classes(tuple(answer.output for answer in answers))
-        for output, values in answers:
-            if told and output is told:
+        for output, values, unsure in answers:
+            if told and output is told and not unsure:
                 best = max(range(len(values)), key=values.__getitem__)
                 return ImageClass(best, told.names[best], values[best], dict(zip(told.names, values, strict=True)))
         return None

@@ -23,6 +23,7 @@ from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
+from gradnorm_plugin.model.checkpoint import read_checkpoint, write_contents
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
 from gradnorm_plugin.reading import read_yaml
@@ -267,7 +268,7 @@ class JointRun:
     def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Upstream's validation; the image outputs' figures of the same pass are kept and shown.
 
-        The last one, of best.pt, also writes `joint_metrics.json`, with intervals, and the pictures.
+        The last one, of best.pt, also calibrates that, and writes `joint_metrics.json`, with intervals, and the pictures.
 
         Raises:
             NonFiniteLossError: if the epoch's last step broke the weights, before they are saved over the last good ones.
@@ -284,8 +285,11 @@ class JointRun:
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
         half = kwargs.get("half", True) and next(kwargs["model"].parameters()).is_cuda  # as upstream decides
         settings = pass_settings(**{"data": self.options.data, **kwargs, "half": half})
-        best, bootstrap = str(folder / "weights" / "best.pt"), Bootstrap() if last else None
-        figures = summarise(recording, names, best, "val", settings, bootstrap, self.untrained)
+        best, bootstrap = folder / "weights" / "best.pt", Bootstrap() if last else None
+        if last:
+            recording.temperatures = recording.fit_temperatures(trained)
+            _keep_temperatures(best, recording.temperatures)
+        figures = summarise(recording, names, str(best), "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
             upstream("utils.general").LOGGER.info(line)
         if last:
@@ -345,6 +349,14 @@ class _OutputsInAList(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         detection, logits = self.model(x)
         return [*detection, logits]
+
+
+def _keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
+    """Write them into a checkpoint's network, and touch nothing else."""
+    if temperatures and file.is_file():
+        contents = read_checkpoint(file)
+        contents["model"].temperatures = temperatures
+        write_contents(contents, file)
 
 
 def finite_weights(model: nn.Module) -> bool:
