@@ -459,7 +459,7 @@ def test_real_runs_are_trained_not_repeated_and_trained_anew_where_broken(small,
     facts = json.loads((gradnorm / "run.json").read_text())
     (gradnorm / "run.json").write_text(json.dumps({**facts, "finished": None}))  # as if killed at the last moment
     (gradnorm / "leftover").touch()
-    out, err = compare(capsys, "--resume", "--project", str(tmp_path))
+    out, err = compare(capsys, "--resume", "--threads", "1", "--project", str(tmp_path))
     assert "ERROR: 1 of 3" in err and "detection-only" not in out and times(kept) == before, out + err
     assert is_finished(gradnorm) and not (gradnorm / "leftover").exists()
     assert (gradnorm / "joint_metrics.json").read_text() == undisturbed

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -233,6 +235,22 @@ def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
     expected_boxes, expected_probabilities = backend(folder / "joint" / "best.pt")(images[:1])
     np.testing.assert_allclose(boxes, expected_boxes, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has other signals")
+def test_a_signal_ends_nothing_after_two_models_of_openvino(folder: Path) -> None:
+    """Each core of OpenVINO puts a signal stack in the last one's place, and that one back, which is gone here (patches/0020)."""
+    first, second = (JointBackend(str(folder / name / FILES["openvino"])) for name in ("joint", "dynamic"))
+    del first
+    gc.collect()  # a model refers to itself
+    del second
+    gc.collect()
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.raise_signal(signal.SIGUSR1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("form", EXPORTS["plain"][0])
