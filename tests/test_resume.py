@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,16 @@ def test_a_damaged_checkpoint_is_one_error(data, tmp_path, capsys):
     assert "last.pt is no checkpoint" in capsys.readouterr().err
 
 
+@cache
+def network() -> JointDetectionModel:
+    return JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"])
+
+
 def unfinished(folder: Path, **changes: Any) -> Path:
     """A run of 3 epochs, killed in its second: what `--resume` reads of it, with parts of the checkpoint changed."""
     weights = folder / "run/weights"
     weights.mkdir(parents=True)
-    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"])
-    sound = {"epoch": 0, "best_fitness": 0.1, "model": model, "ema": model, "updates": 3, "optimizer": {"state": {}}}
+    sound = {"epoch": 0, "best_fitness": 0.1, "model": network(), "ema": network(), "updates": 3, "optimizer": {"state": {}}}
     torch.save({**sound, **changes}, weights / "last.pt")
     saved = {**vars(parse_options(["--epochs", "3", "--batch-size", "4", "--imgsz", "64"])), "data": str(folder / "joint.yaml")}
     (folder / "run/opt.yaml").write_text(yaml.safe_dump(saved))
