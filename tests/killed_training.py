@@ -1,4 +1,8 @@
-"""Trains with the flags of the command line and kills itself, as `kill -9` would, at the moment that its first argument names."""
+"""Trains with the flags of the command line, once for each moment, and is killed there, as by `kill -9`.
+
+Usage: killed_training.py PROJECT FLAGS. A run's folder is in PROJECT/MOMENT; prints a line "MOMENT STATUS" for each. They are
+forks of one process, because loading PyTorch takes longer than a training.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ import torch
 
 from gradnorm_plugin.training import joint_run, run
 from gradnorm_plugin.upstream.gateway import upstream
+
+MOMENTS = ("batch", "epoch", "checkpoint", "between", "end")
 
 
 def die(*_: Any) -> None:
@@ -40,18 +46,27 @@ def half_written(contents: Any, file: BinaryIO) -> None:
     die()
 
 
+def train(moment: str, flags: list[str]) -> None:
+    """Train until the moment."""
+    if moment == "batch":  # the second of the second epoch
+        joint_run.JointRun.end_batch = after(7, joint_run.JointRun.end_batch, die)
+    elif moment == "epoch":  # the tables have the second epoch's rows, the checkpoint is not written yet
+        upstream("utils.loggers").Loggers.on_fit_epoch_end = after(1, upstream("utils.loggers").Loggers.on_fit_epoch_end, die)
+    elif moment == "between":  # last.pt of the second epoch is there, best.pt of it is not
+        torch.save = after(4, torch.save, die)  # the first saves the layers into memory, to see whether that can be read again
+    elif moment == "checkpoint":
+        torch.save = after(3, torch.save, half_written)
+    elif moment == "end":  # all epochs are trained, nothing is stripped
+        upstream("train").strip_optimizer = die
+    run.main(flags)
+
+
 save = torch.save
-moment, *flags = sys.argv[1:]
-if moment == "batch":  # the second of the second epoch
-    joint_run.JointRun.end_batch = after(7, joint_run.JointRun.end_batch, die)
-elif moment == "epoch":  # the tables have the second epoch's rows, the checkpoint is not written yet
-    upstream("utils.loggers").Loggers.on_fit_epoch_end = after(1, upstream("utils.loggers").Loggers.on_fit_epoch_end, die)
-elif moment == "between":  # last.pt of the second epoch is there, best.pt of it is not
-    torch.save = after(4, torch.save, die)  # the first saves the layers into memory, to see whether that can be read again
-elif moment == "checkpoint":
-    torch.save = after(3, torch.save, half_written)
-elif moment == "end":  # all epochs are trained, nothing is stripped
-    upstream("train").strip_optimizer = die
-else:
-    sys.exit(f"no such moment: {moment}")
-run.main(flags)
+project, *flags = sys.argv[1:]
+upstream("train")  # loaded once
+for moment in MOMENTS:
+    child = os.fork()
+    if not child:
+        train(moment, [*flags, "--project", f"{project}/{moment}"])
+        os._exit(0)
+    print(moment, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

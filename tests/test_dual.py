@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -18,6 +17,7 @@ import yaml
 from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
 from torch import Tensor, nn
+from upstream_driver import run as run_script
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
 from gradnorm_plugin.evaluation.command import main as val
@@ -31,7 +31,6 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 SIZE = 64
 PREFIXES = ("classification_head.", "classification_backbone.")
-DRIVER = Path(__file__).with_name("upstream_driver.py")
 YOLOV5N = upstream("utils.general").check_yaml("yolov5n.yaml")
 
 
@@ -293,7 +292,7 @@ def test_val_and_predictor_take_the_checkpoint(trained, data, tmp_path):
     assert sum(found.image_class.probabilities.values()) == pytest.approx(1)
 
 
-def test_upstreams_scripts_take_the_checkpoint_and_export_both_outputs(data, tmp_path):
+def test_upstreams_scripts_take_the_checkpoint_and_export_both_outputs(data, tmp_path, monkeypatch):
     pictures = read_images(data.parent / "images/val", SIZE)
     dual = write_checkpoint(tmp_path / "dual.pt", pictures, backbone="dual")
     run = ["--weights", str(dual), "--imgsz", str(SIZE), "--project", str(tmp_path)]
@@ -302,12 +301,10 @@ def test_upstreams_scripts_take_the_checkpoint_and_export_both_outputs(data, tmp
         "detect": ["--source", str(data.parent / "images/val"), *run],
         "export": ["--include", "onnx", *run[:4]],
     }
-    steps = [{"name": name, "script": str(find_checkout() / f"{name}.py"), "arguments": a} for name, a in commands.items()]
-    (tmp_path / "commands.json").write_text(json.dumps(steps))
-    line = [sys.executable, DRIVER, tmp_path / "commands.json"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
-    for name in commands:
-        assert f"@@ {name} ok" in done.stdout, done.stdout + done.stderr
+    monkeypatch.setattr(sys, "argv", [])  # put back at the end
+    monkeypatch.chdir(tmp_path)
+    for name, arguments in commands.items():
+        assert run_script(str(find_checkout() / f"{name}.py"), arguments), name
     session = onnxruntime.InferenceSession(dual.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
     reference = JointBackend(str(dual))
     classified = []

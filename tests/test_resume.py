@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 DRIVER = Path(__file__).with_name("killed_training.py")
 EPOCHS = 3
 STEPS = list(range(2, 18, 2))
+EPOCHS_SAVED = {"batch": 1, "epoch": 1, "checkpoint": 1, "between": 2, "end": 3}
+"""By the moment of `killed_training.py`."""
 
 
 def flags(data: Path, folder: Path) -> list[str]:
@@ -69,19 +73,27 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder / "run", states
 
 
-@pytest.mark.parametrize(("moment", "epochs_saved"), [("batch", 1), ("epoch", 1), ("checkpoint", 1), ("between", 2), ("end", 3)])
-def test_a_killed_run_goes_on(moment, epochs_saved, data, uninterrupted, tmp_path, monkeypatch):
-    whole, states = uninterrupted
+@pytest.fixture(scope="module")
+def killed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of runs that were killed, by moment."""
+    folder = tmp_path_factory.mktemp("killed")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, DRIVER, moment, *flags(data, tmp_path)]
-    killed = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
-    run = tmp_path / "run"
+    command = [sys.executable, DRIVER, folder, *flags(data, folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    statuses = dict(re.findall(r"^(\w+) (-?\d+)$", done.stdout, re.MULTILINE))
+    assert statuses == dict.fromkeys(EPOCHS_SAVED, str(-signal.SIGKILL)), done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("moment", "epochs_saved"), EPOCHS_SAVED.items())
+def test_a_killed_run_goes_on(moment, epochs_saved, uninterrupted, killed, monkeypatch):
+    whole, states = uninterrupted
+    run = killed / moment / "run"
     state = read_state(run / "weights/last.pt")
     assert all(same(state[name], value) for name, value in states[epochs_saved - 1].items())
     assert state["weights"].dtype == state["initial_losses"].dtype == torch.float64
 
-    monkeypatch.chdir(tmp_path)  # the run is named from another folder than it was started in
+    monkeypatch.chdir(killed / moment)  # the run is named from another folder than it was started in
     main(["--resume", "run/weights/last.pt"])
     assert not list(run.rglob("*.partial*"))
     assert [int(row["step"]) for row in rows(run / "gradnorm.csv")] == STEPS
@@ -138,12 +150,16 @@ def test_a_damaged_checkpoint_is_one_error(data, tmp_path, capsys):
     assert "last.pt is no checkpoint" in capsys.readouterr().err
 
 
+@cache
+def network() -> JointDetectionModel:
+    return JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"])
+
+
 def unfinished(folder: Path, **changes: Any) -> Path:
     """A run of 3 epochs, killed in its second: what `--resume` reads of it, with parts of the checkpoint changed."""
     weights = folder / "run/weights"
     weights.mkdir(parents=True)
-    model = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=["a", "b"])
-    sound = {"epoch": 0, "best_fitness": 0.1, "model": model, "ema": model, "updates": 3, "optimizer": {"state": {}}}
+    sound = {"epoch": 0, "best_fitness": 0.1, "model": network(), "ema": network(), "updates": 3, "optimizer": {"state": {}}}
     torch.save({**sound, **changes}, weights / "last.pt")
     saved = {**vars(parse_options(["--epochs", "3", "--batch-size", "4", "--imgsz", "64"])), "data": str(folder / "joint.yaml")}
     (folder / "run/opt.yaml").write_text(yaml.safe_dump(saved))

@@ -100,6 +100,9 @@ def test_run_folder_holds_both_tasks(trained):
         assert 0 <= float(ours["balanced_accuracy"]) <= 1 and float(ours["val_classification_loss"]) > 0
     for picture in ("gradnorm.png", "joint_results.png", "classification_confusion_matrix.png", "results.png"):
         assert (trained / picture).stat().st_size > 10_000
+    for name in ("gradnorm.pdf", "joint_results.pdf", "train_batch0.jpg", "train_batch2.jpg", "val_batch0_labels.jpg",
+                 "val_batch0_pred.jpg", "labels.jpg", "report.md", "report.html"):  # fmt: skip
+        assert (trained / name).stat().st_size > 1000, name
     assert not list(trained.glob("*.partial*"))
 
 
