@@ -148,8 +148,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     seconds = measure(make_steps(options), options.rounds, options.device)
     base = seconds["fixed weights"]
-    setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}, {options.threads} threads, {options.outputs} image outputs"
-    print(f"{setting}, {options.rounds} rounds of {STEPS} steps")
+    setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}, {options.threads} threads"
+    print(f"{setting}, {options.outputs} image outputs, {options.rounds} rounds of {STEPS} steps")
     print(f"{'':34s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
     for name, values in seconds.items():
         ratios = [value / reference for value, reference in zip(values, base, strict=True)]

@@ -313,6 +313,11 @@ class RunFiles:
     updates: Rows | None
     batches: Rows | None
 
+    @property
+    def tasks(self) -> ImageTasks:
+        """The image outputs; that of the class alone where `run.json` says nothing else."""
+        return image_tasks(self.facts.values if self.facts is not None else {})
+
     def any_epochs(self) -> Epochs | None:
         """The epochs, from whichever table has them."""
         if self.epochs is not None:

@@ -57,6 +57,40 @@ def epochs(count: int = 3, **columns: Sequence[float]) -> dict[str, Sequence[Any
     return {**found, **columns}
 
 
+OUTPUTS = [
+    {"task": "classification", "kind": "classes", "columns": ["accuracy", "balanced_accuracy", "macro_F1"],
+     "headline": "balanced_accuracy"},
+    {"task": "probe", "kind": "classes", "columns": ["probe_accuracy"], "headline": "probe_accuracy"},
+    {"task": "finding", "kind": "labels", "columns": ["finding_macro_F1"], "headline": "finding_macro_F1"},
+    {"task": "off", "kind": "value", "columns": ["off_MAE", "off_R2"], "headline": "off_R2"},
+]  # fmt: skip
+"""What `run.json` has of four image outputs."""
+
+
+def with_outputs() -> dict[str, Any]:
+    """The contents of a run's files with these image outputs."""
+    names, run, found = ["probe", "finding", "off"], facts(image_outputs=OUTPUTS), metrics()
+    for of in ("train", "val"):
+        run["data"][of]["image_outputs"] = {name: {"labelled": 40, "summary": "a 10, b 30"} for name in names}
+    one_hot = {key: value for key, value in found["classification"].items() if key != "intervals"}
+    label = {"name": "effusion", "support": 12, "predicted": 9, "precision": 0.6, "recall": 0.5, "F1": 0.55, "AP": 0.62}
+    found["outputs"] = {
+        "probe": {**one_hot, "accuracy": 0.25},
+        "finding": {"images": 40, "macro_F1": 0.75, "loss": 0.5, "intervals": {"macro_F1": [0.7, 0.8]}, "classes": [label]},
+        "off": {"trained": False, "images": 40, "MAE": None, "R2": None, "classes": []},
+    }
+    measured, by_epoch, lines = updates(), epochs(), batches()
+    each = ["detection", "classification", *names]
+    pairs = [f"cosine_{a}_{b}" for index, a in enumerate(each) for b in each[index + 1 :]]
+    for name in names:
+        measured |= {f"{name}_{what}": [0.25] * 12 for what in ("loss", "weight", "norm", "rate")}
+        by_epoch |= {f"{split}_{name}_loss": [0.5] * 3 for split in ("train", "val")} | {f"{name}_weight": [0.25] * 3}
+        lines |= {name: [0.5] * 8, f"{name}_weight": [0.25] * 8}
+    measured |= {pair: [0.125] * 12 for pair in pairs}
+    by_epoch |= {column: [0.625] * 3 for output in OUTPUTS[1:] for column in output["columns"]}
+    return {"run": run, "joint_metrics": found, "gradnorm": measured, "joint_results": by_epoch, "batches": lines}
+
+
 def split(images: int, boxes: list[int], image_classes: list[int], **without: int) -> dict[str, Any]:
     return {"images": images, "boxes": boxes, "image_classes": image_classes, **without}
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from run_folder import PICTURES, batches, epochs, facts, metrics, options, updates, write_csv, write_run
+from run_folder import PICTURES, batches, epochs, facts, metrics, options, updates, with_outputs, write_csv, write_run
 
 from gradnorm_plugin.report import render, wording
 from gradnorm_plugin.report.compose import main, write_report
@@ -404,6 +404,8 @@ def variants(folder: Path) -> list[Path]:
          "run": edit(edit(facts(), "model.backbone_parameters", 4_000_000), "model.total_parameters", 6_000_000)},
         {"joint_metrics": edit(edit(metrics(), "detection.trained", False), "classification.trained", False)},
         {"run": edit(facts(), "data.test", {"images": 5, "boxes": [1, 2], "image_classes": [1, 2, 2]}), **orthogonal},
+        {**with_outputs(), "pictures": ("finding.png", "probe_confusion_matrix.png")},
+        {**with_outputs(), "gradnorm": {name: values[:1] for name, values in with_outputs()["gradnorm"].items()}},
     ]  # fmt: skip
     return [write_run(folder / f"run{index}", **change) for index, change in enumerate(changes)]
 
@@ -423,6 +425,16 @@ def test_every_text_is_used_and_says_the_same_figures_in_every_language(tmp_path
         assert sorted(english) == sorted(chinese)
     unused = {key for key in catalogue("en").keys() - used if not key.startswith("compare")}  # those have a test of their own
     assert unused == {"missing.too_large"}  # see the test of large pictures
+
+
+def test_every_image_output_is_in_the_report(tmp_path):
+    page, _ = texts(write_run(tmp_path / "run", **with_outputs()), "en")
+    for line in (
+        "Macro-F1 | 0.750 | 0.700 to 0.800", "effusion | 12 | 0.600 | 0.500 | 0.550 | 0.620", "off was not trained",
+        "detection, classification | 0.125 | 0.0", "Images with a label for finding | 40 | 40",
+        "finding in Training: a 10, b 30.", "Weight, finding", "finding (training)", "Accuracy 0.250 is below that of always naming PLAX",
+    ):  # fmt: skip
+        assert line in page, line
 
 
 def test_wording_refuses_a_missing_value():

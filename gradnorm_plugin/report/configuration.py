@@ -108,10 +108,17 @@ def _data_blocks(data: Record, say: Wording) -> Iterator[Block]:
         for index, name in enumerate(names):
             yield row(key, [of[index] if index < len(of) else None for of in splits.values()], name=name)
 
+    outputs = list(dict.fromkeys(name for of in splits.values() for name in of.record("image_outputs").values))
+
+    def of_output(name: str) -> list[Record]:
+        return [of.record("image_outputs").record(name) for of in splits.values()]
+
+    output_rows = [row("output", [of.number("labelled") for of in of_output(name)], name=name) for name in outputs]
     rows = [
         row("images", [of.number("images") for of in splits.values()]),
         *class_rows("image_class", classes, images),
         row("without_class", [of.number("without_class") for of in splits.values()]),
+        *output_rows,
         row("boxes", [sum(counts) if counts else None for counts in boxes.values()]),
         *class_rows("box_class", names, boxes),
         row("without_boxes", [of.number("without_boxes") for of in splits.values()]),
@@ -124,6 +131,11 @@ def _data_blocks(data: Record, say: Wording) -> Iterator[Block]:
         if counts and found:
             often, rare = map(say.listed, found)
             points.append(say(f"data.balance_{key}", often=often, most=count(max(counts)), rare=rare, least=count(min(counts))))
+    for name in outputs:
+        for split, of in zip(splits, of_output(name), strict=True):
+            points.append(
+                say("data.output_summary", name=name, split=say.plain(f"data.{split}"), summary=of.text("summary") or NONE)
+            )
     if points:
         yield Points(points)
 

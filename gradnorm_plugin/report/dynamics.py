@@ -11,23 +11,22 @@ from gradnorm_plugin.report.wording import Text, Wording, count, figure, score
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
     CLASSIFICATION,
-    CLASSIFICATION_FIGURES,
     DETECTION_FIGURES,
     EPOCHS_FILE,
     EPOCHS_PICTURE,
-    TASKS,
     UPDATES_FILE,
     UPDATES_PICTURE,
     Epochs,
+    ImageTasks,
     Rows,
     RunFiles,
     batch_figures,
+    cosine_columns,
     finite,
     loss_columns,
+    task_names,
 )
 
-BATCH_FIGURES, LOSSES = batch_figures((CLASSIFICATION,)), loss_columns((CLASSIFICATION,))
-SCORES = (*(name for name in DETECTION_FIGURES if name != "F1"), *CLASSIFICATION_FIGURES, "fitness")
 MOST_BATCHES, MOST_EPOCHS = 20, 12
 """Most rows of a table."""
 SAME = 0.01
@@ -48,25 +47,33 @@ def batches_section(run: RunFiles, say: Wording) -> Section:
     epochs, batch = run.batches.texts("epoch"), run.batches.texts("batch")
     first = [index for index, epoch in enumerate(epochs) if epoch == epochs[0]]
     shown = [first[index] for index in _spread(len(first), MOST_BATCHES)]
-    columns = [run.batches.numbers(name) for name in BATCH_FIGURES]
+    names = batch_figures(run.tasks)
+    columns = [run.batches.numbers(name) for name in names]
     rows = [[batch[index], *(figure(column[index]) for column in columns)] for index in shown]
-    head = (say("batches.batch"), *(say(f"batches.{name}") for name in BATCH_FIGURES))
+    head = (say("batches.batch"), *(_batch_column(name, say) for name in names))
     caption = say("batches.caption", epoch=epochs[0], shown=len(shown), all=len(first))
     return Section("batches", title, [Table(caption, head, rows), Small(say("batches.note"))])
+
+
+def _batch_column(name: str, say: Wording) -> Text:
+    """A loss or weight of a batch by its column."""
+    task = name.removesuffix("_weight")
+    other = say.plain("batches.loss" if task == name else "batches.weight", task=task)
+    return say.known(f"batches.{name}", other)
 
 
 def weights_section(run: RunFiles, say: Wording) -> Section:
     """What the task weights did, and whether they brought the tasks' gradients nearer to each other."""
     blocks: list[Block]
     if run.updates is not None:
-        points = [*_weight_points(run, run.updates, say), *_norm_points(run.updates, say)]
-        blocks = [Points(points), _weight_table(run.updates, say), Small(say("weights.rule", same=say.limit(SAME)))]
+        points = [*_weight_points(run, run.updates, say), *_norm_points(run.updates, run.tasks, say)]
+        blocks = [Points(points), _weight_table(run.updates, run.tasks, say), Small(say("weights.rule", same=say.limit(SAME)))]
     elif not _is_fixed(run):
         blocks = [missing(run.folder, UPDATES_FILE, say)]
     elif run.epochs is None:
         blocks = [Points([say("weights.fixed")]), missing(run.folder, EPOCHS_FILE, say)]
     else:
-        blocks = [Points([say("weights.fixed"), *_fixed_points(run.epochs, say)])]
+        blocks = [Points([say("weights.fixed"), *_fixed_points(run.epochs, run.tasks, say)])]
     return Section("weights", say("weights.title"), [*blocks, *pictures(run.folder, [UPDATES_PICTURE], say)])
 
 
@@ -74,18 +81,21 @@ def _is_fixed(run: RunFiles) -> bool:
     return run.options is not None and run.options.text("balancer") == "fixed"
 
 
-def _fixed_points(epochs: Rows, say: Wording) -> list[Text]:
+def _fixed_points(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
     points = []
-    for task in TASKS:
+    for task in task_names(tasks):
         used = finite(epochs.numbers(f"{task}_weight"))
         if used:
-            values = {"task": say.plain(f"task.{task}"), "low": figure(min(used)), "high": figure(max(used)), "epochs": len(used)}
+            values = {"task": say.task(task), "low": figure(min(used)), "high": figure(max(used)), "epochs": len(used)}
             points.append(say("weights.constant" if min(used) == max(used) else "weights.moved", **values))
     return points
 
 
 def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
-    steps, weights = updates.texts("step"), {task: updates.numbers(f"{task}_weight") for task in TASKS}
+    steps, weights = updates.texts("step"), {task: updates.numbers(f"{task}_weight") for task in task_names(run.tasks)}
+    if len(updates) == 1 and run.tasks != (CLASSIFICATION,):
+        each = [say.plain("weights.pair", task=say.task(task), value=figure(of[0])) for task, of in weights.items()]
+        return [say("weights.single_of_all", step=steps[0], weights=say.listed(each))]
     if len(updates) == 1:
         return [say("weights.single", step=steps[0], **{f"{task}_weight": figure(of[0]) for task, of in weights.items()})]
     points = []
@@ -97,7 +107,7 @@ def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
         points.append(
             say(
                 f"weights.{_direction(used[0], used[-1])}",
-                task=say.plain(f"task.{task}"), count=count(len(used)), start=steps[0], end=steps[-1],
+                task=say.task(task), count=count(len(used)), start=steps[0], end=steps[-1],
                 **{name: figure(value) for name, value in values.items()},
             )
         )  # fmt: skip
@@ -119,26 +129,37 @@ def _range_points(run: RunFiles, weights: dict[str, list[float]], say: Wording) 
     """How often a weight stood at an end of its range, where `run.json` tells the ranges."""
     ranges = run.facts.record("balancing").pairs("weight_ranges") if run.facts is not None else []
     points = []
-    for task, bounds in zip(TASKS, ranges, strict=False):
+    for task, bounds in zip(task_names(run.tasks), ranges, strict=False):
         if bounds[0] == bounds[1]:  # the weight of a reference task is always 1
             continue
         later = weights[task][1:]  # the first measurement still has the initial weight
         ends = [sum(math.isclose(weight, end, rel_tol=1e-5) for weight in later) for end in bounds]
         values = {"low": figure(bounds[0]), "high": figure(bounds[1]), "at_low": count(ends[0]), "at_high": count(ends[1])}
         key = "weights.range" if any(ends) else "weights.range_never"
-        points.append(say(key, task=say.plain(f"task.{task}"), count=count(len(later)), **values))
+        points.append(say(key, task=say.task(task), count=count(len(later)), **values))
     return points
 
 
-def _norm_points(updates: Rows, say: Wording) -> list[Text]:
-    norms, weights = ([updates.numbers(f"{task}_{of}") for task in TASKS] for of in ("norm", "weight"))
+def _norm_points(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
+    return [*(_ratio_points(updates, say) if tasks == (CLASSIFICATION,) else ()), *_clip_points(updates, say)]
+
+
+def _ratio_points(updates: Rows, say: Wording) -> list[Text]:
+    """Whether the weights brought the gradients of two tasks nearer to each other."""
+    names = task_names((CLASSIFICATION,))
+    norms, weights = ([updates.numbers(f"{task}_{of}") for task in names] for of in ("norm", "weight"))
     bare = [c / d if d else math.nan for d, c in zip(*norms, strict=True)]
     weighted = [ratio * c / d if d else math.nan for ratio, d, c in zip(bare, *weights, strict=True)]
-    points = []
     before, after = _middle(bare), _middle(weighted)
-    if before > 0 and after > 0:
-        nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
-        points.append(say(f"weights.{nearer}", before=figure(before), after=figure(after)))
+    if not (before > 0 and after > 0):
+        return []
+    nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
+    return [say(f"weights.{nearer}", before=figure(before), after=figure(after))]
+
+
+def _clip_points(updates: Rows, say: Wording) -> list[Text]:
+    """How often YOLOv5's clip was at work."""
+    points = []
     for part in ("detection", "head"):
         unclipped = finite(updates.numbers(f"{part}_norm_before_clip"))
         if unclipped:
@@ -153,14 +174,14 @@ def _norm_points(updates: Rows, say: Wording) -> list[Text]:
     return points
 
 
-def _weight_table(updates: Rows, say: Wording) -> Table:
+def _weight_table(updates: Rows, tasks: ImageTasks, say: Wording) -> Table:
     rows: list[list[Cell]] = []
     for quantity in ("weight", "loss", "norm"):
-        for task in TASKS:
+        for task in task_names(tasks):
             used = finite(updates.numbers(f"{task}_{quantity}"))
             if used:
                 values = (used[0], min(used), median(used), max(used), used[-1])
-                rows.append([say(f"weights.{quantity}", task=say.plain(f"task.{task}")), *map(figure, values)])
+                rows.append([say(f"weights.{quantity}", task=say.task(task)), *map(figure, values)])
     head = [say(f"weights.{name}") for name in ("what", "first", "lowest", "median", "highest", "last")]
     return Table(say("weights.caption", count=count(len(updates))), head, rows)
 
@@ -171,12 +192,14 @@ def losses_section(run: RunFiles, say: Wording) -> Section:
     if epochs is None:
         return Section("losses", title, [missing(run.folder, EPOCHS_FILE, say)])
     blocks: list[Block] = [] if epochs.joint else [missing(run.folder, EPOCHS_FILE, say), Small(say("losses.plain"))]
-    blocks += _loss_blocks(epochs, say) if len(epochs) > 1 else [Missing(say("losses.one_epoch", epoch=epochs.name(0)))]
-    blocks.append(_epoch_table(epochs, say))
+    blocks += (
+        _loss_blocks(epochs, run.tasks, say) if len(epochs) > 1 else [Missing(say("losses.one_epoch", epoch=epochs.name(0)))]
+    )
+    blocks.append(_epoch_table(epochs, run.tasks, say))
     return Section("losses", title, [*blocks, *pictures(run.folder, [EPOCHS_PICTURE, "results.png"], say)[:1]])
 
 
-def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
+def _loss_blocks(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Block]:
     rows: list[list[Cell]] = []
     words: dict[str, list[str]] = {"fell": [], "rose": [], "held": []}
     overtrained: list[Text] = []
@@ -187,14 +210,14 @@ def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
         number = figure(values[index])
         return number if index == expected else say.plain("losses.at", value=number, epoch=epochs.name(index))
 
-    for loss in LOSSES:
+    for loss in loss_columns(tasks):
         values = epochs.numbers(loss)
         known = [index for index, value in enumerate(values) if math.isfinite(value)]
         if not known:
             continue
         first, last, lowest = known[0], known[-1], min(known, key=values.__getitem__)
         elsewhere = elsewhere or first != 0 or last != end
-        label, change = say.plain(f"loss.{loss}"), say.change(_change(values[first], values[last]))
+        label, change = "".join(span.text for span in _loss_name(loss, say)), say.change(_change(values[first], values[last]))
         rows.append([label, at(values, first, 0), at(values, last, end), change, figure(values[lowest]), epochs.name(lowest)])
         if first != last:
             words[_direction(values[first], values[last])].append(label)
@@ -208,12 +231,23 @@ def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
     return [Points(points + overtrained), Table(caption, head, rows), *notes]
 
 
-def _epoch_table(epochs: Epochs, say: Wording) -> Table:
+def _loss_name(column: str, say: Wording) -> Text:
+    """A loss of an epoch by its column."""
+    split, _, part = column.partition("_")
+    return say.known(f"loss.{column}", say.plain(f"loss.{split}", task=part.removesuffix("_loss")))
+
+
+def _epoch_table(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
     best = epochs.best()
     shown = _spread(len(epochs), MOST_EPOCHS, [] if best is None else [best])
-    columns = [(say(f"score.{name}"), epochs.numbers(name), score) for name in SCORES]
+    figures = (
+        *(name for name in DETECTION_FIGURES if name != "F1"),
+        *(name for task in tasks for name in task.figures),
+        "fitness",
+    )
+    columns = [(say.score(name), epochs.numbers(name), score) for name in figures]
     columns += [
-        (say("weights.weight", task=say.plain(f"task.{task}")), epochs.numbers(f"{task}_weight"), figure) for task in TASKS
+        (say("weights.weight", task=say.task(name)), epochs.numbers(f"{name}_weight"), figure) for name in task_names(tasks)
     ]
     columns = [column for column in columns if any(map(math.isfinite, column[1]))]
     rows = []
@@ -235,7 +269,24 @@ def interference_section(run: RunFiles, say: Wording) -> Section:
         blocks = [Missing(say("interference.fixed")) if _is_fixed(run) else missing(run.folder, UPDATES_FILE, say)]
     else:
         blocks = _cosine_blocks(cosines, say) if cosines else [Missing(say("interference.none"))]
+        blocks += _pair_blocks(run.updates, run.tasks, say)
     return Section("interference", say("interference.title"), blocks)
+
+
+def _pair_blocks(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
+    """The cosine of each two tasks, where there are more than two."""
+    _, *columns = cosine_columns(tasks)
+    names = task_names(tasks)
+    pairs = [(first, second) for index, first in enumerate(names) for second in names[index + 1 :]]
+    rows: list[list[Cell]] = []
+    for column, (first, second) in zip(columns, pairs, strict=False):
+        found = finite(updates.numbers(column))
+        if found:
+            below = sum(cosine < 0 for cosine in found) / len(found)
+            both = say.plain("interference.pair", first=say.task(first), second=say.task(second))
+            rows.append([both, figure(fmean(found)), say.percent(below)])
+    head = [say(f"interference.{name}") for name in ("tasks", "mean", "conflict")]
+    return [Table(say("interference.pairs"), head, rows)] if rows else []
 
 
 def _cosine_blocks(cosines: list[float], say: Wording) -> list[Block]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Small, Table, missing, pictures
 from gradnorm_plugin.report.wording import NONE, Text, Wording, count, extremes, figure, score
 from gradnorm_plugin.run_folder import (
+    CLASSIFICATION,
     CLASSIFICATION_FIGURES,
     CONFUSION_PICTURE,
     DETECTION_FIGURES,
@@ -14,9 +15,11 @@ from gradnorm_plugin.run_folder import (
     METRICS_FILE,
     RELIABILITY_PICTURE,
     Epochs,
+    ImageTasks,
     Record,
     ReportError,
     RunFiles,
+    output_picture,
 )
 
 PER_IMAGE_CLASS = ("precision", "recall", "F1")
@@ -31,22 +34,26 @@ def final_section(run: RunFiles, say: Wording) -> Section:
     shown, epochs = ["PR_curve.png", "confusion_matrix.png", CONFUSION_PICTURE, RELIABILITY_PICTURE], run.any_epochs()
     blocks: list[Block]
     if run.metrics is None:
-        last = missing(run.folder, EPOCHS_FILE, say) if epochs is None else _of_epochs(epochs, say)
+        last = missing(run.folder, EPOCHS_FILE, say) if epochs is None else _of_epochs(epochs, run.tasks, say)
         blocks = [missing(run.folder, METRICS_FILE, say), last]
     else:
-        blocks = [*_detection(run.metrics, say), *_classification(run.metrics, say)]
+        blocks = [*_detection(run.metrics, say), *_classification(run.metrics, say), *_outputs(run.metrics, say)]
         if 0 < len(run.metrics.record("classification").sequence("confusion") or ()) <= MOST_CLASSES:
             shown.remove(CONFUSION_PICTURE)  # the table says the same
+    for task in run.tasks:
+        if task != CLASSIFICATION:
+            classes = [output_picture(task.name, picture) for picture in (CONFUSION_PICTURE, RELIABILITY_PICTURE)]
+            shown += classes if task.kind == CLASSIFICATION.kind else [f"{task.name}.png"]
     return Section("final", say("final.title"), [*blocks, *pictures(run.folder, shown, say)])
 
 
-def _of_epochs(epochs: Epochs, say: Wording) -> Table:
+def _of_epochs(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
     """Without the final validation: the row of the epoch that `best.pt` was saved from, or the last one."""
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
     caption = say("final.last_epoch" if best is None else "final.best_epoch", epoch=epochs.name(index), file=epochs.rows.file)
-    names = (*DETECTION_FIGURES, *CLASSIFICATION_FIGURES)
-    rows = [(say(f"score.{name}"), score(epochs.numbers(name)[index])) for name in names]
+    names = (*DETECTION_FIGURES, *(name for task in tasks for name in task.figures))
+    rows = [(say.score(name), score(epochs.numbers(name)[index])) for name in names]
     return Table(caption, (say("final.figure"), say("final.value")), rows)
 
 
@@ -60,13 +67,33 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
     yield _overall(metrics, part, DETECTION_FIGURES, say("final.detection", images=count(metrics.number("images"))), say)
     classes = part.records("classes")
     if classes:
-        yield _class_table("detection", "instances", classes, DETECTION_FIGURES, say)
+        yield _class_table(say("final.detection_classes"), "instances", classes, DETECTION_FIGURES, say)
     known = [(of.text("name") or NONE, value) for of in classes if (value := of.number("mAP50-95")) is not None]
     scores = [value for _, value in known]
     found = extremes([name for name, _ in known], scores) if known else None
     if found:
         best, worst = map(say.listed, found)
         yield Points([say("final.extremes", best=best, high=score(max(scores)), worst=worst, low=score(min(scores)))])
+
+
+def _outputs(metrics: Record, say: Wording) -> Iterator[Block]:
+    """Image outputs other than the one of `classification_names`: what the file has of each."""
+    outputs = metrics.record("outputs")
+    for name in outputs.values:
+        part = outputs.record(name)
+        if not trained(part):
+            yield Points([say("final.untrained_output", name=name)])
+            continue
+        caption = say("final.output", name=name, images=count(part.number("images")))
+        if "confusion" in part.values:
+            yield from _told_classes(metrics, part, caption, say("final.output_classes", name=name), say)
+            continue
+        figures = [key for key, value in part.values.items() if isinstance(value, (float, type(None)))]
+        yield _overall(metrics, part, figures, caption, say)
+        classes = part.records("classes")
+        if classes:
+            columns = [key for key in classes[0].values if key not in ("name", "support", "predicted")]
+            yield _class_table(say("final.output_classes", name=name), "support", classes, columns, say)
 
 
 def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
@@ -77,6 +104,11 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
         yield Points([say("final.untrained_classification")])
         return
     caption = say("final.classification", images=count(part.number("images")))
+    yield from _told_classes(metrics, part, caption, say("final.classification_classes"), say)
+
+
+def _told_classes(metrics: Record, part: Record, caption: Text, by_class: Text, say: Wording) -> Iterator[Block]:
+    """An output that tells exactly one class."""
     yield _overall(metrics, part, (*CLASSIFICATION_FIGURES, "calibration_error", "loss"), caption, say)
     classes = part.records("classes")
     points = _baselines(part, classes, say)
@@ -88,7 +120,7 @@ def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
         yield Points(points)
         yield Small(say("final.rule"))
     if classes:
-        yield _class_table("classification", "support", classes, PER_IMAGE_CLASS, say)
+        yield _class_table(by_class, "support", classes, PER_IMAGE_CLASS, say)
     if 0 < len(confusion) <= MOST_CLASSES:
         # Transposed like YOLOv5's matrices and the picture of this one: the true class across
         predicted = list(zip(*confusion, strict=True))
@@ -105,7 +137,7 @@ def trained(part: Record) -> bool:
 
 def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text, say: Wording) -> Table:
     head = [say("final.figure"), say("final.value")]
-    rows: list[list[Cell]] = [[say(f"score.{name}"), (figure if name == "loss" else score)(part.number(name))] for name in names]
+    rows: list[list[Cell]] = [[say.score(name), (figure if name == "loss" else score)(part.number(name))] for name in names]
     if part.record("intervals").values:
         head.append(interval_name(metrics, say))
         for row, name in zip(rows, names, strict=True):
@@ -114,12 +146,12 @@ def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text,
     return Table(caption, head, rows)
 
 
-def _class_table(task: str, examples: str, classes: list[Record], figures: Sequence[str], say: Wording) -> Table:
-    head = [say("final.class"), say(f"final.{examples}"), *(say(f"score.{name}") for name in figures)]
+def _class_table(caption: Text, examples: str, classes: list[Record], figures: Sequence[str], say: Wording) -> Table:
+    head = [say("final.class"), say(f"final.{examples}"), *(say.score(name) for name in figures)]
     rows = [
         [of.text("name") or NONE, count(of.number(examples)), *(score(of.number(name)) for name in figures)] for of in classes
     ]
-    return Table(say(f"final.{task}_classes"), head, rows)
+    return Table(caption, head, rows)
 
 
 def interval_name(metrics: Record, say: Wording) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradnorm_plugin.report.blocks import Tile
 from gradnorm_plugin.report.final import interval_name, read_interval, trained
 from gradnorm_plugin.report.wording import NONE, Text, Wording, count, figure, score
-from gradnorm_plugin.run_folder import CLASSIFICATION, Epochs, Record, RunFiles, finite, weight_columns
+from gradnorm_plugin.run_folder import CLASSIFICATION, Epochs, ImageTasks, Record, RunFiles, finite, task_names, weight_columns
 
 HEADLINES = (
     ("detection", "mAP50"),
@@ -22,12 +22,14 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     epochs = run.any_epochs()
     found: list[Tile] = []
     if run.metrics is not None:
-        found = _final_tiles(run.metrics, say)
+        found = _final_tiles(run.metrics, run.tasks, say)
     elif epochs is not None:
-        found = _epoch_tiles(epochs, say)
+        found = _epoch_tiles(epochs, run.tasks, say)
     if run.updates is not None:
-        weights = [figure(run.updates.numbers(weight)[-1]) for weight in weight_columns((CLASSIFICATION,))]
-        found.append(Tile(say("tile.weights"), " : ".join(weights), say("tile.weights_note")))
+        weights = [figure(run.updates.numbers(weight)[-1]) for weight in weight_columns(run.tasks)]
+        names = " : ".join(map(say.task, task_names(run.tasks)))
+        note = say("tile.weights_note") if run.tasks == (CLASSIFICATION,) else say("tile.weights_of_all", names=names)
+        found.append(Tile(say("tile.weights"), " : ".join(weights), note))
         cosines = finite(run.updates.numbers("cosine"))
         if cosines:
             negative = sum(cosine < 0 for cosine in cosines)
@@ -36,10 +38,12 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     return found
 
 
-def _final_tiles(metrics: Record, say: Wording) -> list[Tile]:
+def _final_tiles(metrics: Record, tasks: ImageTasks, say: Wording) -> list[Tile]:
     found = []
-    for task, name in HEADLINES:
-        part = metrics.record(task)
+    further = [(task.name, task.headline.removeprefix(f"{task.name}_")) for task in tasks if task != CLASSIFICATION]
+    for task, name in (*HEADLINES, *further):
+        part = metrics.record(task) if (task, name) in HEADLINES else metrics.record("outputs").record(task)
+        column = name if (task, name) in HEADLINES else f"{task}_{name}"
         value, bounds = part.number(name), read_interval(part, name)
         if value is None:
             continue
@@ -47,16 +51,18 @@ def _final_tiles(metrics: Record, say: Wording) -> list[Tile]:
         if bounds is not None:
             level = "".join(span.text for span in interval_name(metrics, say))
             note = say("tile.interval", name=level, low=score(bounds[0]), high=score(bounds[1]))
-        found.append(Tile(say(f"score.{name}"), score(value), note, (value, *(bounds or (value, value)))))
+        found.append(Tile(say.score(column), score(value), note, (value, *(bounds or (value, value)))))
     return found
 
 
-def _epoch_tiles(epochs: Epochs, say: Wording) -> list[Tile]:
+def _epoch_tiles(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Tile]:
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
     note = say("tile.last_epoch" if best is None else "tile.best_epoch", epoch=epochs.name(index))
-    values = {name: epochs.numbers(name)[index] for _, name in HEADLINES}
-    return [Tile(say(f"score.{name}"), score(v), note, (v, v, v)) for name, v in values.items() if score(v) != NONE]
+    names = [name for task, name in HEADLINES if task == "detection" or CLASSIFICATION in tasks]
+    names += [task.headline for task in tasks if task != CLASSIFICATION]
+    values = {name: epochs.numbers(name)[index] for name in names}
+    return [Tile(say.score(name), score(v), note, (v, v, v)) for name, v in values.items() if score(v) != NONE]
 
 
 def limits(run: RunFiles, say: Wording) -> list[Text]:
@@ -84,4 +90,10 @@ def limits(run: RunFiles, say: Wording) -> list[Text]:
         few = [say.plain("limits.named", name=name, count=count(n)) for name, n in examples if n is not None and n < FEW]
         if few:
             found.append(say(f"limits.few_{task}", few=FEW, names=say.listed(few)))
+    outputs = run.metrics.record("outputs")
+    for name in outputs.values:
+        examples = [(of.text("name") or NONE, of.number("support")) for of in outputs.record(name).records("classes")]
+        few = [say.plain("limits.named", name=label, count=count(n)) for label, n in examples if n is not None and n < FEW]
+        if few:
+            found.append(say("limits.few_classification", few=FEW, names=say.listed(few)))
     return found

@@ -54,6 +54,18 @@ class Wording:
         """The text of `key` as one string, for use inside another."""
         return "".join(span.text for span in self(key, **values))
 
+    def known(self, key: str, other: str) -> Text:
+        """The text of `key`; `other` where there is none, as for the name of an image output."""
+        return self(key) if key in self._texts else (Span(one_line(other)),)
+
+    def task(self, name: str) -> str:
+        """Detection, the classification, or an image output by its own name."""
+        return "".join(span.text for span in self.known(f"task.{name}", name))
+
+    def score(self, column: str) -> Text:
+        """A figure by its column; that of an image output as `finding macro F1`."""
+        return self.known(f"score.{column}", column.replace("_", " "))
+
     def percent(self, share: float | None) -> str:
         """0.431 -> 43.1 %."""
         return self._percent(share, ".1f")
