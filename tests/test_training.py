@@ -17,6 +17,7 @@ import torch
 import yaml
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
+from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
@@ -101,6 +102,14 @@ def test_run_folder_holds_both_tasks(trained):
     for picture in ("gradnorm.png", "joint_results.png", "classification_confusion_matrix.png", "results.png"):
         assert (trained / picture).stat().st_size > 10_000
     assert not list(trained.glob("*.partial*"))
+
+
+def test_the_best_checkpoint_is_calibrated_on_val(trained):
+    figures = json.loads((trained / "joint_metrics.json").read_text())["classification"]
+    temperatures = read_checkpoint(trained / "weights" / "best.pt")["model"].temperatures
+    assert temperatures == {"class": figures["temperature"]} and figures["temperature"] != 1
+    assert figures["calibrated_loss"] < figures["loss"] + 1e-3 and figures["calibrated_error"] is not None
+    assert read_checkpoint(trained / "weights" / "last.pt")["model"].temperatures is None  # it was not measured
 
 
 def test_screen_has_the_reports_columns(data, tmp_path, caplog):
