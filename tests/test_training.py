@@ -17,6 +17,7 @@ import torch
 import yaml
 from joint_data import IMAGE_CLASSES, write_joint_dataset
 
+from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
@@ -106,6 +107,14 @@ def test_run_folder_holds_both_tasks(trained):
     assert not list(trained.glob("*.partial*"))
 
 
+def test_the_best_checkpoint_is_calibrated_on_val(trained):
+    figures = json.loads((trained / "joint_metrics.json").read_text())["classification"]
+    temperatures = read_checkpoint(trained / "weights" / "best.pt")["model"].temperatures
+    assert temperatures == {"class": figures["temperature"]} and figures["temperature"] != 1
+    assert figures["calibrated_loss"] < figures["loss"] + 1e-3 and figures["calibrated_error"] is not None
+    assert read_checkpoint(trained / "weights" / "last.pt")["model"].temperatures is None  # it was not measured
+
+
 def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
     lines = [line.split() for line in caplog.text.splitlines() if "screen.py" in line]
@@ -148,7 +157,8 @@ def test_upstreams_scripts_take_the_checkpoint(trained, data, tmp_path):
     with torch.no_grad():
         predictions, (_, logits) = model(images)
     assert np.abs(boxes - predictions.numpy()).max() < 1e-4
-    assert np.abs(probabilities - logits.softmax(1).numpy()).max() < 1e-4
+    calibrated = (logits / model.temperatures["class"]).softmax(1).numpy()
+    assert np.abs(probabilities - calibrated).max() < 1e-4
     assert probabilities.shape == (1, len(IMAGE_CLASSES))
 
 

@@ -352,10 +352,12 @@ class _OutputsInAList(nn.Module):
 
 
 def _keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
-    """Write them into a checkpoint's network, and touch nothing else."""
+    """Write them into a checkpoint's networks, and touch nothing else."""
     if temperatures and file.is_file():
         contents = read_checkpoint(file)
-        contents["model"].temperatures = temperatures
+        for network in (contents["model"], contents.get("ema")):
+            if isinstance(network, JointDetectionModel):
+                network.temperatures = temperatures
         write_contents(contents, file)
 
 
