@@ -432,7 +432,8 @@ def test_every_image_output_is_in_the_report(tmp_path):
     for line in (
         "Macro-F1 | 0.750 | 0.700 to 0.800", "effusion | 12 | 0.600 | 0.500 | 0.550 | 0.620", "off was not trained",
         "detection, classification | 0.125 | 0.0", "Images with a label for finding | 40 | 40",
-        "finding in Training: a 10, b 30.", "Weight, finding", "finding (training)", "Accuracy 0.250 is below that of always naming PLAX",
+        "finding in Training: a 10, b 30.", "Weight, finding", "finding (training)",
+        "Accuracy 0.250 is below that of always naming PLAX",
     ):  # fmt: skip
         assert line in page, line
 
