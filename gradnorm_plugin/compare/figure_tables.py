@@ -17,7 +17,15 @@ from gradnorm_plugin.names import csv_row
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
 from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
 
-_NAMES = [name for names in FIGURES.values() for name in names]
+
+def figure_names(outcome: Outcome) -> list[str]:
+    """The figures of all tasks. Where there are further image outputs, those of no run are left out."""
+    names = [name for names in FIGURES.values() for name in names]
+    if not outcome.further:
+        return names
+    return [name for name in names if any(name in run.values for run in outcome.runs)] + [
+        name for task in outcome.further for name in task.figures
+    ]
 
 
 def plus_minus(spread: Spread | None, say: Wording) -> str:
@@ -47,11 +55,12 @@ def short(value: float | None) -> str:
 
 def figures_section(outcome: Outcome, say: Wording) -> Section:
     """Every final figure of every method."""
+    names = figure_names(outcome)
     rows = [
-        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome.spread(m.name, name), say) for name in _NAMES)]
+        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome.spread(m.name, name), say) for name in names)]
         for m in outcome.methods
     ]
-    head = (say("compare.method"), say("compare_figures.runs"), *(say(f"score.{name}") for name in _NAMES))
+    head = (say("compare.method"), say("compare_figures.runs"), *(say.score(name) for name in names))
     table = Table(say("compare_figures.caption"), head, rows)
     return Section("figures", say("compare_figures.title"), [table, Small(say("compare_figures.note"))])
 
@@ -59,21 +68,24 @@ def figures_section(outcome: Outcome, say: Wording) -> Section:
 def differences_section(outcome: Outcome, say: Wording) -> Section:
     """Paired differences of the joint methods from each task alone, and on which side of 0 their intervals are."""
     blocks: list[Block] = []
-    for task, names in FIGURES.items():
+    of_tasks = [(task, names, HEADLINES[task]) for task, names in FIGURES.items()]
+    of_tasks += [(task.name, task.figures, task.headline) for task in outcome.further]
+    for task, names, first in of_tasks:
         sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
         rows = []
         for method in outcome.joint_methods:
-            headline = outcome.difference(method.name, HEADLINES[task])
+            headline = outcome.difference(method.name, first)
             if headline is not None:
                 sides[headline.side or "single"].append(method.label)
                 found = [outcome.difference(method.name, name) for name in names]
                 pairs = max(of.count for of in found if of is not None)
                 rows.append([method.label, count(pairs), *(with_interval(of, say) for of in found)])
         if rows:
-            shown = say.plain(f"score.{HEADLINES[task]}")
+            shown = "".join(span.text for span in say.score(first))
             texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
-            head = (say("compare.method"), say("compare_differences.pairs"), *(say(f"score.{name}") for name in names))
-            blocks += [Points(texts), Table(say(f"compare_differences.{task}"), head, rows)]
+            head = (say("compare.method"), say("compare_differences.pairs"), *(say.score(name) for name in names))
+            of_output = say.plain("compare_differences.output", name=task, alone=outcome.alone(task))
+            blocks += [Points(texts), Table(say.known(f"compare_differences.{task}", of_output), head, rows)]
     blocks.append(Small(say("compare_differences.rule")) if blocks else Missing(say("compare_differences.none")))
     return Section("differences", say("compare_differences.title"), blocks)
 
@@ -152,16 +164,16 @@ def write_runs(outcome: Outcome, file: Path) -> Path:
             values = found.get((method.name, seed))
             row = {"method": method.name, "seed": seed, "finished": "no" if values is None else "yes"}
             row["folder"] = run_folder(outcome.root, method.name, seed).relative_to(outcome.root).as_posix()
-            rows.append({**row, **{name: (values or {}).get(name) for name in (*_NAMES, *COSTS, *GRADIENTS)}})
+            rows.append({**row, **{name: (values or {}).get(name) for name in (*figure_names(outcome), *COSTS, *GRADIENTS)}})
     return _write_csv(file, rows)
 
 
 def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method.name, "label": method.label, "runs": len(outcome.of(method.name))}
-    for name in (*_NAMES, *COSTS, *GRADIENTS):
+    for name in (*figure_names(outcome), *COSTS, *GRADIENTS):
         found = outcome.spread(method.name, name)
         row |= {f"{name}_mean": found and found.mean, f"{name}_sd": found and found.sd, f"{name}_n": found.count if found else 0}
-        if name in _NAMES:
+        if name in figure_names(outcome):
             difference = outcome.difference(method.name, name)
             low, high = (difference and difference.interval) or (None, None)
             row |= {f"{name}_diff": difference and difference.mean, f"{name}_diff_low": low, f"{name}_diff_high": high}

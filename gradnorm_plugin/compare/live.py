@@ -34,7 +34,7 @@ def current_progress(folder: Path) -> Progress:
     """From the last row of `joint_results.csv`."""
     try:
         *_, last = csv.DictReader(read_text(folder / "joint_results.csv").splitlines())
-        return Progress(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last["balanced_accuracy"]))
+        return Progress(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last.get("balanced_accuracy", "nan")))
     except (ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
         return Progress()
 
@@ -44,7 +44,7 @@ def final_progress(folder: Path) -> Progress:
     epochs = current_progress(folder).epochs
     try:
         found = json.loads(read_text(folder / METRICS_FILE))
-        return Progress(epochs, found["detection"]["mAP50-95"], found["classification"]["balanced_accuracy"])
+        return Progress(epochs, found["detection"]["mAP50-95"], found.get("classification", {}).get("balanced_accuracy"))
     except (ValueError, KeyError, TypeError, RecursionError):
         return Progress(epochs)
 

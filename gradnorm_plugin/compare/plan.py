@@ -269,8 +269,8 @@ def _complete(method: Method, shared: Sequence[str]) -> Method:
     options = _parse((*shared, *method.flags), where)
     if options.balancer != "fixed":
         return method
-    detection, classification = make_balancer(options).weights.tolist()
-    return replace(method, detects=detection > 0, classifies=classification > 0)
+    detection, *outputs = make_balancer(options).weights.tolist()
+    return replace(method, detects=detection > 0, classifies=max(outputs) > 0)
 
 
 def _check_flags(flags: Sequence[str], where: str, refused: dict[str, str]) -> set[str]:

@@ -18,21 +18,25 @@ from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.compare.methods import BASELINES, Method
 from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
 from gradnorm_plugin.run_folder import (
+    CLASSIFICATION,
     CLASSIFICATION_FIGURES,
     DETECTION_FIGURES,
     FACTS_FILE,
     METRICS_FILE,
+    ImageTask,
+    ImageTasks,
     Record,
     Rows,
     RunFiles,
     finite,
     read_run,
+    weight_columns,
 )
 
 FIGURES = {"detection": DETECTION_FIGURES, "classification": CLASSIFICATION_FIGURES}
 """Task -> its figures in `joint_metrics.json`."""
 HEADLINES = {"detection": "mAP50-95", "classification": "balanced_accuracy"}
-"""Task -> the figure that stands for it where there is room for one."""
+"""Task -> the figure that stands for it where there is room for one. Further image outputs have columns of their own."""
 COSTS = ("parameters", "gflops", "seconds_per_epoch", "peak_memory_mb")
 GRADIENTS = (
     "cosine", "conflicting_share", "measured_steps", "detection_weight", "classification_weight",
@@ -133,6 +137,8 @@ class RunResult:
     """Images in the split that was measured."""
     measured_at: str
     """`weights` or `output`: where the tasks' gradients are compared."""
+    tasks: ImageTasks = (CLASSIFICATION,)
+    """The image outputs of the data."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,16 @@ class Outcome:
         return [(method, seeds) for method, seeds in due if seeds]
 
     @property
+    def further(self) -> list[ImageTask]:
+        """The image outputs besides the one of `classification_names`."""
+        return list(dict.fromkeys(task for run in self.runs for task in run.tasks if task != CLASSIFICATION))
+
+    def alone(self, task: str) -> str:
+        """The method that trains a task alone; for an image output `NAME-only` or, without one, all outputs without detection."""
+        own = f"{task}-only"
+        return BASELINES[task] if task in BASELINES else own if self.of(own) else BASELINES["classification"]
+
+    @property
     def planned(self) -> int:
         """How many runs there will be."""
         return len(self.plan.methods) * len(self.plan.seeds)
@@ -179,7 +195,8 @@ class Outcome:
 
     def difference(self, method: str, figure: str) -> Difference | None:
         """A figure minus that of the task trained alone; None for the baseline itself and where they share no seed."""
-        baseline = next(BASELINES[task] for task, names in FIGURES.items() if figure in names)
+        tasks = {**FIGURES, **{task.name: task.figures for task in self.further}}
+        baseline = next(self.alone(task) for task, names in tasks.items() if figure in names)
         return None if method == baseline else paired_difference(self.values(method, figure), self.values(baseline, figure))
 
     def headline(self, method: str) -> tuple[Spread, Spread] | None:
@@ -209,7 +226,7 @@ def _read_result(method: Method, seed: int, folder: Path) -> RunResult:
     run = read_run(folder)
     metrics = run.metrics or Record(METRICS_FILE, {})
     figures = {name: metrics.record(task).number(name) for task in trained_tasks(method) for name in FIGURES[task]}
-    values = {**figures, **dict(_costs(run, method)), **dict(_gradients(run))}
+    values = {**figures, **_of_outputs(run, method, metrics), **dict(_costs(run, method)), **dict(_gradients(run))}
     images = metrics.number("images")
     return RunResult(
         method=method,
@@ -219,7 +236,18 @@ def _read_result(method: Method, seed: int, folder: Path) -> RunResult:
         curves=_curves(run.epochs, method) if run.epochs is not None else {},
         images=None if images is None else int(images),
         measured_at="output" if run.options is not None and run.options.text("balancer") in _OUTPUT_BALANCERS else "weights",
+        tasks=run.tasks,
     )
+
+
+def _of_outputs(run: RunFiles, method: Method, metrics: Record) -> dict[str, float | None]:
+    """The figures of further image outputs, by their columns."""
+    found: dict[str, float | None] = {}
+    for task in run.tasks:
+        part = metrics.record("outputs").record(task.name) if method.classifies and task != CLASSIFICATION else None
+        if part is not None and part.values.get("trained") is not False:
+            found |= {column: part.number(column.removeprefix(f"{task.name}_")) for column in task.figures}
+    return found
 
 
 def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
@@ -240,7 +268,7 @@ def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
 
 def _gradients(run: RunFiles) -> Iterator[tuple[str, float]]:
     if run.epochs is not None:
-        for name in ("detection_weight", "classification_weight"):
+        for name in weight_columns(run.tasks):
             yield name, run.epochs.numbers(name)[-1]
     if run.updates is None:
         return
@@ -257,7 +285,11 @@ def _gradients(run: RunFiles) -> Iterator[tuple[str, float]]:
 
 def _curves(epochs: Rows, method: Method) -> dict[str, tuple[float, ...]]:
     """With `--noval`, an epoch that was not measured has zeros for detection and no accuracy at all."""
-    columns = [epochs.numbers(name) for name in (*DETECTION_FIGURES, "accuracy")]
-    measured = [math.isfinite(accuracy) or any(value > 0 for value in of) for *of, accuracy in zip(*columns, strict=True)]
-    names = [HEADLINES[task] for task in trained_tasks(method)]
+    classified = "accuracy" in epochs.columns
+    columns = [epochs.numbers(name) for name in (*DETECTION_FIGURES, *(["accuracy"] if classified else []))]
+    boxes = len(DETECTION_FIGURES)
+    measured = [
+        any(value > 0 for value in of[:boxes]) or any(map(math.isfinite, of[boxes:])) for of in zip(*columns, strict=True)
+    ]
+    names = [HEADLINES[task] for task in trained_tasks(method) if task == "detection" or classified]
     return {name: tuple(np.where(measured, epochs.numbers(name), math.nan).tolist()) for name in names}

@@ -43,13 +43,12 @@ class Value(ImageOutput):
         unit, limits = description[cls.kind], description.get("range")
         if not isinstance(unit, str) or not unit.strip():
             raise OutputError(f"`value` of image output `{name}` is {unit!r}: write the unit, such as `value: percent`")
-        numbers = isinstance(limits, (list, tuple)) and len(limits) == 2
-        numbers = numbers and all(type(end) in (int, float) and math.isfinite(end) for end in limits)
-        if not numbers or not limits[0] < limits[1]:
+        ends = limits if isinstance(limits, (list, tuple)) else []
+        if len(ends) != 2 or not all(type(end) in (int, float) and math.isfinite(end) for end in ends) or ends[0] >= ends[1]:
             raise OutputError(
                 f"`range` of image output `{name}` is {limits!r}: write [lowest, highest], such as `range: [0, 100]`"
             )
-        return cls(name, unit, float(limits[0]), float(limits[1]))
+        return cls(name, unit, float(ends[0]), float(ends[1]))
 
     @property
     def description(self) -> dict[str, Any]:
