@@ -222,7 +222,10 @@ def test_imports_point_one_way():
 
 def test_the_demo_set_knows_little_of_the_package_and_the_package_little_of_it():
     taken = {module for file in (PACKAGE.parent / "gradnorm_demo").glob("*.py") for module, _ in imports(file)}
-    assert {module for module in taken if module.partition(".")[0] == PACKAGE.name} == {"gradnorm_plugin.files"}
+    assert {module for module in taken if module.partition(".")[0] == PACKAGE.name} == {
+        "gradnorm_plugin.files",
+        "gradnorm_plugin.reading",
+    }
     users = {module_name(file) for file in files() for module, _ in imports(file) if module.partition(".")[0] == "gradnorm_demo"}
     assert users == {"gradnorm_plugin.data.phantom"}  # the command is imported by name
 

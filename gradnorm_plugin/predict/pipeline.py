@@ -208,7 +208,7 @@ class Progress:
         lines = [f"{self.images} image{'s' * (self.images != 1)}; boxes: {_counted(self.objects) or 'none'}"]
         for output, said in self.said.items():
             known, open_ = self.images - self.unsure[output], self.unsure[output]
-            targets = output.targets(np.reshape(said, (known, -1)).tolist() if known else [])
+            targets = output.targets([tuple(row) for row in np.reshape(said, (known, -1)).tolist()] if known else [])
             title = "classes of the images" if output.name == CLASS else output.name
             lines.append(f"{title}: {output.summary(targets)}{f', unsure {open_}' if open_ else ''}")
         _general.LOGGER.info("\n".join(lines))
