@@ -149,7 +149,11 @@ def test_list_shows_every_method_with_its_flags(capsys):
         ("--method a=--seed=1", 1, "--method a: --seed cannot be set here"),
         ("--epochz 3", 1, "training flags: unrecognized arguments: --epochz 3"),
         ("--epochs 0", 1, "training flags: --epochs must be at least 1, found 0"),
-        ("--methods gradnorm --method a=--fitness-share=2", 1, "--method a: --fitness-share must be from 0 to 1, found 2.0"),
+        (
+            "--methods gradnorm --method a=--fitness-share=2",
+            1,
+            "--method a: --fitness-share must be from 0 to 1, and sum to 1 at most, found 2",
+        ),
         ("--methods gradnorm --data nope.yaml", 1, "--data nope.yaml: File not found: nope.yaml"),
         ("--methods gradnorm --method a=--hyp=nope.yaml", 1, "--hyp nope.yaml: File not found: nope.yaml"),
     ],

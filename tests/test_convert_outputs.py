@@ -107,9 +107,9 @@ def test_a_bare_class_line_stays_where_it_can_be_told(table, tmp_path):
     flags = "--csv-columns", "image", "Category", "--output"
     table(columns, *flags, EF)
     assert [next((tmp_path / "out" / "labels").glob("*/i1.txt")).read_text().splitlines()[-2:]] == [["ef: 2.0", "0 1"]]
-    table(columns, *flags, "view=View")  # two outputs have classes: each line has its name
+    table(columns, *flags, "view=View")  # the line of `classification_names` needs no name beside any other
     lines = next((tmp_path / "out" / "labels").glob("*/i1.txt")).read_text().splitlines()
-    assert lines[-2:] == ["class: 0 1", "view: 0 1"] and read(tmp_path / "out")[1]["i1"] == {"class": (1,), "view": (1,)}
+    assert lines[-2:] == ["view: 0 1", "0 1"] and read(tmp_path / "out")[1]["i1"] == {"class": (1,), "view": (1,)}
 
 
 def test_columns_of_marks_as_people_write_them(table, tmp_path):
