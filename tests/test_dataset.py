@@ -250,7 +250,8 @@ SMALL_SHM = """
 import subprocess, sys
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/dev/shm"], check=True)
 from gradnorm_plugin.data.dataset import LoaderError, create_joint_dataloader
-loader, _ = create_joint_dataloader(sys.argv[1], 256, 4, 32, workers=1, classification_names={0: "a", 1: "b"})
+from gradnorm_plugin.outputs import class_output
+loader, _ = create_joint_dataloader(sys.argv[1], 256, 4, 32, workers=1, outputs=(class_output(["a", "b"]),))
 try:
     list(loader)
 except LoaderError as error:
