@@ -7,7 +7,7 @@ only. C classes of the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,43 +17,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradnorm_plugin.names import shortened
-from gradnorm_plugin.outputs.output import LONGEST, ImageOutput, Target, name_list, refuse_other_keys
+from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 NO_CLASS = -1
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
-class Classes(ImageOutput):
+class Classes(NamedLogits):
     """One of `names`. Targets are (N,) int64, -1 for an image without a class; answers are probabilities that sum to 1."""
-
-    name: str
-    names: tuple[str, ...]
 
     kind = "classes"
     figures = ("accuracy", "balanced_accuracy", "macro_F1")
     headline = "balanced_accuracy"
-
-    @classmethod
-    def from_description(cls, name: str, description: Mapping[str, Any]) -> Classes:
-        """`{classes: [A, B]}`."""
-        refuse_other_keys(name, description, (cls.kind,))
-        return cls(name, name_list(name, cls.kind, description[cls.kind]))
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """`{classes: [A, B]}`."""
-        return {self.kind: list(self.names)}
-
-    @property
-    def width(self) -> int:
-        """C."""
-        return len(self.names)
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The classes."""
-        return self.names
 
     def parse(self, fields: Sequence[str]) -> Target:
         """A one-hot line: (index,)."""

@@ -6,7 +6,7 @@ L labels of the output; a label is predicted from a probability of 0.5 on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,42 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gradnorm_plugin.names import shortened
-from gradnorm_plugin.outputs.output import LONGEST, ImageOutput, Target, name_list, refuse_other_keys
+from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 _THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class LabelSet(ImageOutput):
+class LabelSet(NamedLogits):
     """Any of `names`. Targets are (N, L) float32 of 0 and 1, NaN for an image without labels; answers are L probabilities."""
-
-    name: str
-    names: tuple[str, ...]
 
     kind = "labels"
     figures = ("macro_F1", "mean_AP")
     headline = "macro_F1"
-
-    @classmethod
-    def from_description(cls, name: str, description: Mapping[str, Any]) -> LabelSet:
-        """`{labels: [A, B]}`."""
-        refuse_other_keys(name, description, (cls.kind,))
-        return cls(name, name_list(name, cls.kind, description[cls.kind]))
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """`{labels: [A, B]}`."""
-        return {self.kind: list(self.names)}
-
-    @property
-    def width(self) -> int:
-        """L."""
-        return len(self.names)
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The labels."""
-        return self.names
 
     def parse(self, fields: Sequence[str]) -> Target:
         """A 0 or 1 for each label."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -199,6 +200,35 @@ class ImageOutput(ABC):
     @abstractmethod
     def cells(self, answer: np.ndarray) -> dict[str, Any]:
         """(W,) activated logits as the cells of a table, by column."""
+
+
+@dataclass(frozen=True)
+class NamedLogits(ImageOutput):
+    """What the kinds have in common whose logits have names each: `{KIND: [A, B]}`."""
+
+    name: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_description(cls, name: str, description: Mapping[str, Any]) -> NamedLogits:
+        """`{KIND: [A, B]}`."""
+        refuse_other_keys(name, description, (cls.kind,))
+        return cls(name, name_list(name, cls.kind, description[cls.kind]))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """`{KIND: [A, B]}`."""
+        return {self.kind: list(self.names)}
+
+    @property
+    def width(self) -> int:
+        """The number of names."""
+        return len(self.names)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The names."""
+        return self.names
 
 
 def check_output_name(name: Any) -> None:
