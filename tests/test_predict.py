@@ -28,8 +28,8 @@ from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.command import build_parser, main
 from gradnorm_plugin.predict.images import as_picture, read_image
-from gradnorm_plugin.predict.outputs import OutputNames, label_record
 from gradnorm_plugin.predict.prediction import TAG_COLOUR, DetectedBox, ImageClass, Prediction, Style, draw
+from gradnorm_plugin.predict.result_files import OutputNames, label_record
 from gradnorm_plugin.predict.sources import Frame, open_source
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 

@@ -29,8 +29,8 @@ from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import activate, describe_outputs, label_rules, read_outputs
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.command import main
-from gradnorm_plugin.predict.outputs import CsvFiles
 from gradnorm_plugin.predict.prediction import TAG_COLOUR, Style
+from gradnorm_plugin.predict.result_files import CsvFiles
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.upstream.gateway import upstream
 

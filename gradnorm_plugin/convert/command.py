@@ -13,8 +13,8 @@ from gradnorm_plugin.convert.annotations import Source, to_record
 from gradnorm_plugin.convert.coco import CLASS_KEYS, CocoReader, find_json, is_coco, load_json
 from gradnorm_plugin.convert.coco_boxes import READINGS
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
+from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE, check_copies, fixed_split, whole_split
 from gradnorm_plugin.convert.voc import find_xml, read_voc
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
-from gradnorm_plugin.predict.outputs import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
 from gradnorm_plugin.predict.prediction import Prediction, Style
 from gradnorm_plugin.predict.predictor import Predictor
+from gradnorm_plugin.predict.result_files import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
 from gradnorm_plugin.predict.sources import Source, open_source
 from gradnorm_plugin.upstream.gateway import upstream
 
