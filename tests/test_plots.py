@@ -202,7 +202,7 @@ def test_words_of_several_outputs_on_the_tiles():
     targets = {"finding": torch.tensor([[1.0, 0.0], [torch.nan, torch.nan]]), "ef": torch.tensor([torch.nan, torch.nan])}
     assert [badge.text for badge in label_badges(outputs, targets)] == ["finding: a", "no label"]
     badges = answer_badges(outputs, torch.tensor([[0.9, 0.8, 51.0], [0.1, 0.2, 33.3]]), targets)
-    assert badges[0].text == "finding: a 0.90, b 0.80\ntrue: finding: a\nef: 51 percent" and badges[0].colour == mosaics.WRONG
+    assert badges[0].text == "finding: a 0.90, b 0.80 (true a)\nef: 51 percent" and badges[0].colour == mosaics.WRONG
     assert badges[1].text == "finding: none\nef: 33.3 percent" and badges[1].colour == mosaics.NONE
 
 

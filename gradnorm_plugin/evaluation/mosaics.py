@@ -56,7 +56,9 @@ def answer_badges(outputs: Outputs, answers: Tensor, targets: Mapping[str, Tenso
             lines.append(output.say(answer))
             if label is not None:
                 right.append(output.right(answer, label))
-                lines += [] if right[-1] else [f"true: {output.say_target(label)}"]
+                if not right[-1]:
+                    true = output.say_target(label).removeprefix(output.titled(""))
+                    lines[-1] += f"\ntrue: {true}" if output.name == CLASS else f" (true {true})"
         badges.append(Badge("\n".join(lines), NONE if not right else RIGHT if all(right) else WRONG))
     return badges
 
