@@ -338,3 +338,15 @@ def test_flags_for_another_number_of_outputs_are_told(tmp_path, capsys, more, me
         main(flags(data, *more))
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_gradient_of_0_has_no_cosine_and_the_others_keep_theirs():
+    images, targets = make_batch()
+    model = make_model()
+    for layer in model.heads[2].class_layers():
+        torch.nn.init.zeros_(layer.weight)
+    criterion = GradNormLoss(model, FixedWeights((1, 1, 1, 1), interval=1))
+    criterion(model(images), targets)[0].backward()
+    found = criterion.settle()
+    assert found.norms[3] == 0 and found.cosines[0, 3].isnan()
+    assert float(found.cosine) == float(torch.stack([found.cosines[0, 1], found.cosines[0, 2], found.cosines[1, 2]]).min())

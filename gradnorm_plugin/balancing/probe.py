@@ -37,9 +37,11 @@ class TaskGradients:
 
     @property
     def cosine(self) -> Tensor:
-        """The lowest of any two tasks."""
+        """The lowest of any two tasks; NaN if none is known, since a gradient of 0 has no direction."""
         first, second = pairs(len(self.cosines))
-        return self.cosines[first, second].min()
+        each = self.cosines[first, second]
+        known = each[~each.isnan()]
+        return known.min() if len(known) else each[0]
 
 
 def pairs(num_tasks: int) -> tuple[list[int], list[int]]:
