@@ -46,7 +46,8 @@ class UpdateTable(Hook):
         numbers = (
             self.step, self.step // self.run.batches_per_epoch, parts.total.item(),
             *(loss.item() for loss in (parts.detection, *parts.outputs)), *criterion.applied_weights,
-            *(norm.item() for norm in found.norms), *criterion.training_rates(), found.cosine.item(), *(each if len(each) > 1 else ()),
+            *(norm.item() for norm in found.norms), *criterion.training_rates(),
+            found.cosine.item(), *(each if len(each) > 1 else ()),
             _number(clip.detection_norm), _number(clip.head_norm),
         )  # fmt: skip
         self.table.append(dict(zip(update_columns(self.run.tasks), numbers, strict=True)))
