@@ -208,3 +208,36 @@ print(json.dumps([str(upstream_root()), upstream("utils.loss").__file__]))
 """
     root, file = output_of(code, tmp_path, ahead=other)
     assert Path(root) == other and Path(file) == other / "utils" / "loss.py"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_fork_does_not_end_what_its_parent_left_behind(tmp_path):
+    """In a fork the parent's garbage stays: the end of an ONNX Runtime session waits for threads that are not there."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [64, 64]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "x"], ["y"])], "square", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "square.onnx")
+    code = """
+import gc, multiprocessing, os, time
+import numpy, onnxruntime
+from gradnorm_plugin.upstream import gateway
+gc.disable()
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 2
+session = onnxruntime.InferenceSession("square.onnx", options, providers=["CPUExecutionProvider"])
+for _ in range(20):
+    session.run(None, {"x": numpy.ones((64, 64), numpy.float32)})
+left_behind = [session]
+left_behind.append(left_behind)
+time.sleep(1)  # until its threads are idle
+del session, left_behind
+child = multiprocessing.get_context("fork").Process(target=gc.collect)
+child.start()
+child.join(15)
+print(child.exitcode is not None, flush=True)
+child.kill()
+os._exit(0)
+"""
+    assert python(code, tmp_path).stdout.split() == ["True"]

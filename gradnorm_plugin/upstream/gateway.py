@@ -11,7 +11,9 @@ each other, also in imports within functions: each has an `__import__` of its ow
 from __future__ import annotations
 
 import builtins
+import gc
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +32,10 @@ _NAMES = frozenset({"models", "utils", "train", "val", "detect", "export", "segm
 """Modules of upstream that import each other."""
 _APART = "gradnorm_plugin.upstream.yolov5"
 """Stands before the name of a module whose own name another package has."""
+if hasattr(os, "register_at_fork"):
+    # Upstream's processes that read images are forks. Were one to collect an ONNX Runtime session that is garbage of this
+    # process, it would wait for ever for the session's threads, which no fork has.
+    os.register_at_fork(after_in_child=gc.freeze)
 _loading = RLock()  # as Python's own import locks: no thread gets a module that another one is still executing
 
 
