@@ -145,12 +145,8 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> nn.Module:
         if head == "pooled":
-            found: nn.Module = ClassificationHead(layer.channels, output.width)
-        else:
-            found = GuidedHead(layer.channels, output.width, self.model[-1].nc, layer.cell)
-        for last in found.class_layers():
-            output.start(last)
-        return found
+            return ClassificationHead(layer.channels, output.width)
+        return GuidedHead(layer.channels, output.width, self.model[-1].nc, layer.cell)
 
     @property
     def outputs(self) -> Outputs:

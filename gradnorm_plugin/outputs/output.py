@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 CLASS = "class"
 """The output of `classification_names`, whose columns and files had their names before there were others."""
@@ -128,10 +128,6 @@ class ImageOutput(ABC):
     def label_weights(self, targets: Tensor, balance: Tensor | None) -> Tensor:
         """(labelled,) how much each label counts in the mean that `loss` takes, for known targets."""
         return torch.ones(len(targets), device=targets.device)
-
-    def start(self, layer: nn.Linear) -> None:
-        """Set the weights of a new head's last layer; they are as the head makes them where a kind has no wish."""
-        return
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor, balance: Tensor | None, smoothing: float) -> Tensor:

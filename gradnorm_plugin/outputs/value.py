@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gradnorm_plugin.names import shortened
@@ -89,11 +89,6 @@ class Value(ImageOutput):
         """Mean, least and greatest."""
         known = targets[self.known(targets)]
         return f"{known.mean():.3g} {self.unit} ({known.min():.3g} to {known.max():.3g})" if len(known) else "no value"
-
-    def start(self, layer: nn.Linear) -> None:
-        """The middle of the range for every image: a random start would err by more than the labels differ."""
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
 
     def loss(self, logits: Tensor, targets: Tensor, balance: Tensor | None, smoothing: float) -> Tensor:
         """The mean, in shares of the range."""
