@@ -47,7 +47,7 @@ def make_model(head: str = "pooled") -> JointDetectionModel:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     for layer in model.classification_head.class_layers():
-        torch.nn.init.normal_(layer.weight, std=0.1)  # that of a value starts at 0, and with it its gradient
+        torch.nn.init.normal_(layer.weight, std=0.1)
     return model.train()
 
 
