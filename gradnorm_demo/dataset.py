@@ -109,18 +109,18 @@ def read_manifest(root: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) and found.get("generator") == "gradnorm_plugin phantom" else None
 
 
-def _already_there(root: Path, wanted: dict[str, object]) -> bool:
-    """Whether `root` holds the wanted set; raises FileExistsError if it holds anything else."""
+def _already_there(root: Path, settings: Settings) -> bool:
+    """Whether `root` holds the set of these settings; raises FileExistsError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     found = read_manifest(root)
     if found is None:
         raise FileExistsError(f"{root} exists and is not a generated demo set; move it away or choose another --root")
-    settings = wanted["settings"]
-    expected = [root / "images" / split / f"{split}_{n:05d}.jpg" for split in SPLITS for n in range(settings[split])]
-    if found == wanted and all(image.is_file() for image in expected):
+    same, counts = found == _describe(settings), asdict(settings)
+    expected = [root / "images" / split / f"{split}_{n:05d}.jpg" for split in SPLITS for n in range(counts[split])]
+    if same and all(image.is_file() for image in expected):
         return True
-    reason = "images are missing in it" if found == wanted else f"it was made with {found.get('settings')}"
+    reason = "images are missing in it" if same else f"it was made with {found.get('settings')}"
     raise FileExistsError(f"{root} holds another demo set ({reason}); --overwrite replaces it, --root names another")
 
 
@@ -150,9 +150,8 @@ def generate(root: Path, settings: Settings, workers: int = 0, overwrite: bool =
     if workers < 0:
         raise ValueError(f"workers is {workers}; it must be 0 (one for each processor) or more")
     root = root.expanduser().resolve()
-    wanted = _describe(settings)
     ours = read_manifest(root) is not None
-    if not (overwrite and ours) and _already_there(root, wanted):
+    if not (overwrite and ours) and _already_there(root, settings):
         return False
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(root)
@@ -172,7 +171,7 @@ def generate(root: Path, settings: Settings, workers: int = 0, overwrite: bool =
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        (partial / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps(_describe(settings), indent=2) + "\n", encoding="utf-8")
         if ours:
             shutil.rmtree(root)
         elif root.exists():

@@ -189,8 +189,8 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
         holes = np.clip((1.3 if faint else 2.2) + noise.cells(1.6, plume.window), 0.3, 1)
         _paint(image, plume, fan, tint, holes * (0.75 if faint else 0.95))
 
-    image = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
-    canvas = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
+    canvas = np.clip(blurred * 255 + 0.5, 0, 255).astype(np.uint8)
     draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng, depth if case.extras else None)
     masks = [plume.mask(size) & fan.mask for plume in jets]
     boxes = np.array([box_of(mask) for mask in masks], dtype=np.int64).reshape(-1, 4)
