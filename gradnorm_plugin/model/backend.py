@@ -9,12 +9,12 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_classes, image_outputs
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
@@ -29,16 +29,51 @@ from gradnorm_plugin.outputs import (
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
-_common = upstream("models.common")
+if TYPE_CHECKING:
+
+    class _Backend(nn.Module):
+        """What is used here of upstream's `DetectMultiBackend`: which format the weights have, and what then runs them."""
+
+        pt: bool
+        jit: bool
+        onnx: bool
+        dnn: bool
+        xml: bool
+        engine: bool
+        model: nn.Module
+        w: str
+        device: torch.device
+        stride: int
+        fp16: bool
+        dynamic: bool
+        batch_size: int
+        names: dict[int, str]
+        extra_files: dict[str, str]
+        meta: dict[str, str]
+        output_names: list[str]
+        session: Any
+        network: Any
+        executable_network: Any
+
+        def __init__(self, weights: str | list[str], *args: Any, **kwargs: Any) -> None: ...
+
+        def warmup(self, imgsz: tuple[int, ...]) -> None: ...
+
+    class _Ensemble(nn.ModuleList):
+        """Upstream's."""
+
+else:
+    _Backend = upstream("models.common").DetectMultiBackend
+    _Ensemble = upstream("models.experimental").Ensemble
+
 _general = upstream("utils.general")
-_Ensemble = upstream("models.experimental").Ensemble
 
 METADATA_KEY = "classification_names"
 OUTPUTS_KEY = "image_outputs"
 TEMPERATURES_KEY = "temperatures"
 
 
-class JointBackend(_common.DetectMultiBackend):
+class JointBackend(_Backend):
     """Upstream's `DetectMultiBackend`, which also knows the image outputs, and what a file was made for.
 
     * `outputs`: the image outputs; empty for a model that only detects.
@@ -213,6 +248,9 @@ class JointBackend(_common.DetectMultiBackend):
 class _JointEnsemble(_Ensemble):
     """Upstream's ensemble, with the mean of the logits of its joint models."""
 
+    classification_names: Mapping[int, str]
+    image_outputs: Mapping[str, Any] | None
+
     @classmethod
     def of(cls, ensemble: _Ensemble) -> _Ensemble:
         """The same models; the ensemble itself where none of them is joint.
@@ -231,7 +269,7 @@ class _JointEnsemble(_Ensemble):
         ours.extend(ensemble)
         for name in ("names", "nc", "yaml", "stride"):
             setattr(ours, name, getattr(ensemble, name))
-        ours.classification_names = joint[0].classification_names
+        ours.classification_names = dict(enumerate(image_classes(joint[0])))
         ours.image_outputs = getattr(joint[0], OUTPUTS_KEY, None)
         return ours.eval()
 

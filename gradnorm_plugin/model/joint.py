@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
-from gradnorm_plugin.model.guided import GuidedHead
-from gradnorm_plugin.model.head import ClassificationHead, OutputHeads
-from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
-from gradnorm_plugin.model.passes import AugmentedPass, KeepingPass
-from gradnorm_plugin.model.regions import decode
+from gradnorm_plugin.model.guided import GuidedHead, decode
+from gradnorm_plugin.model.head import ClassificationHead, Head, OutputHeads
+from gradnorm_plugin.model.layers import AugmentedPass, KeepingPass, LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.outputs import (
     CLASS,
     ImageOutput,
@@ -33,14 +32,13 @@ from gradnorm_plugin.outputs import (
 )
 from gradnorm_plugin.upstream.gateway import upstream
 
-_yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
 HEADS = ("pooled", "guided")
 
 
-class JointDetectionModel(_yolo.DetectionModel):
+class JointDetectionModel(DetectionModel):
     """Detects objects and says something about the whole image: its class, or whatever its image outputs are.
 
     What `forward` returns:
@@ -101,9 +99,11 @@ class JointDetectionModel(_yolo.DetectionModel):
             ValueError: if there is no image output, no such layer, backbone or head, or if both tasks share no weights.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
-        if not classification_names and not outputs:
-            raise ValueError("classification_names is empty: a joint model needs the names of the image's classes, or `outputs`")
         if not outputs:
+            if not classification_names:
+                raise ValueError(
+                    "classification_names is empty: a joint model needs the names of the image's classes, or `outputs`"
+                )
             pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
             outputs = (class_output({int(index): str(name) for index, name in pairs}),)
         outputs = tuple(outputs)
@@ -124,7 +124,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
             heads = {output.name: self._make_head(head, layers[self.shared_layer], output) for output in outputs}
-            self.classification_head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
+            self.classification_head: Head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
@@ -143,10 +143,10 @@ class JointDetectionModel(_yolo.DetectionModel):
         finest = float(self.stride.min())
         return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
 
-    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> nn.Module:
+    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> Head:
         if head == "pooled":
             return ClassificationHead(layer.channels, output.width)
-        return GuidedHead(layer.channels, output.width, self.model[-1].nc, layer.cell)
+        return GuidedHead(layer.channels, output.width, detect_layer(self).nc, layer.cell)
 
     @property
     def outputs(self) -> Outputs:
@@ -156,10 +156,10 @@ class JointDetectionModel(_yolo.DetectionModel):
         return read_outputs(self.image_outputs)
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def heads(self) -> list[Head]:
         """The head of each image output."""
         head = self.classification_head
-        return list(head.heads.values()) if isinstance(head, OutputHeads) else [head]
+        return list(head.by_name().values()) if isinstance(head, OutputHeads) else [head]
 
     @property
     def export_names(self) -> list[str]:
@@ -174,13 +174,12 @@ class JointDetectionModel(_yolo.DetectionModel):
     @property
     def shared_parameter(self) -> nn.Parameter | None:
         """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
-        if self.backbone == "dual":
-            return None
-        return self.model.get_parameter(self.last_shared_weights)
+        name = self.last_shared_weights
+        return None if name is None else self.model.get_parameter(name)
 
     def classification_parameters(self) -> list[nn.Parameter]:
         """The parameters that serve the image outputs alone: the heads', and those of a backbone of their own."""
-        parts = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
+        parts: list[nn.Module] = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
         return [parameter for part in parts for parameter in part.parameters()]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -193,7 +192,8 @@ class JointDetectionModel(_yolo.DetectionModel):
         """As upstream's, for both backbones."""
         if self.backbone == "dual":
             self.classification_backbone.fuse()
-        return super().fuse()
+        super().fuse()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and saved: everything but `fork` and `watch`."""
@@ -217,7 +217,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             if self.watch is not None:
                 self.watch(logits)
             return detection, logits
-        if self.model[-1].export:
+        if detect_layer(self).export:
             return detection[0], *split(self.outputs, activate(self.outputs, logits, self.temperatures))
         return detection[0], (detection[1], logits)
 
@@ -234,4 +234,4 @@ class JointDetectionModel(_yolo.DetectionModel):
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""
         if not isinstance(self.heads[0], GuidedHead):
             return self.classification_head(features)
-        return self.classification_head(features, decode(self.model[-1], detection) if self.training else detection[0])
+        return self.classification_head(features, decode(detect_layer(self), detection) if self.training else detection[0])
