@@ -65,7 +65,11 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
         raise DescriptionError(f"{data}: {error}{looked_in}{hint}") from error
     for split, places in named.items():
         if places and isinstance(found.get(split), (str, list)):
-            found[split] = _own_labels(split, Path(found.get("path") or upstream_root()), places, found[split])
+            root, resolved = Path(found.get("path") or upstream_root()), found[split]
+            if isinstance(places, list):
+                found[split] = [_own_labels(split, root, *pair) for pair in zip(places, resolved, strict=True)]
+            else:
+                found[split] = _own_labels(split, root, places, resolved)
     return found
 
 
@@ -95,13 +99,11 @@ def _beside(contents: dict[str, Any], data: Path) -> tuple[Path | None, str]:
     return (ours if not there(theirs) and there(ours) else None), looked_in
 
 
-def _own_labels(split: str, path: Path, named: str | list[str], resolved: str | list[str]) -> str | list[str]:
-    """Each folder under the name that the yaml has for it, where that is a link and has a folder of labels of its own.
+def _own_labels(split: str, path: Path, named: str, resolved: str) -> str:
+    """A folder under the name that the yaml has for it, where that is a link and has a folder of labels of its own.
 
     Upstream follows the link first, and reads the labels that lie at its target.
     """
-    if isinstance(named, list):
-        return [_own_labels(split, path, *pair) for pair in zip(named, resolved, strict=True)]
     place = os.path.normpath(path / named)
     if not os.path.isdir(place) or os.path.realpath(place) != resolved:
         return resolved

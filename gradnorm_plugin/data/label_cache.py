@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ def file_states(files: Sequence[str]) -> np.ndarray:
             state = os.stat(file)
             states += (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except OSError as error:
-            states += (-error.errno, -1, -1)
+            states += (-(error.errno or 1), -1, -1)
     return np.array(states, dtype=np.int64).reshape(-1, 3)
 
 
@@ -70,7 +70,8 @@ def write_targets(path: Path, label_files: Sequence[str], states: np.ndarray, bo
     """
     with whole_file(path) as partial, partial.open("wb") as file:
         kept = {f"target {name}": values for name, values in targets.items()}
-        np.savez(file, key=np.array(_key(label_files, bounds)), states=states, **kept)
+        save: Callable[..., None] = np.savez  # by its type, a name might be that of its one flag
+        save(file, key=np.array(_key(label_files, bounds)), states=states, **kept)
 
 
 def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from gradnorm_plugin.data.dataset import JointLoader
 
-class WatchedLoader:
-    """Yields the batches of `loader`; everything else is the loader's own.
+
+class WatchedLoader(JointLoader):
+    """Yields the batches of `loader`.
 
     Args:
         loader: upstream's; its batches are (images, targets, paths, shapes).
@@ -27,10 +29,8 @@ class WatchedLoader:
         end: Callable[[], None],
         end_epoch: Callable[[], None],
     ) -> None:
-        self.loader, self.begin, self.end, self.end_epoch = loader, begin, end, end_epoch
-
-    def __len__(self) -> int:
-        return len(self.loader)
+        super().__init__(loader)
+        self.begin, self.end, self.end_epoch = begin, end, end_epoch
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
@@ -38,6 +38,3 @@ class WatchedLoader:
             yield batch
             self.end()
         self.end_epoch()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
