@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from gradnorm_plugin.model.joint import JointDetectionModel
 
-def unshared_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
+
+def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
     """The parameters that serve detection alone (the layers after the shared one, all if none is), and each image output alone.
 
     A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
@@ -19,14 +21,14 @@ def unshared_parameters(model: nn.Module) -> list[list[nn.Parameter]]:
     return [list(part.parameters()) for part in (model.model, *model.heads)]
 
 
-def rescale_unshared(model: nn.Module, weights: Callable[[], tuple[float, ...]]) -> None:
+def rescale_unshared(model: JointDetectionModel, weights: Callable[[], tuple[float, ...]]) -> None:
     """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
 
     The loss is weighted as a whole; this undoes it outside the shared layers, in the same backward pass. A task whose weight is
     0 gets no gradient anywhere.
 
     Args:
-        model: a `JointDetectionModel`; the hooks stay on its parameters.
+        model: the hooks stay on its parameters.
         weights: gives the weights that the loss of the running step was multiplied with.
     """
 

@@ -37,7 +37,7 @@ ALLOWED = {
     "terminal": {"names"},
     "data": {"labels", "outputs", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
-    "scope": set(),
+    "scope": {"model"},
     "loss": {"outputs", "model", "balancing", "upstream", "scope"},
     "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
