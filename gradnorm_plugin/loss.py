@@ -11,7 +11,7 @@ not, finite or not, the weights) is decided on the whole batch's figures, on all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,7 +31,6 @@ from gradnorm_plugin.balancing import (
 )
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import ImageOutput, split
-from gradnorm_plugin.scope import rescale_unshared
 from gradnorm_plugin.upstream.gateway import upstream
 
 _loss = upstream("utils.loss")
@@ -269,3 +268,39 @@ def _weighted_sum(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
     for weight, loss in zip(weights[1:], losses[1:], strict=True):
         total = total + weight * loss
     return total
+
+
+def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
+    """The parameters that serve detection alone (the layers after the shared one, all if none is), and each image output alone.
+
+    A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
+    """
+    if model.backbone == "shared":
+        return [list(part.parameters()) for part in (model.model[model.shared_layer + 1 :], *model.heads)]
+    if len(model.heads) == 1:
+        return [list(model.model.parameters()), model.classification_parameters()]
+    return [list(part.parameters()) for part in (model.model, *model.heads)]
+
+
+def rescale_unshared(model: JointDetectionModel, weights: Callable[[], tuple[float, ...]]) -> None:
+    """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
+
+    So the weights act on the shared layers only (`--weight-scope shared`). The loss is weighted as a whole; this undoes it outside the shared layers, in the same backward pass. A task whose weight is
+    0 gets no gradient anywhere.
+
+    Args:
+        model: the hooks stay on its parameters.
+        weights: gives the weights that the loss of the running step was multiplied with.
+    """
+
+    def rescaled_by(task: int) -> Callable[[Tensor], Tensor | None]:
+        def rescale(gradient: Tensor) -> Tensor | None:
+            weight = weights()[task]
+            return gradient / weight if weight > 0 else None
+
+        return rescale
+
+    for task, parameters in enumerate(unshared_parameters(model)):
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.register_hook(rescaled_by(task))

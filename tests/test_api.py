@@ -37,8 +37,7 @@ ALLOWED = {
     "terminal": {"names"},
     "data": {"labels", "outputs", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
-    "scope": {"model"},
-    "loss": {"outputs", "model", "balancing", "upstream", "scope"},
+    "loss": {"outputs", "model", "balancing", "upstream"},
     "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
@@ -49,7 +48,6 @@ ALLOWED = {
         "terminal",
         "data",
         "model",
-        "scope",
         "loss",
         "evaluation",
         "report",
