@@ -285,8 +285,8 @@ def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
 def rescale_unshared(model: JointDetectionModel, weights: Callable[[], tuple[float, ...]]) -> None:
     """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
 
-    So the weights act on the shared layers only (`--weight-scope shared`). The loss is weighted as a whole; this undoes it outside the shared layers, in the same backward pass. A task whose weight is
-    0 gets no gradient anywhere.
+    So the weights act on the shared layers only (`--weight-scope shared`). The loss is weighted as a whole; this undoes it
+    outside the shared layers, in the same backward pass. A task whose weight is 0 gets no gradient anywhere.
 
     Args:
         model: the hooks stay on its parameters.

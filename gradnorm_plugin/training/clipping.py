@@ -7,12 +7,12 @@ without gradient (classification switched off) leaves the detector's clip what i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-_clip = torch.nn.utils.clip_grad_norm_
+_clip: Callable[..., Tensor] = torch.nn.utils.clip_grad_norm_
 
 
 class SeparateClip:

@@ -25,14 +25,16 @@ from gradnorm_plugin.run_folder import (
 )
 from gradnorm_plugin.training.figures import DETECTION, OTHER, draw, head, log_scale, read_rows, task_colours
 
+_Line = str | tuple[int, tuple[float, float]]
+"""A line's style, as Matplotlib takes it."""
 # (column, label, colour, line): the figures that choose the best epoch are the bold ones.
-_DETECTION = (
+_DETECTION: tuple[tuple[str, str, str, _Line], ...] = (
     ("precision", "precision", "#88CCEE", "-"),
     ("recall", "recall", "#777777", (0, (4, 1.5))),
     ("mAP50", "mAP50", "#4477AA", "-"),
     ("mAP50-95", "mAP50-95", DETECTION, "-"),
 )
-_CLASSES = {"accuracy": ("#F0B27A", "-"), "macro_F1": ("#777777", (0, (4, 1.5)))}
+_CLASSES: dict[str, tuple[str, _Line]] = {"accuracy": ("#F0B27A", "-"), "macro_F1": ("#777777", (0, (4, 1.5)))}
 """Colour and line of what is not the headline; of other kinds they are grey and dashed."""
 _BOX_LOSSES = (("box_loss", "Box loss"), ("obj_loss", "Objectness loss"), ("cls_loss", "Box class loss"))
 

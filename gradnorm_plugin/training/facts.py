@@ -18,11 +18,6 @@ from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.run_folder import ImageTask, ImageTasks
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None
-
 GFLOPS_SIZE = 640
 """Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
 
@@ -61,7 +56,7 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _gflops(network: nn.Module) -> float | None:
+def _gflops(network: JointDetectionModel) -> float | None:
     """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
 
     The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
@@ -142,8 +137,10 @@ def peak_memory(device: torch.device) -> float | None:
     """
     if device.type == "cuda":
         return round(torch.cuda.max_memory_reserved(device) / 1e6, 1)
-    if resource is None:
+    if sys.platform == "win32":
         return None
+    import resource  # which Windows lacks
+
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 

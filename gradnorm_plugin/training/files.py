@@ -18,6 +18,7 @@ from torch import nn
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, image_outputs
 from gradnorm_plugin.model import checkpoint
+from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.reading import read_yaml
@@ -132,9 +133,11 @@ def check_place(options: argparse.Namespace) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:  # a ValueError for characters that no name can have
-        shown = ascii(str(folder)) if isinstance(error, ValueError) else str(folder)
-        in_the_way = isinstance(error, FileExistsError)
-        reason = f"{error.filename} is no folder" if in_the_way else getattr(error, "strerror", None) or error
+        shown, reason = str(folder), str(getattr(error, "strerror", None) or error)
+        if isinstance(error, ValueError):
+            shown = ascii(shown)
+        elif isinstance(error, FileExistsError):
+            reason = f"{error.filename} is no folder"
         raise OptionError(f"--project, --name: {shown} cannot be written: {reason}; name another place") from None
     finally:
         for part in reversed(made):
@@ -163,9 +166,9 @@ def _require_keys(options: argparse.Namespace, flag: str, contents: dict[str, An
         raise OptionError(f"--{flag} {getattr(options, flag)} lacks {', '.join(missing)}: add what YOLOv5's own files have")
 
 
-def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
+def _network_of(weights: str, start: nn.Module | None) -> dict[str, Any]:
     """The model yaml in a checkpoint: that of a detector, and of one of the size of its weights."""
-    if not isinstance(start, upstream("models.yolo").DetectionModel):
+    if not isinstance(start, DetectionModel):
         kind = "classifier" if isinstance(start, upstream("models.yolo").ClassificationModel) else type(start).__name__
         raise OptionError(
             f"--weights {weights} holds no detector but a {kind}: start from a detector, or name a network whose layers fit, "

@@ -6,11 +6,11 @@ all, on the main process only: ours are registered there alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, label_badges
@@ -24,12 +24,23 @@ from gradnorm_plugin.training.state import attach_state
 from gradnorm_plugin.training.update_plot import plot_updates
 from gradnorm_plugin.upstream.gateway import upstream
 
-_callbacks = upstream("utils.callbacks")
+if TYPE_CHECKING:
+
+    class _Callbacks:
+        """What is used here of upstream's."""
+
+        def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None: ...
+
+        def register_action(self, hook: str, name: str, callback: Callable[..., None]) -> None: ...
+
+else:
+    _Callbacks = upstream("utils.callbacks").Callbacks
+
 _loggers = upstream("utils.loggers")
 _torch_utils = upstream("utils.torch_utils")
 
 
-class JointCallbacks(_callbacks.Callbacks):
+class JointCallbacks(_Callbacks):
     """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers.
 
     What is said of the images is written on the mosaics that these draw of a batch.
@@ -54,9 +65,10 @@ class JointCallbacks(_callbacks.Callbacks):
 class CheckpointState(Hook):
     """The balancer's state travels in the checkpoint that upstream writes next."""
 
+    model: nn.Module
+
     def __init__(self, run: JointRun) -> None:
         self.run = run
-        self.model: torch.nn.Module | None = None
 
     def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
         """Remember the model that is trained."""

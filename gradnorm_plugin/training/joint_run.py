@@ -38,22 +38,25 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 
 class JointRun:
-    """One training run: makes what upstream asks for, and keeps what the hooks read (loss, clip, metrics, loggers)."""
+    """One training run: makes what upstream asks for, and keeps what the hooks read; what is not made yet is not there yet."""
+
+    model: JointDetectionModel
+    criterion: GradNormLoss
+    clip: SeparateClip
+    loggers: Any
+    """Upstream's."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.command: Sequence[str] = ()
-        self.data: dict[str, Any] | None = None
+        self.data: dict[str, Any] = {}
+        """The data yaml as upstream reads it, once it was checked."""
         self.outputs: Outputs = ()
         self.scans: dict[str, LabelScan] = {}
         """What the check of the labels found, by split, until its data set is made."""
-        self.model: JointDetectionModel | None = None
         self.datasets: dict[str, JointDataset] = {}
         """By split, as the loaders made them: `train` and, on the main process, `val`."""
         self.batches_per_epoch = 0
-        self.criterion: GradNormLoss | None = None
-        self.clip: SeparateClip | None = None
-        self.loggers: Any = None
         self.on_measured: Callable[[TaskGradients], None] = lambda found: None
         self.paths: Sequence[str] = ()
         self.figures: dict[str, dict[str, float]] = {}
@@ -93,7 +96,7 @@ class JointRun:
             stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
             yield
 
-    def check_dataset(self, data: str | dict[str, Any], autodownload: bool = True) -> dict[str, Any]:
+    def check_dataset(self, data: str, autodownload: bool = True) -> dict[str, Any]:
         """Upstream's `check_dataset`, then the image outputs and every label of both splits; done once.
 
         Raises:
@@ -101,7 +104,7 @@ class JointRun:
                 split has no box, or no label for one of them.
             LabelErrors: listing the label lines that are wrong.
         """
-        if self.data is None:
+        if not self.data:
             found = find_dataset(data, self.options.allow_download)
             self.outputs = image_outputs(found)
             try:
@@ -278,7 +281,7 @@ class JointRun:
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
         results, recording = validate(*args, **kwargs)
-        trained = [output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
+        trained = tuple(output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index))
         self.figures = {output.name: recording.figures(output) for output in trained}
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])

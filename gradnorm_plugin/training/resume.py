@@ -77,8 +77,9 @@ def _read_unfinished(last: Path) -> dict[str, Any]:
     check_network("resume", last, checkpoint["model"])
     if type(epoch) is not int or epoch < 0:
         raise OptionError(f"--resume: the run of {last} is finished; {new_run}")
-    kinds = {"optimizer": dict, "ema": JointDetectionModel, "updates": int, "best_fitness": (int, float, np.number, np.ndarray)}
-    wrong = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    number = (int, float, np.number, np.ndarray)
+    kinds = {"optimizer": (dict,), "ema": (JointDetectionModel,), "updates": (int,), "best_fitness": number}
+    wrong = [key for key, of in kinds.items() if not isinstance(checkpoint.get(key), of)]
     if wrong:
         raise OptionError(f"--resume: {last} does not hold what a run goes on from ({', '.join(wrong)}); {new_run}")
     return checkpoint

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, box_classes, check_network, image_outputs, read_checkpoint
+from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
-from gradnorm_plugin.upstream.gateway import upstream
 
 _SHOWN = 5
 """Names that a list in a message has at most."""
@@ -43,7 +43,7 @@ def read_start(file: str | Path) -> Start:
         check_network(model)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    boxes = box_classes(model) if isinstance(model, upstream("models.yolo").DetectionModel) else []
+    boxes = box_classes(model) if isinstance(model, DetectionModel) else []
     if not isinstance(model, JointDetectionModel):
         return Start(Path(file), tuple(boxes), (), None, "shared", None)
     head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
@@ -61,11 +61,10 @@ def adopt_network(options: argparse.Namespace) -> None:
             start = read_start(options.weights)
         except CheckpointError:  # told where the files are checked, before anything is written
             start = None
-    joint = start is not None and start.head is not None
-    options.head = options.head or (start.head if joint else "pooled")
-    options.backbone = options.backbone or (start.backbone if joint else "shared")
-    same = joint and (options.head, options.backbone) == (start.head, start.backbone)
-    if same and options.shared_layer is None and not options.cfg:
+    head, backbone = (start.head, start.backbone) if start and start.head else ("pooled", "shared")
+    options.head, options.backbone = options.head or head, options.backbone or backbone
+    same = start and (options.head, options.backbone) == (start.head, start.backbone)
+    if start and same and options.shared_layer is None and not options.cfg:
         options.shared_layer = start.shared_layer
 
 

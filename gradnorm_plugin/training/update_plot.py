@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from gradnorm_plugin.balancing import BALANCERS, Balancer, GradientSurgery
+from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.run_folder import CLASSIFICATION, UPDATES_FILE, UPDATES_PICTURE, ImageTasks, image_tasks, read_facts
 from gradnorm_plugin.training.figures import OTHER, draw, head, log_scale, read_rows, task_colours
 
@@ -39,7 +39,8 @@ def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any], tasks: Image
     _weights(axes[0, 0], rows, settings, colours)
     head(axes[0, 1], "b", "Losses of a batch, unweighted")
     # Gradient surgery compares the gradients at the shared layer's output z, the others at its last weights W.
-    place = "z" if issubclass(BALANCERS.get(settings.get("balancer"), Balancer), GradientSurgery) else "W"
+    balancer = BALANCERS.get(str(settings.get("balancer")))
+    place = "z" if balancer is not None and issubclass(balancer, GradientSurgery) else "W"
     head(axes[1, 0], "c", rf"Gradient norms, unweighted:  $\|\nabla_{place} L_i\|$")
     head(axes[1, 1], "d", rf"Gradient norms, weighted:  $w_i\,\|\nabla_{place} L_i\|$")
     for task, colour in colours.items():
