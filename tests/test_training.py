@@ -21,8 +21,8 @@ from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
+from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.run import main, train
-from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 

@@ -12,6 +12,7 @@ from torch import nn
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.head import OutputHeads
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs, read_temperatures
 from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
 
@@ -64,6 +65,16 @@ def write_contents(contents: Any, path: Path) -> None:
         torch.save(contents, file)  # of a path, torch writes the name into the file
 
 
+def keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
+    """Write what was fitted into a checkpoint's networks, and touch nothing else."""
+    if temperatures and file.is_file():
+        contents = read_checkpoint(file)
+        for network in (contents["model"], contents.get("ema")):
+            if isinstance(network, JointDetectionModel):
+                network.temperatures = temperatures
+        write_contents(contents, file)
+
+
 def check_network(model: nn.Module) -> None:
     """Refuse a network whose parts do not fit each other, or whose weights are not finite.
 
@@ -93,6 +104,11 @@ def check_detector(model: nn.Module) -> None:
         its_own = f": use YOLOv5's scripts for that ({'segment' if segments else 'classify'}/)" if kind else ""
         raise CheckpointError(f"it holds no detector but a {kind or type(model).__name__} network{its_own}")
     check_network(model)
+
+
+def finite_weights(model: nn.Module) -> bool:
+    """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
+    return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())
 
 
 def why_unreadable(files: Sequence[str], error: Exception) -> str:

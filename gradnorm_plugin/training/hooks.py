@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, label_badges
-from gradnorm_plugin.training.epoch_plot import plot_epochs
-from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.records import EpochTable, UpdateTable
+from gradnorm_plugin.training.plots import plot_epochs, plot_updates
+from gradnorm_plugin.training.resume import attach_state
 from gradnorm_plugin.training.run_file import RunFile
-from gradnorm_plugin.training.screen import BatchLines
-from gradnorm_plugin.training.state import attach_state
-from gradnorm_plugin.training.update_plot import plot_updates
+from gradnorm_plugin.training.seams import Hook
+from gradnorm_plugin.training.tables import BatchLines, EpochTable, UpdateTable
 from gradnorm_plugin.upstream.gateway import upstream
 
 if TYPE_CHECKING:

@@ -23,17 +23,15 @@ from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
-from gradnorm_plugin.model.checkpoint import read_checkpoint, write_contents
+from gradnorm_plugin.model.checkpoint import finite_weights, keep_temperatures
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
+from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTask, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
-from gradnorm_plugin.training.clipping import SeparateClip
-from gradnorm_plugin.training.facts import tasks_of
-from gradnorm_plugin.training.loader import WatchedLoader
+from gradnorm_plugin.training.resume import read_state
+from gradnorm_plugin.training.seams import OutputsInAList, SeparateClip, WatchedLoader
 from gradnorm_plugin.training.start import describe, fit, read_start
-from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 
@@ -255,7 +253,7 @@ class JointRun:
 
     def estimate_batch_size(self, model: nn.Module, *args: Any, **kwargs: Any) -> int:
         """Upstream's `--batch-size -1`, which tells the memory of a backward pass from a list of outputs only."""
-        return upstream("utils.autobatch").check_train_batch_size(_OutputsInAList(model), *args, **kwargs)
+        return upstream("utils.autobatch").check_train_batch_size(OutputsInAList(model), *args, **kwargs)
 
     def clip_gradients(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Tensor:
         """Upstream's clip, for each part by itself."""
@@ -291,7 +289,7 @@ class JointRun:
         best, bootstrap = folder / "weights" / "best.pt", Bootstrap() if last else None
         if last:
             recording.temperatures = recording.fit_temperatures(trained)
-            _keep_temperatures(best, recording.temperatures)
+            keep_temperatures(best, recording.temperatures)
         figures = summarise(recording, names, str(best), "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
             upstream("utils.general").LOGGER.info(line)
@@ -342,28 +340,8 @@ class JointRun:
         return "val" not in self.datasets or output.varied(self.datasets["val"].targets[output.name])
 
 
-class _OutputsInAList(nn.Module):
-    """The joint model with its training outputs in one flat list."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        detection, logits = self.model(x)
-        return [*detection, logits]
-
-
-def _keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
-    """Write them into a checkpoint's networks, and touch nothing else."""
-    if temperatures and file.is_file():
-        contents = read_checkpoint(file)
-        for network in (contents["model"], contents.get("ema")):
-            if isinstance(network, JointDetectionModel):
-                network.temperatures = temperatures
-        write_contents(contents, file)
-
-
-def finite_weights(model: nn.Module) -> bool:
-    """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
-    return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())
+def tasks_of(outputs: Outputs) -> ImageTasks:
+    """The image outputs as the run's tables have them."""
+    return tuple(
+        ImageTask(o.task, o.kind, tuple(o.column(figure) for figure in o.figures), o.column(o.headline)) for o in outputs
+    )

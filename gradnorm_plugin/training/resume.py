@@ -1,4 +1,4 @@
-"""`--resume`: bring the run's folder back to its last checkpoint, whatever moment the run was killed at."""
+"""`--resume`: bring the run's folder and its balancer back to the last checkpoint, whatever moment the run was killed at."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import yaml
+from torch import nn
 
 from gradnorm_plugin.files import remove_leftovers, replace_links, whole_file, write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.reading import DescriptionError, read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE, PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
-from gradnorm_plugin.training.files import FETCHED, OptionError, check_network, is_address, read_checkpoint
+from gradnorm_plugin.training.option_files import FETCHED, OptionError, check_network, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
 
+ATTRIBUTE = "balancer_state"
+"""Where the model that upstream pickles carries the balancer's state, plain data; gone when upstream strips a checkpoint."""
 _PERMISSIONS = {"allow_download", "bucket", "evolve", "upload_dataset"}
 """Options that only a command line gives: they run code, reach other machines, or make another run of it."""
 _OF_THIS_START = _PERMISSIONS | {"resume", "local_rank"}
@@ -173,3 +176,18 @@ def _finish(last: Path) -> None:
         f"All epochs of this run were trained; its checkpoints are complete now. Measure with: "
         f"python -m gradnorm_plugin val --weights {last.with_name('best.pt')}"
     )
+
+
+def attach_state(model: nn.Module, state: dict[str, Any]) -> None:
+    """Let the next checkpoint of `model` carry `state`."""
+    setattr(model, ATTRIBUTE, state)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any] | None:
+    """The balancer's state in a checkpoint that training wrote; None if it is a stripped one, or not a joint model's.
+
+    Raises:
+        TrustError: upstream's, if the file asks for more than a checkpoint needs.
+    """
+    contents = upstream("utils.trust").load_checkpoint(checkpoint)
+    return getattr(contents["model"], ATTRIBUTE, None)

@@ -1,19 +1,37 @@
-"""`run.json`: which model was trained on which data with which settings, and for how long."""
+"""`run.json`: which model was trained on which data with which settings, and for how long.
+
+The facts are read from the objects that train (network, data, balancer, machine), and are plain data.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import thop
+import torch
+from torch import nn
+
+from gradnorm_plugin.balancing import Balancer, GradNorm
+from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, output_facts, peak_memory
-from gradnorm_plugin.training.hook import Hook
-from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.joint_run import JointRun, tasks_of
+from gradnorm_plugin.training.seams import Hook
 from gradnorm_plugin.versions import version_facts
+
+GFLOPS_SIZE = 640
+"""Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
+_OF_GRADNORM = ("alpha", "weight_sum", "interval", "warmup", "lr", "reference", "start")
 
 
 class RunFile(Hook):
@@ -78,3 +96,124 @@ class RunFile(Hook):
         peak = peak_memory(next(self.run.model.parameters()).device)
         self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
         write_text(Path(self.run.loggers.save_dir) / FACTS_FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def model_facts(model: JointDetectionModel) -> dict[str, Any]:
+    """Size of the network, counted as upstream's `model_info` counts: of the detector alone, and of the whole.
+
+    `layers` are modules of the detector, containers among them; `gflops` are the detector's at `gflops_imgsz` pixels, and
+    `total_gflops` with the classification, None where they cannot be counted. `backbone_parameters` are those of a second
+    backbone. The model itself is not touched: copies are measured, in evaluation mode.
+    """
+    detector = deepcopy(model)
+    del detector.classification_head  # what is left runs as upstream's network
+    if model.backbone == "dual":
+        del detector.classification_backbone
+    cfg = getattr(model, "yaml_file", None)  # a network that is built from a checkpoint has none
+    return {
+        "cfg": cfg,
+        "layers": len(list(detector.modules())),
+        "parameters": _parameters(detector),
+        "head_parameters": _parameters(model.classification_head),
+        "backbone": model.backbone,
+        "backbone_parameters": _parameters(model.classification_backbone) if model.backbone == "dual" else 0,
+        "total_parameters": _parameters(model),
+        "gflops": _gflops(detector),
+        "total_gflops": _gflops(deepcopy(model)),
+        "gflops_imgsz": GFLOPS_SIZE,
+        "shared_layer": model.shared_layer,
+    }
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _gflops(network: JointDetectionModel) -> float | None:
+    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
+
+    The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
+    """
+    first = next(network.parameters())
+    side = max(int(network.stride.max()), 32)
+    image = torch.zeros(1, first.shape[1], side, side, device=first.device)
+    try:
+        with torch.no_grad():
+            operations = thop.profile(network.eval(), inputs=(image,), verbose=False)[0]
+    except Exception:  # as upstream: a layer that thop cannot count costs the figure, not the run
+        return None
+    return round(2e-9 * operations * (GFLOPS_SIZE / side) ** 2, 2)
+
+
+def output_facts(outputs: Outputs) -> list[dict[str, Any]]:
+    """Each image output as the run's tables have it (`run_folder.image_tasks`), and what it is."""
+    return [
+        {
+            "name": output.name,
+            "task": task.name,
+            "kind": task.kind,
+            "columns": list(task.figures),
+            "headline": task.headline,
+            "description": output.description,
+        }
+        for output, task in zip(outputs, tasks_of(outputs), strict=True)
+    ]
+
+
+def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
+    """Counts of one split, as it is trained on: images, boxes of each class, and what is or is not said of the images."""
+    boxes = np.concatenate([np.zeros(0, dtype=np.int64), *(labels[:, 0].astype(np.int64) for labels in dataset.labels)])
+    found: dict[str, Any] = {
+        "images": len(dataset.labels),
+        "boxes": np.bincount(boxes, minlength=num_box_classes).tolist(),
+    }
+    for output in dataset.outputs:
+        targets = dataset.targets[output.name]
+        known = output.known(targets)
+        if output.name == CLASS:
+            found["image_classes"] = np.bincount(targets[known], minlength=output.width).tolist()
+            found["without_class"] = int((~known).sum())
+        else:
+            of_output = {"labelled": int(known.sum()), "summary": output.summary(targets)}
+            found.setdefault("image_outputs", {})[output.name] = of_output
+    return {**found, "without_boxes": sum(not len(labels) for labels in dataset.labels)}
+
+
+def balancing_facts(balancer: Balancer) -> dict[str, Any]:
+    """What sets the task weights and with which settings; `weight_ranges` is None where there are none.
+
+    GradNorm has either a `weight_sum` or a `reference`, the task whose weight is always 1.
+    """
+    names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *balancer.settings)
+    settings = {name: vars(balancer)[name] for name in names if vars(balancer).get(name) is not None}
+    if isinstance(balancer, GradNorm):
+        bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
+        return {
+            "balancer": balancer.name,
+            **settings,
+            "weight_ranges": [list(pair) for pair in balancer.weight_ranges] if bounded else None,
+        }
+    return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory that was held at once so far, in MB (10^6 bytes).
+
+    On a GPU what PyTorch reserved there, else the resident size of this process; None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved(device) / 1e6, 1)
+    if sys.platform == "win32":
+        return None
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()}, {threads} thread{'s' * (threads > 1)}"

@@ -1,4 +1,4 @@
-"""The tables that grow while a run trains: `gradnorm.csv`, `joint_results.csv`, and `batches.csv` with its lines on the screen."""
+"""The tables that grow with a run: `gradnorm.csv`, `joint_results.csv`, and `batches.csv` with its lines on the screen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gradnorm_plugin.run_folder import (
     update_columns,
     weight_columns,
 )
-from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.seams import Hook
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
