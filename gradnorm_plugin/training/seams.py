@@ -126,5 +126,6 @@ class OutputsInAList(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Of an image batch."""
         detection, logits = self.model(x)
         return [*detection, logits]
