@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from gradnorm_plugin.data.caches import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.label_cache import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
 from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
 from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules

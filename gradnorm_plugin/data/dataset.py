@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gradnorm_plugin.data.caches import CachedImage, cache_file, write_targets
 from gradnorm_plugin.data.checking import FilePool, LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.image_cache import CachedImage
-from gradnorm_plugin.data.label_cache import cache_file, write_targets
 from gradnorm_plugin.data.listing import ImageLists, LoadImagesAndLabels
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.outputs import CLASS, Outputs
