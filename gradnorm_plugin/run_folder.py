@@ -61,7 +61,6 @@ class ImageTask:
 CLASSIFICATION = ImageTask("classification")
 """The one image output of a data set with `classification_names` alone."""
 ImageTasks = tuple[ImageTask, ...]
-TASKS = (DETECTION, CLASSIFICATION.name)
 
 
 def task_names(tasks: ImageTasks) -> tuple[str, ...]:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
-
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, label_badges
 from gradnorm_plugin.training.joint_run import JointRun
@@ -35,7 +33,6 @@ else:
     _Callbacks = upstream("utils.callbacks").Callbacks
 
 _loggers = upstream("utils.loggers")
-_torch_utils = upstream("utils.torch_utils")
 
 
 class JointCallbacks(_Callbacks):
@@ -63,18 +60,12 @@ class JointCallbacks(_Callbacks):
 class CheckpointState(Hook):
     """The balancer's state travels in the checkpoint that upstream writes next."""
 
-    model: nn.Module
-
     def __init__(self, run: JointRun) -> None:
         self.run = run
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
-        """Remember the model that is trained."""
-        self.model = _torch_utils.de_parallel(model)
-
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, *_: object) -> None:
         """Attach the state."""
-        attach_state(self.model, self.run.criterion.state_dict())
+        attach_state(self.run.model, self.run.criterion.state_dict())
 
 
 class Plots(Hook):
@@ -83,7 +74,7 @@ class Plots(Hook):
     def __init__(self, run: JointRun) -> None:
         self.run = run
 
-    def on_train_end(self, last: Path, best: Path, epoch: int, results: Any) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Draw what there is."""
         folder = Path(self.run.loggers.save_dir)
         if self.run.options.noplots or self.run.options.evolve:

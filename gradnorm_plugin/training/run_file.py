@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +49,7 @@ class RunFile(Hook):
         self.peak_before = 0.0
         self.clock = time.monotonic()
 
-    def on_pretrain_routine_end(self, labels: Any, names: Any) -> None:
+    def on_pretrain_routine_end(self, labels: np.ndarray, names: Mapping[int, str] | list[str]) -> None:
         """Gather the facts: network and data are there, and nothing is attached to them yet."""
         run, now = self.run, datetime.now().astimezone().isoformat(timespec="seconds")
         found = read_facts(Path(run.loggers.save_dir)) if run.options.resume else {}
@@ -65,7 +66,7 @@ class RunFile(Hook):
             "model": {"weights": str(run.options.weights), **model_facts(run.model)},
             "data": {
                 "yaml": str(run.options.data),
-                "names": list(names.values()) if isinstance(names, dict) else list(names),
+                "names": list(names.values()) if isinstance(names, Mapping) else list(names),
                 "classification_names": list(run.names.values()),
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
@@ -80,11 +81,11 @@ class RunFile(Hook):
         self.clock = time.monotonic()
         self._write()
 
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, *_: object) -> None:
         """Keep the time up to the checkpoint that upstream writes next."""
         self._write()
 
-    def on_train_end(self, last: Path, best: Path, epoch: int, results: Any) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Note the end."""
         self.facts["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
         self._write()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,13 +16,15 @@ from gradnorm_plugin.data.dataset import JointLoader
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
+Fitness = float | np.ndarray
+"""A number, or (1,) of it."""
 _clip: Callable[..., Tensor] = torch.nn.utils.clip_grad_norm_
 
 
 class Hook:
     """A no-op at each callback that ours use; arguments as upstream passes them."""
 
-    def on_pretrain_routine_end(self, labels: Any, names: Any) -> None:
+    def on_pretrain_routine_end(self, labels: np.ndarray, names: Mapping[int, str] | list[str], /) -> None:
         """Network and loaders are made; `labels` are all boxes of the training images, `names` their classes' names."""
 
     def on_train_start(self) -> None:
@@ -30,13 +33,15 @@ class Hook:
     def on_train_epoch_start(self) -> None:
         """An epoch begins."""
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+    def on_train_batch_end(
+        self, model: nn.Module, step: int, images: Tensor, boxes: Tensor, paths: Sequence[str], losses: list[Tensor], /
+    ) -> None:
         """A batch was trained; `step` counts batches since the start of training."""
 
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, values: list[float], epoch: int, best_fitness: Fitness, fitness: Fitness, /) -> None:
         """An epoch was trained and validated, and is about to be saved; `values` are upstream's columns of results.csv."""
 
-    def on_train_end(self, last: Path, best: Path, epoch: int, results: Any) -> None:
+    def on_train_end(self, last: Path, best: Path, epoch: int, results: object, /) -> None:
         """Training is over."""
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradnorm_plugin.balancing import TaskGradients, pairs
@@ -22,7 +23,7 @@ from gradnorm_plugin.run_folder import (
     weight_columns,
 )
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.seams import Hook
+from gradnorm_plugin.training.seams import Fitness, Hook
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
@@ -45,7 +46,7 @@ class _Table(Hook):
             self._table.resume(epoch)
         return self._table
 
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, values: list[float], epoch: int, best_fitness: Fitness, fitness: Fitness) -> None:
         """Write the file."""
         self.table(epoch).write()
 
@@ -58,7 +59,7 @@ class UpdateTable(_Table):
         self.step = 0
         run.on_measured = self.append
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+    def on_train_batch_end(self, model: nn.Module, step: int, *_: object) -> None:
         """Remember which batch it was: it is settled next."""
         self.step = step
 
@@ -89,7 +90,7 @@ class EpochTable(_Table):
         """Start the means of the image outputs' losses anew."""
         self.sums, self.counts = [0.0] * len(self.run.outputs), [0] * len(self.run.outputs)
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+    def on_train_batch_end(self, model: nn.Module, step: int, *_: object) -> None:
         """Add the batch's losses of the image outputs, an image's mean, to the epoch's."""
         found = self.run.criterion.losses
         for index, (loss, labelled) in enumerate(zip(found.outputs, found.labelled, strict=True)):
@@ -97,7 +98,7 @@ class EpochTable(_Table):
                 self.sums[index] += loss.item() / found.images
                 self.counts[index] += 1
 
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, values: list[float], epoch: int, best_fitness: Fitness, fitness: Fitness) -> None:
         """Write the row. `values`: 3 training losses, P, R, mAP50, mAP50-95, 3 validation losses, learning rates."""
         train, (precision, recall, map50, map5095), val = values[:3], values[3:7], values[7:10]
         weights, outputs, tasks = self.run.criterion.balancer.weights.tolist(), self.run.outputs, self.run.tasks
@@ -108,7 +109,7 @@ class EpochTable(_Table):
             *(found[figure] for output, found in zip(outputs, figures, strict=True) for figure in output.figures),
             *train, *(total / count if count else float("nan") for total, count in zip(self.sums, self.counts, strict=True)),
             *val, *(found["loss"] for found in figures),
-            *weights, fitness.item() if hasattr(fitness, "item") else fitness,
+            *weights, np.asarray(fitness).item(),
         )  # fmt: skip
         row = {"epoch": epoch, **{name: float(n) for name, n in zip(self.columns[1:], numbers, strict=True)}}
         self.table(epoch).append(row)
@@ -132,7 +133,7 @@ class BatchLines(_Table):
         """Count the batches of this epoch from 0."""
         self.in_epoch = 0
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
+    def on_train_batch_end(self, model: nn.Module, step: int, *_: object) -> None:
         """Show the batch's losses, the weights it was trained with, and the lowest cosine last measured."""
         epoch = step // self.run.batches_per_epoch
         table = self.table(epoch)
