@@ -18,13 +18,13 @@ from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, im
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
+    class_names,
     class_output,
     cooled,
     list_outputs,
     read_outputs,
     read_temperatures,
     split,
-    the_classes,
 )
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
@@ -113,8 +113,7 @@ class JointBackend(_Backend):
         found = getattr(self.model, TEMPERATURES_KEY, None) if self.pt else metadata.get(TEMPERATURES_KEY)
         self.temperatures, self.calibrated = read_temperatures(found, self.outputs), True
         self._places = self._find_outputs() if OUTPUTS_KEY in metadata else []
-        told = the_classes(self.outputs)
-        self.classification_names = dict(enumerate(told.names)) if told else {}
+        self.classification_names = class_names(self.outputs)
         self.untrained = _untrained(options, self.outputs)
         self._settle_precision(kwargs.get("fp16", False))
         if OUTPUTS_KEY in metadata:

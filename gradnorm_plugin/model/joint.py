@@ -24,11 +24,11 @@ from gradnorm_plugin.outputs import (
     ImageOutput,
     Outputs,
     activate,
+    class_names,
     class_output,
     describe_outputs,
     read_outputs,
     split,
-    the_classes,
 )
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -109,8 +109,7 @@ class JointDetectionModel(DetectionModel):
         outputs = tuple(outputs)
         if [output.name for output in outputs] != [CLASS]:
             self.image_outputs = describe_outputs(outputs)
-        told = the_classes(outputs)
-        self.classification_names = dict(enumerate(told.names)) if told else {}
+        self.classification_names = class_names(outputs)
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
         if head not in HEADS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,7 @@ from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, 
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
 from gradnorm_plugin.model.checkpoint import finite_weights, keep_temperatures
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTask, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
@@ -60,12 +60,6 @@ class JointRun:
         """Of the last validation, by image output that is trained: its figures, and `loss`."""
 
     @property
-    def names(self) -> dict[int, str]:
-        """The image's classes; none where no output, or more than one, tells a class."""
-        told = the_classes(self.outputs)
-        return dict(enumerate(told.names)) if told else {}
-
-    @property
     def tasks(self) -> ImageTasks:
         """The image outputs as the run's tables have them."""
         return tasks_of(self.outputs)
@@ -73,24 +67,21 @@ class JointRun:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put our parts where upstream's `train` looks its own up, for the length of the block."""
-        with ExitStack() as stack:
-            stack.enter_context(
-                swapped(
-                    upstream("train"),
-                    check_dataset=self.check_dataset,
-                    Model=self.make_model,
-                    yaml=SimpleNamespace(safe_load=lambda stream: read_yaml(stream.name)),  # not in the locale's encoding
-                    create_dataloader=self.make_loader,
-                    labels_to_image_weights=self.image_weights,
-                    ComputeLoss=self.make_loss,
-                    check_train_batch_size=self.estimate_batch_size,
-                    Loggers=self.make_loggers,
-                    validate=SimpleNamespace(run=self.validate),
-                    fitness=self.fitness,
-                    intersect_dicts=self.take_over,
-                )
-            )
-            stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
+        ours = swapped(
+            upstream("train"),
+            check_dataset=self.check_dataset,
+            Model=self.make_model,
+            yaml=SimpleNamespace(safe_load=lambda stream: read_yaml(stream.name)),  # not in the locale's encoding
+            create_dataloader=self.make_loader,
+            labels_to_image_weights=self.image_weights,
+            ComputeLoss=self.make_loss,
+            check_train_batch_size=self.estimate_batch_size,
+            Loggers=self.make_loggers,
+            validate=SimpleNamespace(run=self.validate),
+            fitness=self.fitness,
+            intersect_dicts=self.take_over,
+        )
+        with ours, swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients):
             yield
 
     def check_dataset(self, data: str, autodownload: bool = True) -> dict[str, Any]:
@@ -110,8 +101,7 @@ class JointRun:
             except ValueError as error:
                 raise DescriptionError(str(error)) from None
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                trained = [output.name for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
-                self.scans = check_labels(found, trained=("boxes", *trained))
+                self.scans = check_labels(found, trained=("boxes", *(output.name for output in self.trained)))
             self.data = found
         return self.data
 
@@ -168,9 +158,7 @@ class JointRun:
         of_boxes = upstream("utils.general").labels_to_image_weights(labels, nc=nc, class_weights=class_weights)
         targets = self.datasets["train"].targets
         each = [
-            weights / weights.sum()
-            for index, output in enumerate(self.outputs, 1)
-            if not self._switched_off(index) and (weights := output.draw_weights(targets[output.name])).sum() > 0
+            weights / weights.sum() for output in self.trained if (weights := output.draw_weights(targets[output.name])).sum() > 0
         ]
         if not each:
             return of_boxes
@@ -194,17 +182,23 @@ class JointRun:
         self.criterion.end_epoch()
 
     def _switched_off(self, task: int) -> bool:
+        """Whether it has the fixed weight 0."""
         fixed = self.options.balancer == "fixed"
         return fixed and float(make_balancer(self.options, 1 + len(self.outputs)).weights[task]) == 0
 
     @property
+    def trained(self) -> Outputs:
+        """The image outputs that are not switched off."""
+        return tuple(output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index))
+
+    @property
     def detection_only(self) -> bool:
-        """Whether all image outputs are switched off (fixed weights with 0 for them): then mosaics need not respect them."""
-        return all(self._switched_off(index) for index in range(1, 1 + len(self.outputs)))
+        """Whether all image outputs are switched off: then mosaics need not respect them."""
+        return not self.trained
 
     @property
     def classification_only(self) -> bool:
-        """Whether detection is switched off (fixed weights with 0 for it)."""
+        """Whether detection is switched off."""
         return self._switched_off(0)
 
     @property
@@ -221,8 +215,8 @@ class JointRun:
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"
             )
-        for index, output in enumerate(self.outputs, 1):
-            if "val" in self.datasets and not self._switched_off(index) and not self._has_a_say(output):
+        for output in self.trained:
+            if not self._has_a_say(output):
                 what = "class" if output.name == CLASS else f"`{output.name}`"
                 upstream("utils.general").LOGGER.warning(
                     f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has "
@@ -278,8 +272,7 @@ class JointRun:
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
         results, recording = validate(*args, **kwargs)
-        trained = tuple(output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index))
-        self.figures = {output.name: recording.figures(output) for output in trained}
+        self.figures = {output.name: recording.figures(output) for output in self.trained}
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
@@ -287,7 +280,7 @@ class JointRun:
         settings = pass_settings(**{"data": self.options.data, **kwargs, "half": half})
         best, bootstrap = folder / "weights" / "best.pt", Bootstrap() if last else None
         if last:
-            recording.temperatures = recording.fit_temperatures(trained)
+            recording.temperatures = recording.fit_temperatures(self.trained)
             keep_temperatures(best, recording.temperatures)
         figures = summarise(recording, names, str(best), "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
@@ -295,7 +288,7 @@ class JointRun:
         if last:
             write_summary(figures, folder)
             if kwargs.get("plots"):
-                plot_outputs(recording, folder, trained)
+                plot_outputs(recording, folder, self.trained)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:

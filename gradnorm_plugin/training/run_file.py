@@ -24,7 +24,7 @@ from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.outputs import CLASS, Outputs
+from gradnorm_plugin.outputs import CLASS, Outputs, class_names
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.joint_run import JointRun, tasks_of
 from gradnorm_plugin.training.seams import Hook
@@ -67,7 +67,7 @@ class RunFile(Hook):
             "data": {
                 "yaml": str(run.options.data),
                 "names": list(names.values()) if isinstance(names, Mapping) else list(names),
-                "classification_names": list(run.names.values()),
+                "classification_names": list(class_names(run.outputs).values()),
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
             "image_outputs": output_facts(run.outputs),
