@@ -12,7 +12,6 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
@@ -129,11 +128,11 @@ class CachedImage:
         except (OSError, ValueError):
             return False
 
-    def stat(self) -> Any:
+    def stat(self) -> os.stat_result | SimpleNamespace:
         """For upstream's count of bytes; there are none where the pixels could not be written."""
         return os.stat(self) if self.exists() else SimpleNamespace(st_size=0)
 
-    def write(self, read: Any) -> None:
+    def write(self, read: Callable[[str], np.ndarray | None]) -> None:
         """Keep what `read(image)` returns, (H, W, 3) uint8; nothing if it is None, as OpenCV says of what it cannot read.
 
         Raises:

@@ -73,7 +73,7 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
     return names
 
 
-def check_description(data: Any) -> None:
+def check_description(data: object) -> None:
     """Refuse what upstream would stumble over in a data yaml's content: places that are no text, names that are no names.
 
     What is missing altogether is left to upstream, which says so.
@@ -134,7 +134,8 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
     if beside is not None:
         contents["path"] = str(beside)
         general.LOGGER.info(f"{data}: its `path` is taken from the folder of the yaml: {beside}")
-    twice = [name for name, count in Counter(dict(_numbered(contents.get("names"))).values()).items() if count > 1]
+    names = contents.get("names") or {}
+    twice = [name for name, count in Counter(names if isinstance(names, list) else names.values()).items() if count > 1]
     if twice:
         general.LOGGER.warning(f"WARNING ⚠️ {data}: `names` has {', '.join(twice)} more than once: results cannot tell them apart")
     named = {split: contents.get(split) for split in SPLITS}
@@ -154,7 +155,7 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
     return found
 
 
-def _check_name(key: str, index: int, name: Any) -> None:
+def _check_name(key: str, index: int, name: object) -> None:
     """Refuse what would be no name, or break the tables, logs and files that name the class."""
     where = f"`{key}` of the data yaml has {short(name)} at {index}"
     if not isinstance(name, str) or not name.strip():
@@ -166,17 +167,13 @@ def _check_name(key: str, index: int, name: Any) -> None:
         raise DescriptionError(f"{where} with {len(name)} characters: shorten it to {LONGEST_NAME}")
 
 
-def _check_numbers(key: str, names: Any) -> None:
+def _check_numbers(key: str, names: object) -> None:
     """Refuse names that are not {0: name, 1: name, ...}."""
     if not isinstance(names, Mapping):
         raise DescriptionError(f"`{key}` of the data yaml is {short(names)}: write a list, or {{0: name, 1: name, ...}}")
     if any(type(index) is not int for index in names) or sorted(names) != list(range(len(names))):
         numbers = ", ".join(str(index) for index in names)
         raise DescriptionError(f"`{key}` of the data yaml is numbered {numbers}: number the classes 0, 1, 2, ...")
-
-
-def _numbered(names: Any) -> Any:
-    return enumerate(names) if isinstance(names, list) else names or {}
 
 
 def _beside(contents: dict[str, Any], data: Path) -> tuple[Path | None, str]:

@@ -79,7 +79,7 @@ def check_files(options: argparse.Namespace) -> None:
         raise OptionError(f"--weights {options.weights}: none of its weights fit the network of {flag}; leave one of them out")
 
 
-def is_address(value: Any) -> bool:
+def is_address(value: object) -> bool:
     """Whether the value of an option is an address rather than a path."""
     return isinstance(value, str) and _ADDRESS.match(value) is not None and not os.path.isfile(value)
 

@@ -128,13 +128,14 @@ def _tell_ignored(given: Mapping[str, Any], started_with: Mapping[str, Any]) -> 
         )
 
 
-def _same(value: Any, saved: Any) -> bool:
+def _same(value: object, saved: object) -> bool:
     """Equal as text, or names of one file: the run keeps whole paths."""
-    names = isinstance(value, str) and isinstance(saved, str)
-    return _shown(value) == _shown(saved) or (names and os.path.abspath(value) == os.path.abspath(saved))
+    if isinstance(value, str) and isinstance(saved, str) and os.path.abspath(value) == os.path.abspath(saved):
+        return True
+    return _shown(value) == _shown(saved)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "its own"
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
