@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_dataset import HYP, NAMES, SIZE, description, joint, write_images
 
-from gradnorm_plugin.data import checking, label_cache
+from gradnorm_plugin.data import caches, checking
 from gradnorm_plugin.data.checking import check_labels, collector_paused
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError
