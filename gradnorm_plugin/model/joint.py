@@ -155,6 +155,11 @@ class JointDetectionModel(DetectionModel):
         return read_outputs(self.image_outputs)
 
     @property
+    def head(self) -> str:
+        """Where the heads look, one of `HEADS`."""
+        return "guided" if isinstance(self.heads[0], GuidedHead) else "pooled"
+
+    @property
     def heads(self) -> list[Head]:
         """The head of each image output."""
         head = self.classification_head
@@ -231,6 +236,6 @@ class JointDetectionModel(DetectionModel):
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""
-        if not isinstance(self.heads[0], GuidedHead):
+        if self.head == "pooled":
             return self.classification_head(features)
         return self.classification_head(features, decode(detect_layer(self), detection) if self.training else detection[0])

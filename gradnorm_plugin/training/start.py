@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, box_classes, check_network, image_outputs, read_checkpoint
 from gradnorm_plugin.model.detector import DetectionModel
-from gradnorm_plugin.model.guided import GuidedHead
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
 
@@ -46,8 +45,7 @@ def read_start(file: str | Path) -> Start:
     boxes = box_classes(model) if isinstance(model, DetectionModel) else []
     if not isinstance(model, JointDetectionModel):
         return Start(Path(file), tuple(boxes), (), None, "shared", None)
-    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
-    return Start(Path(file), tuple(boxes), image_outputs(model), head, model.backbone, model.shared_layer)
+    return Start(Path(file), tuple(boxes), image_outputs(model), model.head, model.backbone, model.shared_layer)
 
 
 def adopt_network(options: argparse.Namespace) -> None:
@@ -128,7 +126,6 @@ def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: S
     if start.head is None:
         return "it has no classification head, that starts anew"
     there = f"{start.head}, layer {start.shared_layer}{' of its own backbone' if start.backbone == 'dual' else ''}"
-    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
     told = []
     for output, part in zip(model.outputs, model.heads, strict=True):
         what = "classification head" if output.name == CLASS else f"head of `{output.name}`"
@@ -137,8 +134,8 @@ def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: S
         left_out = {name for name in own - taken.keys() if not name.endswith("num_batches_tracked")}
         if old is None:
             told.append(f"its heads ({', '.join(o.name for o in start.outputs)}) are not of this output, its {what} starts anew")
-        elif head != start.head or len(left_out) > len(own) // 2:
-            told.append(f"its {what} ({there}) is left out, that starts anew ({head}, layer {model.shared_layer})")
+        elif model.head != start.head or len(left_out) > len(own) // 2:
+            told.append(f"its {what} ({there}) is left out, that starts anew ({model.head}, layer {model.shared_layer})")
         else:
             moved = f", now on layer {model.shared_layer}" if model.shared_layer != start.shared_layer else ""
             told.append(f"{what} ({there}) taken over{moved}{_rows_part(output, old)}")
