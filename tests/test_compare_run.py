@@ -173,6 +173,13 @@ def test_bad_labels_are_told_before_anything_starts(tmp_path, capsys):
     assert f"{label}:1" in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+def test_a_class_that_is_missing_is_told_before_anything_starts_whatever_the_order_of_the_methods(tmp_path, capsys):
+    data = write_joint_dataset(tmp_path / "data", images=4, size=32, unlabelled=4)
+    line = [*SCRATCH, "--methods", "detection-only", "gradnorm", "--data", str(data), "--project", str(tmp_path / "runs")]
+    status, message = error_of(capsys, *line)
+    assert status == 1 and "no image of `train` has a class" in message and not (tmp_path / "runs").exists()
+
+
 def test_weights_are_settled_once_for_all_runs(tmp_path, monkeypatch):
     found = make_plan(parse_options(["--methods", "gradnorm", "--cfg", "yolov5n.yaml"]))
     assert found.flags == ("--cfg", "yolov5n.yaml", "--weights", "")

@@ -253,7 +253,7 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
     for run in runs.values():
         check_files(run.options)
     checked = set()
-    for run in sorted(runs.values(), key=lambda run: bool(run.detection_only)):  # those that need more of the data first
+    for run in sorted(runs.values(), key=lambda run: sum(run.switched_off)):  # those that need more of the data first
         if run.options.data not in checked:
             run.check_dataset(run.options.data)
             checked.add(run.options.data)

@@ -110,8 +110,7 @@ class JointRun:
             except ValueError as error:
                 raise DescriptionError(str(error)) from None
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                trained = [output.name for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
-                self.scans = check_labels(found, trained=("boxes", *trained))
+                self.scans = check_labels(found, trained=("boxes", *(output.name for output in self.trained_outputs)))
             self.data = found
         return self.data
 
@@ -169,8 +168,8 @@ class JointRun:
         targets = self.datasets["train"].targets
         each = [
             weights / weights.sum()
-            for index, output in enumerate(self.outputs, 1)
-            if not self._switched_off(index) and (weights := output.draw_weights(targets[output.name])).sum() > 0
+            for output in self.trained_outputs
+            if (weights := output.draw_weights(targets[output.name])).sum() > 0
         ]
         if not each:
             return of_boxes
@@ -193,24 +192,32 @@ class JointRun:
         """Let the balancer know, on all ranks."""
         self.criterion.end_epoch()
 
-    def _switched_off(self, task: int) -> bool:
-        fixed = self.options.balancer == "fixed"
-        return fixed and float(make_balancer(self.options, 1 + len(self.outputs)).weights[task]) == 0
+    @property
+    def switched_off(self) -> tuple[bool, ...]:
+        """Whether each task, detection first, has the fixed weight 0. Before the data yaml is read, those of the flags."""
+        tasks = 1 + len(self.outputs) if self.outputs else None
+        weights = make_balancer(self.options, tasks).weights if self.options.balancer == "fixed" else [1.0] * (tasks or 2)
+        return tuple(float(weight) == 0 for weight in weights)
+
+    @property
+    def trained_outputs(self) -> Outputs:
+        """The image outputs that are not switched off."""
+        return tuple(output for output, off in zip(self.outputs, self.switched_off[1:], strict=True) if not off)
 
     @property
     def detection_only(self) -> bool:
-        """Whether all image outputs are switched off (fixed weights with 0 for them): then mosaics need not respect them."""
-        return all(self._switched_off(index) for index in range(1, 1 + len(self.outputs)))
+        """Whether all image outputs are switched off: then mosaics need not respect them."""
+        return all(self.switched_off[1:])
 
     @property
     def classification_only(self) -> bool:
-        """Whether detection is switched off (fixed weights with 0 for it)."""
-        return self._switched_off(0)
+        """Whether detection is switched off."""
+        return self.switched_off[0]
 
     @property
     def untrained(self) -> tuple[str, ...]:
         """The tasks that are switched off."""
-        return tuple(task for index, task in enumerate(task_names(self.tasks)) if self._switched_off(index))
+        return tuple(task for task, off in zip(task_names(self.tasks), self.switched_off, strict=True) if off)
 
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
@@ -221,8 +228,8 @@ class JointRun:
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"
             )
-        for index, output in enumerate(self.outputs, 1):
-            if "val" in self.datasets and not self._switched_off(index) and not self._has_a_say(output):
+        for output in self.trained_outputs:
+            if not self._has_a_say(output):
                 what = "class" if output.name == CLASS else f"`{output.name}`"
                 upstream("utils.general").LOGGER.warning(
                     f"WARNING ⚠️ no two images of `val` differ in {what}: any model that always says the same is right, so it has "
@@ -278,7 +285,7 @@ class JointRun:
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
         results, recording = validate(*args, **kwargs)
-        trained = [output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index)]
+        trained = self.trained_outputs
         self.figures = {output.name: recording.figures(output) for output in trained}
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
