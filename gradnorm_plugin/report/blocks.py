@@ -86,7 +86,7 @@ class Section:
 class Tile:
     """A headline figure. `bar` holds value, low and high, if the figure is one between 0 and 1."""
 
-    label: Text
+    label: Cell
     value: str
     note: Text
     bar: tuple[float, float, float] | None = None

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import combinations
 from statistics import fmean, median
 
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, missing, pictures
-from gradnorm_plugin.report.wording import Text, Wording, count, figure, score
+from gradnorm_plugin.report.wording import Text, Wording, count, figure, measured
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
-    CLASSIFICATION,
-    CLASSIFICATION_FIGURES,
+    DETECTION,
     DETECTION_FIGURES,
     EPOCHS_FILE,
     EPOCHS_PICTURE,
-    TASKS,
     UPDATES_FILE,
     UPDATES_PICTURE,
     Epochs,
+    ImageTasks,
     Rows,
     RunFiles,
     batch_figures,
+    cosine_columns,
     finite,
     loss_columns,
+    task_names,
+    weight_columns,
 )
 
-BATCH_FIGURES, LOSSES = batch_figures((CLASSIFICATION,)), loss_columns((CLASSIFICATION,))
-SCORES = (*(name for name in DETECTION_FIGURES if name != "F1"), *CLASSIFICATION_FIGURES, "fitness")
 MOST_BATCHES, MOST_EPOCHS = 20, 12
 """Most rows of a table."""
 SAME = 0.01
@@ -36,6 +37,7 @@ CLIP = 10.0
 """YOLOv5's `clip_grad_norm_(..., max_norm=10.0)`."""
 ORTHOGONAL = 0.1
 """A mean cosine no further from 0 is called nearly orthogonal."""
+COSINE_COLUMNS = ("count", "mean", "median", "lowest", "highest", "negative", "conflict")
 FEWEST = 9
 """With this many measurements the run is also shown in thirds."""
 
@@ -48,9 +50,12 @@ def batches_section(run: RunFiles, say: Wording) -> Section:
     epochs, batch = run.batches.texts("epoch"), run.batches.texts("batch")
     first = [index for index, epoch in enumerate(epochs) if epoch == epochs[0]]
     shown = [first[index] for index in _spread(len(first), MOST_BATCHES)]
-    columns = [run.batches.numbers(name) for name in BATCH_FIGURES]
+    names = batch_figures(run.tasks)
+    columns = [run.batches.numbers(name) for name in names]
     rows = [[batch[index], *(figure(column[index]) for column in columns)] for index in shown]
-    head = (say("batches.batch"), *(say(f"batches.{name}") for name in BATCH_FIGURES))
+    tasks = task_names(run.tasks)
+    of_tasks = [say.of_task(key, task) for key in ("batches.*", "batches.*_weight") for task in tasks]
+    head = (say("batches.batch"), say("batches.total"), *of_tasks, say("batches.cosine"))
     caption = say("batches.caption", epoch=epochs[0], shown=len(shown), all=len(first))
     return Section("batches", title, [Table(caption, head, rows), Small(say("batches.note"))])
 
@@ -59,14 +64,14 @@ def weights_section(run: RunFiles, say: Wording) -> Section:
     """What the task weights did, and whether they brought the tasks' gradients nearer to each other."""
     blocks: list[Block]
     if run.updates is not None:
-        points = [*_weight_points(run, run.updates, say), *_norm_points(run.updates, say)]
-        blocks = [Points(points), _weight_table(run.updates, say), Small(say("weights.rule", same=say.limit(SAME)))]
+        points = [*_weight_points(run, run.updates, say), *_norm_points(run.updates, run.tasks, say)]
+        blocks = [Points(points), _weight_table(run.updates, run.tasks, say), Small(say("weights.rule", same=say.limit(SAME)))]
     elif not _is_fixed(run):
         blocks = [missing(run.folder, UPDATES_FILE, say)]
     elif run.epochs is None:
         blocks = [Points([say("weights.fixed")]), missing(run.folder, EPOCHS_FILE, say)]
     else:
-        blocks = [Points([say("weights.fixed"), *_fixed_points(run.epochs, say)])]
+        blocks = [Points([say("weights.fixed"), *_fixed_points(run.epochs, run.tasks, say)])]
     return Section("weights", say("weights.title"), [*blocks, *pictures(run.folder, [UPDATES_PICTURE], say)])
 
 
@@ -74,20 +79,22 @@ def _is_fixed(run: RunFiles) -> bool:
     return run.options is not None and run.options.text("balancer") == "fixed"
 
 
-def _fixed_points(epochs: Rows, say: Wording) -> list[Text]:
+def _fixed_points(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
     points = []
-    for task in TASKS:
+    for task in task_names(tasks):
         used = finite(epochs.numbers(f"{task}_weight"))
         if used:
-            values = {"task": say.plain(f"task.{task}"), "low": figure(min(used)), "high": figure(max(used)), "epochs": len(used)}
+            values = {"task": say.task(task), "low": figure(min(used)), "high": figure(max(used)), "epochs": len(used)}
             points.append(say("weights.constant" if min(used) == max(used) else "weights.moved", **values))
     return points
 
 
 def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
-    steps, weights = updates.texts("step"), {task: updates.numbers(f"{task}_weight") for task in TASKS}
+    steps, weights = updates.texts("step"), {task: updates.numbers(f"{task}_weight") for task in task_names(run.tasks)}
     if len(updates) == 1:
-        return [say("weights.single", step=steps[0], **{f"{task}_weight": figure(of[0]) for task, of in weights.items()})]
+        values = {f"{task}_weight": figure(of[0]) for task, of in weights.items()}
+        listed = say.listed(f"{say.task(task)} {figure(of[0])}" for task, of in weights.items())
+        return [say("weights.single", step=steps[0], weights=listed, **values)]
     points = []
     for task, of in weights.items():
         used = finite(of)
@@ -97,7 +104,7 @@ def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
         points.append(
             say(
                 f"weights.{_direction(used[0], used[-1])}",
-                task=say.plain(f"task.{task}"), count=count(len(used)), start=steps[0], end=steps[-1],
+                task=say.task(task), count=count(len(used)), start=steps[0], end=steps[-1],
                 **{name: figure(value) for name, value in values.items()},
             )
         )  # fmt: skip
@@ -119,26 +126,27 @@ def _range_points(run: RunFiles, weights: dict[str, list[float]], say: Wording) 
     """How often a weight stood at an end of its range, where `run.json` tells the ranges."""
     ranges = run.facts.record("balancing").pairs("weight_ranges") if run.facts is not None else []
     points = []
-    for task, bounds in zip(TASKS, ranges, strict=False):
+    for task, bounds in zip(task_names(run.tasks), ranges, strict=False):
         if bounds[0] == bounds[1]:  # the weight of a reference task is always 1
             continue
         later = weights[task][1:]  # the first measurement still has the initial weight
         ends = [sum(math.isclose(weight, end, rel_tol=1e-5) for weight in later) for end in bounds]
         values = {"low": figure(bounds[0]), "high": figure(bounds[1]), "at_low": count(ends[0]), "at_high": count(ends[1])}
         key = "weights.range" if any(ends) else "weights.range_never"
-        points.append(say(key, task=say.plain(f"task.{task}"), count=count(len(later)), **values))
+        points.append(say(key, task=say.task(task), count=count(len(later)), **values))
     return points
 
 
-def _norm_points(updates: Rows, say: Wording) -> list[Text]:
-    norms, weights = ([updates.numbers(f"{task}_{of}") for task in TASKS] for of in ("norm", "weight"))
-    bare = [c / d if d else math.nan for d, c in zip(*norms, strict=True)]
-    weighted = [ratio * c / d if d else math.nan for ratio, d, c in zip(bare, *weights, strict=True)]
+def _norm_points(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
     points = []
-    before, after = _middle(bare), _middle(weighted)
-    if before > 0 and after > 0:
-        nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
-        points.append(say(f"weights.{nearer}", before=figure(before), after=figure(after)))
+    for task in tasks:
+        norms, weights = ([updates.numbers(f"{name}_{of}") for name in (DETECTION, task.name)] for of in ("norm", "weight"))
+        bare = [c / d if d else math.nan for d, c in zip(*norms, strict=True)]
+        weighted = [ratio * c / d if d else math.nan for ratio, d, c in zip(bare, *weights, strict=True)]
+        before, after = _middle(bare), _middle(weighted)
+        if before > 0 and after > 0:
+            nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
+            points.append(say(f"weights.{nearer}", task=say.task(task.name), before=figure(before), after=figure(after)))
     for part in ("detection", "head"):
         unclipped = finite(updates.numbers(f"{part}_norm_before_clip"))
         if unclipped:
@@ -153,14 +161,14 @@ def _norm_points(updates: Rows, say: Wording) -> list[Text]:
     return points
 
 
-def _weight_table(updates: Rows, say: Wording) -> Table:
+def _weight_table(updates: Rows, tasks: ImageTasks, say: Wording) -> Table:
     rows: list[list[Cell]] = []
     for quantity in ("weight", "loss", "norm"):
-        for task in TASKS:
+        for task in task_names(tasks):
             used = finite(updates.numbers(f"{task}_{quantity}"))
             if used:
                 values = (used[0], min(used), median(used), max(used), used[-1])
-                rows.append([say(f"weights.{quantity}", task=say.plain(f"task.{task}")), *map(figure, values)])
+                rows.append([say(f"weights.{quantity}", task=say.task(task)), *map(figure, values)])
     head = [say(f"weights.{name}") for name in ("what", "first", "lowest", "median", "highest", "last")]
     return Table(say("weights.caption", count=count(len(updates))), head, rows)
 
@@ -171,12 +179,14 @@ def losses_section(run: RunFiles, say: Wording) -> Section:
     if epochs is None:
         return Section("losses", title, [missing(run.folder, EPOCHS_FILE, say)])
     blocks: list[Block] = [] if epochs.joint else [missing(run.folder, EPOCHS_FILE, say), Small(say("losses.plain"))]
-    blocks += _loss_blocks(epochs, say) if len(epochs) > 1 else [Missing(say("losses.one_epoch", epoch=epochs.name(0)))]
-    blocks.append(_epoch_table(epochs, say))
+    blocks += (
+        _loss_blocks(epochs, run.tasks, say) if len(epochs) > 1 else [Missing(say("losses.one_epoch", epoch=epochs.name(0)))]
+    )
+    blocks.append(_epoch_table(epochs, run.tasks, say))
     return Section("losses", title, [*blocks, *pictures(run.folder, [EPOCHS_PICTURE, "results.png"], say)[:1]])
 
 
-def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
+def _loss_blocks(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Block]:
     rows: list[list[Cell]] = []
     words: dict[str, list[str]] = {"fell": [], "rose": [], "held": []}
     overtrained: list[Text] = []
@@ -187,14 +197,14 @@ def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
         number = figure(values[index])
         return number if index == expected else say.plain("losses.at", value=number, epoch=epochs.name(index))
 
-    for loss in LOSSES:
+    for loss in loss_columns(tasks):
         values = epochs.numbers(loss)
         known = [index for index, value in enumerate(values) if math.isfinite(value)]
         if not known:
             continue
         first, last, lowest = known[0], known[-1], min(known, key=values.__getitem__)
         elsewhere = elsewhere or first != 0 or last != end
-        label, change = say.plain(f"loss.{loss}"), say.change(_change(values[first], values[last]))
+        label, change = say.loss(loss), say.change(_change(values[first], values[last]))
         rows.append([label, at(values, first, 0), at(values, last, end), change, figure(values[lowest]), epochs.name(lowest)])
         if first != last:
             words[_direction(values[first], values[last])].append(label)
@@ -208,25 +218,29 @@ def _loss_blocks(epochs: Epochs, say: Wording) -> list[Block]:
     return [Points(points + overtrained), Table(caption, head, rows), *notes]
 
 
-def _epoch_table(epochs: Epochs, say: Wording) -> Table:
+def _epoch_table(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
     best = epochs.best()
     shown = _spread(len(epochs), MOST_EPOCHS, [] if best is None else [best])
-    columns = [(say(f"score.{name}"), epochs.numbers(name), score) for name in SCORES]
+    figures = [(name, say.score(name), name) for name in DETECTION_FIGURES if name != "F1"]
+    figures += [(name, say.score(name, task), task.figure(name)) for task in tasks for name in task.figures]
+    figures.append(("fitness", say.score("fitness"), "fitness"))
+    columns: list[tuple[Cell, list[float], str]] = [(head, epochs.numbers(name), kind) for name, head, kind in figures]
     columns += [
-        (say("weights.weight", task=say.plain(f"task.{task}")), epochs.numbers(f"{task}_weight"), figure) for task in TASKS
+        (say("weights.weight", task=say.task(task)), epochs.numbers(name), "weight")
+        for task, name in zip(task_names(tasks), weight_columns(tasks), strict=True)
     ]
     columns = [column for column in columns if any(map(math.isfinite, column[1]))]
     rows = []
     for index in shown:
         name = epochs.name(index)
         label = say.plain("losses.best", epoch=name) if index == best else name
-        rows.append([label, *(written(values[index]) for _, values, written in columns)])
+        rows.append([label, *(measured(kind, values[index]) for _, values, kind in columns)])
     head = [say("losses.epoch"), *(name for name, _, _ in columns)]
     return Table(say("losses.epochs_caption", shown=len(shown), all=len(epochs)), head, rows)
 
 
 def interference_section(run: RunFiles, say: Wording) -> Section:
-    """Whether the two tasks pull the shared layers in opposite directions: the cosine between their gradients."""
+    """Whether tasks pull the shared layers in opposite directions: the cosine between the gradients of each two."""
     cosines = finite(run.updates.numbers("cosine")) if run.updates is not None else []
     blocks: list[Block]
     if run.options is not None and run.options.text("backbone") == "dual":
@@ -234,27 +248,57 @@ def interference_section(run: RunFiles, say: Wording) -> Section:
     elif run.updates is None:
         blocks = [Missing(say("interference.fixed")) if _is_fixed(run) else missing(run.folder, UPDATES_FILE, say)]
     else:
-        blocks = _cosine_blocks(cosines, say) if cosines else [Missing(say("interference.none"))]
+        pairs = _pair_blocks(run.updates, run.tasks, say)
+        blocks = _cosine_blocks(cosines, pairs, say) if cosines else [Missing(say("interference.none"))]
     return Section("interference", say("interference.title"), blocks)
 
 
-def _cosine_blocks(cosines: list[float], say: Wording) -> list[Block]:
+def _pair_blocks(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
+    """Of each two tasks, in words and in a table; empty where there are two tasks only."""
+    names, columns = combinations(task_names(tasks), 2), cosine_columns(tasks)[1:]
+    rows: list[list[Cell]] = []
+    verdicts: dict[str, list[str]] = {"oppose": [], "agree": [], "orthogonal": []}
+    for column, (first, second) in zip(columns, names, strict=bool(columns)):
+        cosines = finite(updates.numbers(column))
+        if cosines:
+            pair = say.plain("interference.pair", first=say.task(first), second=say.task(second))
+            verdicts[_verdict(fmean(cosines))].append(pair)
+            rows.append([pair, *_cosine_cells(cosines, say)])
+    if not rows:
+        return []
+    points = [say(f"interference.pairs_{verdict}", pairs=say.listed(pairs)) for verdict, pairs in verdicts.items() if pairs]
+    head = [say(f"interference.{name}") for name in ("tasks", *COSINE_COLUMNS)]
+    return [Points(points), Table(say("interference.pairs"), head, rows)]
+
+
+def _verdict(mean: float) -> str:
+    return "orthogonal" if abs(mean) <= ORTHOGONAL else ("agree" if mean > 0 else "oppose")
+
+
+def _cosine_cells(cosines: list[float], say: Wording) -> list[Cell]:
+    below = sum(cosine < 0 for cosine in cosines)
+    values = map(figure, (fmean(cosines), median(cosines), min(cosines), max(cosines)))
+    return [count(len(cosines)), *values, count(below), say.percent(below / len(cosines))]
+
+
+def _cosine_blocks(cosines: list[float], pairs: list[Block], say: Wording) -> list[Block]:
     mean, negative = fmean(cosines), sum(cosine < 0 for cosine in cosines)
-    verdict = "orthogonal" if abs(mean) <= ORTHOGONAL else ("agree" if mean > 0 else "oppose")
     shares = {"negative": count(negative), "count": count(len(cosines)), "share": say.percent(negative / len(cosines))}
-    points = [say("interference.share", **shares), say(f"interference.{verdict}", mean=figure(mean))]
+    points = [say("interference.share", **shares)]
+    if not pairs:
+        points.append(say(f"interference.{_verdict(mean)}", mean=figure(mean)))
     parts = [("all", cosines)]
     if len(cosines) >= FEWEST:
         cuts = [round(len(cosines) * part / 3) for part in range(4)]
         parts += [(name, cosines[cuts[part] : cuts[part + 1]]) for part, name in enumerate(("first", "second", "third"))]
-    rows: list[list[Cell]] = []
-    for name, part in parts:
-        below = sum(cosine < 0 for cosine in part)
-        values = map(figure, (fmean(part), median(part), min(part), max(part)))
-        rows.append([say(f"interference.{name}"), count(len(part)), *values, count(below), say.percent(below / len(part))])
-    columns = ("part", "count", "mean", "median", "lowest", "highest", "negative", "conflict")
-    table = Table(say("interference.caption"), [say(f"interference.{name}") for name in columns], rows)
-    return [Points(points), table, Small(say("interference.rule", limit=figure(ORTHOGONAL)))]
+    rows: list[list[Cell]] = [[say(f"interference.{name}"), *_cosine_cells(part, say)] for name, part in parts]
+    head = [say(f"interference.{name}") for name in ("part", *COSINE_COLUMNS)]
+    return [
+        Points(points),
+        *pairs,
+        Table(say("interference.caption"), head, rows),
+        Small(say("interference.rule", limit=figure(ORTHOGONAL))),
+    ]
 
 
 def _middle(values: Iterable[float]) -> float:
