@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from run_folder import epochs
+from test_compare_result import several_outputs
 
 from gradnorm_plugin.compare import plots
 from gradnorm_plugin.compare.latency import Latency, Time
@@ -121,6 +122,23 @@ def test_a_task_that_is_not_learned_alone_does_not_shrink_the_panel(outcome):
         figure.draw_without_rendering()
     heights = [figure.axes[0].get_window_extent().height for figure in (usual, low)]
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
+
+
+def test_each_image_output_has_a_panel_and_a_colour(tmp_path):
+    found = read_outcome(several_outputs(tmp_path / "exp", gradnorm=0.7, dwa=0.9))
+    figure = choice_figure(found, None)
+    assert [axis.get_ylabel() for axis in figure.axes[:3]] == ["view: balanced accuracy", "finding: macro F1", "grade: kappa 2"]
+    look = looks(found.plan.methods, found.tasks)
+    shown = {look["dwa"].marker: 0.905, look["gradnorm"].marker: 0.705}
+    assert {m[0]: y for m, (_, y) in markers(figure).items()} == pytest.approx(shown)
+    words = [text for text, _ in legend(figure)]
+    assert sorted(words) == sorted(
+        ["Detection only", "view only", "finding only", "grade only", "as good as both", "GradNorm", "DWA"]
+    )
+    (below,) = curves_figure(found).legends
+    assert [text.get_text() for text in below.get_texts()][:4] == [
+        "mAP50-95", "view balanced accuracy", "finding macro F1", "grade kappa 2",
+    ]  # fmt: skip
 
 
 def test_costs_are_beside_those_of_detection_alone(outcome):

@@ -5,39 +5,52 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.compare.latency import Latency
-from gradnorm_plugin.compare.methods import BASELINES, Method
+from gradnorm_plugin.compare.methods import Method, baseline
 from gradnorm_plugin.compare.plan import run_folder
-from gradnorm_plugin.compare.results import COSTS, FIGURES, GRADIENTS, HEADLINES, Difference, Outcome, Spread, trained_tasks
+from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference, Outcome, gradients_of
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
-from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
+from gradnorm_plugin.report.wording import NONE, Wording, count, figure, measured
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, cosine_columns, task_names
 
-_NAMES = [name for names in FIGURES.values() for name in names]
+
+def task_of(outcome: Outcome, column: str) -> ImageTask:
+    """The image output that a figure is of; for one of detection that of the class, whose figures need no name before them."""
+    return next((task for task in outcome.tasks if column in task.figures), CLASSIFICATION)
 
 
-def plus_minus(spread: Spread | None, say: Wording) -> str:
+def named(outcome: Outcome, column: str, say: Wording) -> str:
+    """What a figure is called."""
+    return say.score(column, task_of(outcome, column))
+
+
+def value_of(outcome: Outcome, column: str, value: float | None, sign: str = "") -> str:
+    """A figure, as its kind is written; `sign` is "+" for a difference."""
+    return measured(task_of(outcome, column).figure(column), value, sign)
+
+
+def plus_minus(outcome: Outcome, method: str, column: str, say: Wording) -> str:
     """0.512 ± 0.010, without the latter for a single seed."""
+    spread = outcome.spread(method, column)
+    mean = value_of(outcome, column, spread.mean if spread else None)
     if spread is None or spread.sd is None:
-        return score(spread.mean) if spread else NONE
-    return say.plain("compare.spread", mean=score(spread.mean), sd=score(spread.sd))
+        return mean
+    return say.plain("compare.spread", mean=mean, sd=value_of(outcome, column, spread.sd))
 
 
-def with_interval(difference: Difference | None, say: Wording) -> str:
+def _with_interval(outcome: Outcome, column: str, difference: Difference | None, say: Wording) -> str:
     """+0.008 (-0.004 to +0.020), without the latter for a single pair."""
+    mean = value_of(outcome, column, difference.mean if difference else None, "+")
     if difference is None or difference.interval is None:
-        return signed(difference.mean if difference else None)
-    low, high = map(signed, difference.interval)
-    return say.plain("compare_differences.interval", mean=signed(difference.mean), low=low, high=high)
-
-
-def signed(value: float | None) -> str:
-    """A difference to three decimal places, with its sign."""
-    return NONE if value is None or math.isnan(value) else f"{value:+.3f}"
+        return mean
+    low, high = (value_of(outcome, column, end, "+") for end in difference.interval)
+    return say.plain("compare_differences.interval", mean=mean, low=low, high=high)
 
 
 def short(value: float | None) -> str:
@@ -45,13 +58,19 @@ def short(value: float | None) -> str:
     return figure(value) if value is None or math.isnan(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _names(outcome: Outcome) -> list[str]:
+    """The columns of all figures."""
+    return [name for names in outcome.figures.values() for name in names]
+
+
 def figures_section(outcome: Outcome, say: Wording) -> Section:
     """Every final figure of every method."""
+    names = _names(outcome)
     rows = [
-        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome.spread(m.name, name), say) for name in _NAMES)]
+        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome, m.name, name, say) for name in names)]
         for m in outcome.methods
     ]
-    head = (say("compare.method"), say("compare_figures.runs"), *(say(f"score.{name}") for name in _NAMES))
+    head = (say("compare.method"), say("compare_figures.runs"), *(named(outcome, name, say) for name in names))
     table = Table(say("compare_figures.caption"), head, rows)
     return Section("figures", say("compare_figures.title"), [table, Small(say("compare_figures.note"))])
 
@@ -59,21 +78,23 @@ def figures_section(outcome: Outcome, say: Wording) -> Section:
 def differences_section(outcome: Outcome, say: Wording) -> Section:
     """Paired differences of the joint methods from each task alone, and on which side of 0 their intervals are."""
     blocks: list[Block] = []
-    for task, names in FIGURES.items():
+    for task, names in outcome.figures.items():
+        headline_name = outcome.headlines[task]
         sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
         rows = []
         for method in outcome.joint_methods:
-            headline = outcome.difference(method.name, HEADLINES[task])
+            headline = outcome.difference(method.name, headline_name)
             if headline is not None:
                 sides[headline.side or "single"].append(method.label)
                 found = [outcome.difference(method.name, name) for name in names]
                 pairs = max(of.count for of in found if of is not None)
-                rows.append([method.label, count(pairs), *(with_interval(of, say) for of in found)])
+                cells = [_with_interval(outcome, name, of, say) for name, of in zip(names, found, strict=True)]
+                rows.append([method.label, count(pairs), *cells])
         if rows:
-            shown = say.plain(f"score.{HEADLINES[task]}")
+            shown = named(outcome, headline_name, say)
             texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
-            head = (say("compare.method"), say("compare_differences.pairs"), *(say(f"score.{name}") for name in names))
-            blocks += [Points(texts), Table(say(f"compare_differences.{task}"), head, rows)]
+            head = (say("compare.method"), say("compare_differences.pairs"), *(named(outcome, name, say) for name in names))
+            blocks += [Points(texts), Table(say.of_task("compare_differences.*", task), head, rows)]
     blocks.append(Small(say("compare_differences.rule")) if blocks else Missing(say("compare_differences.none")))
     return Section("differences", say("compare_differences.title"), blocks)
 
@@ -81,7 +102,7 @@ def differences_section(outcome: Outcome, say: Wording) -> Section:
 def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording) -> Section:
     """The cost of training and predicting; `reason` says why there is no latency, None that it is measured later."""
     numbers: dict[str, Callable[[float | None], str]] = {name: count if name == "parameters" else short for name in COSTS}
-    alone = {name: outcome.spread(BASELINES["detection"], name) for name in COSTS}
+    alone = {name: outcome.spread(baseline(DETECTION), name) for name in COSTS}
     rows = []
     for method in outcome.methods:
         row: list[Cell] = [method.label]
@@ -108,22 +129,28 @@ def _with_ratio(value: str, ratio: float | None, say: Wording) -> str:
 
 def gradients_section(outcome: Outcome, say: Wording) -> Section:
     """How far the tasks' gradients agreed, and the weights and norms that the runs had."""
-    rows, measured = [], False
-    others = GRADIENTS[3:]
+    rows: list[list[Cell]] = []
+    of_pairs: list[list[Cell]] = []
+    tasks, pairs = task_names(outcome.tasks), cosine_columns(outcome.tasks)[1:]
     for method in outcome.methods:
-        spreads = {name: outcome.spread(method.name, name) for name in GRADIENTS}
+        spreads = {name: outcome.spread(method.name, name) for name in gradients_of(outcome.tasks)}
         means = {name: spread.mean if spread else None for name, spread in spreads.items()}
         agreement: list[Cell] = [NONE] * 4
-        if means["cosine"] is not None and len(trained_tasks(method)) > 1:
-            measured = True
+        if means["cosine"] is not None and sum(map(method.trains, tasks)) > 1:
+            of_pairs.append([method.label, *(figure(means[pair]) for pair in pairs)])
             place = say(f"compare_gradients.{outcome.of(method.name)[0].measured_at}")
             share, steps = say.percent(means["conflicting_share"]), count(means["measured_steps"])
             agreement = [figure(means["cosine"]), share, steps, place]
-        rows.append([method.label, *agreement, *(figure(means[name]) for name in others)])
-    columns = (*GRADIENTS[:3], "measured_at", *others)
-    head = (say("compare.method"), *(say(f"compare_gradients.{name}") for name in columns))
-    blocks: list[Block] = [] if measured else [Missing(say("compare_gradients.none"))]
-    blocks += [Table(say("compare_gradients.caption"), head, rows), Small(say("compare_gradients.note"))]
+        rows.append([method.label, *agreement, *(figure(means[name]) for name in (*(f"{t}_weight" for t in tasks), *NORMS))])
+    of_tasks = [say.of_task("compare_gradients.*_weight", task) for task in tasks]
+    first, last = ([say(f"compare_gradients.{name}") for name in names] for names in ((*AGREEMENT, "measured_at"), NORMS))
+    head = (say("compare.method"), *first, *of_tasks, *last)
+    blocks: list[Block] = [] if of_pairs else [Missing(say("compare_gradients.none"))]
+    blocks.append(Table(say("compare_gradients.caption"), head, rows))
+    if of_pairs and pairs:
+        two = [say("interference.pair", first=say.task(one), second=say.task(other)) for one, other in combinations(tasks, 2)]
+        blocks.append(Table(say("compare_gradients.pairs"), (say("compare.method"), *two), of_pairs))
+    blocks.append(Small(say("compare_gradients.note")))
     return Section("gradients", say("compare_gradients.title"), blocks)
 
 
@@ -152,21 +179,25 @@ def write_runs(outcome: Outcome, file: Path) -> Path:
             values = found.get((method.name, seed))
             row = {"method": method.name, "seed": seed, "finished": "no" if values is None else "yes"}
             row["folder"] = run_folder(outcome.root, method.name, seed).relative_to(outcome.root).as_posix()
-            rows.append({**row, **{name: (values or {}).get(name) for name in (*_NAMES, *COSTS, *GRADIENTS)}})
+            rows.append({**row, **{name: (values or {}).get(name) for name in _all_names(outcome)}})
     return _write_csv(file, rows)
 
 
 def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method.name, "label": method.label, "runs": len(outcome.of(method.name))}
-    for name in (*_NAMES, *COSTS, *GRADIENTS):
+    for name in _all_names(outcome):
         found = outcome.spread(method.name, name)
         row |= {f"{name}_mean": found and found.mean, f"{name}_sd": found and found.sd, f"{name}_n": found.count if found else 0}
-        if name in _NAMES:
+        if name in _names(outcome):
             difference = outcome.difference(method.name, name)
             low, high = (difference and difference.interval) or (None, None)
             row |= {f"{name}_diff": difference and difference.mean, f"{name}_diff_low": low, f"{name}_diff_high": high}
     time = latency.of(method.name) if latency else None
     return {**row, "latency_ms": time and time.milliseconds, "latency_ratio": time and time.ratio}
+
+
+def _all_names(outcome: Outcome) -> tuple[str, ...]:
+    return (*_names(outcome), *COSTS, *gradients_of(outcome.tasks))
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

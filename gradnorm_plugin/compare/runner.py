@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradnorm_plugin.compare.methods import Method
 from gradnorm_plugin.compare.plan import CompareError, Plan, is_finished, log_file, run_folder
-from gradnorm_plugin.run_folder import read_facts
+from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks, read_facts
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 PATIENCE = 10.0
@@ -50,6 +50,8 @@ class Run:
     error: str = ""
     """Why it failed, in one line."""
     process: subprocess.Popen[bytes] | None = None
+    tasks: ImageTasks = (CLASSIFICATION,)
+    """The image outputs of the data."""
 
 
 def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
@@ -61,7 +63,7 @@ def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
     for seed in plan.seeds:
         for method in plan.methods:
             folder = run_folder(root, method.name, seed)
-            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name])
+            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name], tasks=plan.tasks)
             if is_finished(folder):
                 seconds = read_facts(folder).get("seconds")
                 run.state, run.seconds = FINISHED, float(seconds) if isinstance(seconds, (int, float)) else None

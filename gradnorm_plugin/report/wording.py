@@ -125,9 +125,9 @@ def score(value: float | None) -> str:
     return _number(value, ".3f")
 
 
-def measured(name: str, value: float | None) -> str:
-    """A figure of `joint_metrics.json`, by its name there."""
-    return (score if name in _SHARES else figure)(value)
+def measured(name: str, value: float | None, sign: str = "") -> str:
+    """A figure of `joint_metrics.json`, by its name there; `sign` is "+" for a difference."""
+    return _number(value, f"{sign}.3f" if name in _SHARES else f"{sign}.4g")
 
 
 def figure(value: float | None) -> str:
