@@ -267,6 +267,19 @@ def several_outputs(folder: Path, **balanced: float) -> Path:
     return write_comparison_folder(folder, [methods_of(tasks)[name] for name in names], [0, 1], changes=changes, tasks=tasks)
 
 
+def fixed_grid(folder: Path, *products: float) -> Outcome:
+    grid = dict(zip(("fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001"), products, strict=False))
+    changes = {(name, 0): scored(0.5, of) for name, of in grid.items()}
+    return read_outcome(write_comparison_folder(folder, [*grid, "gradnorm"], [0], count=2, changes=changes))
+
+
+def test_the_best_of_the_grid_is_marked_and_how_it_was_chosen_said(tmp_path):
+    text = markdown(fixed_grid(tmp_path / "whole", 0.8, 0.7, 0.6))
+    assert "Of the fixed ratios Fixed 1 / 0.1, Fixed 1 / 0.01, Fixed 1 / 0.001, Fixed 1 / 0.1 has the highest product" in text
+    assert "| Fixed 1 / 0.1 (best of the fixed ratios, by these images) | 1 |" in text and "| Fixed 1 / 0.01 | 1 |" in text
+    assert "best of the fixed" not in markdown(fixed_grid(tmp_path / "part", 0.8, 0.7))  # 0.01 is a method of its own
+
+
 def test_every_image_output_is_compared_with_itself_alone(tmp_path):
     found = read_outcome(several_outputs(tmp_path / "exp", gradnorm=0.7, dwa=0.9))
     assert [method.name for method in keep_up(found)] == ["dwa"] and best_joint(found).name == "dwa"
@@ -319,9 +332,10 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
         write_comparison_folder(folder / "short", ["gradnorm"], [0], count=1),
         several_outputs(folder / "outputs", gradnorm=0.7, dwa=0.9),
         several_outputs(folder / "worse", gradnorm=0.7, dwa=0.7),
+        fixed_grid(folder / "grid", 0.8, 0.7, 0.6).root,
     ]
     for name in ("comparison.png", "curves.png"):
-        (found[-1] / name).write_bytes(b"")
+        (folder / "outputs" / name).write_bytes(b"")
     for name in ("comparison.png", "curves.png"):
         (found[0] / name).write_bytes(b"")
     outcomes = [read_outcome(root) for root in found]

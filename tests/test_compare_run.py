@@ -124,6 +124,12 @@ def test_each_image_output_has_a_method_that_trains_it_alone(outputs_yaml, capsy
     assert "view only: the joint network with the losses of all other tasks switched off" in capsys.readouterr().out
 
 
+def test_a_grid_of_fixed_ratios_is_three_methods():
+    chosen = parse_options(["--methods", "fixed-grid", "gradnorm", "fixed-1-0.01", *SCRATCH]).methods
+    assert [method.name for method in chosen] == ["fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001", "gradnorm"]
+    assert chosen[2].flags == ("--balancer", "fixed", "--initial-weights", "1", "0.001")
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "message"),
     [
@@ -174,7 +180,11 @@ def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
 
 def test_methods_and_defaults():
     options = parse_options(["--epochs", "3", "--weights", "", "--jobs", "1000"])
-    assert options.methods == tuple(METHODS.values()) and options.seeds == (0, 1, 2) and options.threads == 1
+    assert (
+        options.methods == tuple(m for m in METHODS.values() if not m.extra)
+        and options.seeds == (0, 1, 2)
+        and options.threads == 1
+    )
     assert options.flags == ("--epochs", "3", "--weights", "")
     options = parse_options(["--methods", "gradnorm", "dwa", "gradnorm", "--seeds", "2", "2", "--method", "a=--adam --x 'b c'"])
     assert [method.name for method in options.methods] == ["gradnorm", "dwa", "a"] and options.seeds == (2,)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gradnorm_plugin.compare.live import progress_shown
-from gradnorm_plugin.compare.methods import Method, choose_methods, methods_of, own_method
+from gradnorm_plugin.compare.methods import GRID, GRID_METHODS, Method, choose_methods, methods_of, own_method
 from gradnorm_plugin.compare.page import write_comparison
 from gradnorm_plugin.compare.plan import (
     ALLOW_DOWNLOAD,
@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
         allow_abbrev=False,  # --seed is a training flag, not short for --seeds
     )
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (default: all that --list shows)")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (--list shows them; default: all)")
     parser.add_argument(
         "--method",
         action="append",
@@ -139,7 +139,9 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _list(methods: Collection[Method]) -> None:
     wide = max(len(method.name) for method in methods)
     for method in methods:
-        print(f"{method.name:{wide}}  {method.label}: {method.note}\n{'':{wide}}  {' '.join(method.flags)}")
+        rest = " (only if named)" if method.extra else ""
+        print(f"{method.name:{wide}}  {method.label}: {method.note}{rest}\n{'':{wide}}  {' '.join(method.flags)}")
+    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, of which the best is told")
 
 
 def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None:

@@ -13,6 +13,7 @@ from gradnorm_plugin.compare.latency import Latency
 from gradnorm_plugin.compare.methods import Method, baseline
 from gradnorm_plugin.compare.plan import run_folder
 from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference, Outcome, gradients_of
+from gradnorm_plugin.compare.verdicts import best_ratio
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
@@ -66,8 +67,10 @@ def _names(outcome: Outcome) -> list[str]:
 def figures_section(outcome: Outcome, say: Wording) -> Section:
     """Every final figure of every method."""
     names = _names(outcome)
+    best = best_ratio(outcome)
+    labels = {m.name: say("compare_figures.best_ratio", method=m.label) if m == best else m.label for m in outcome.methods}
     rows = [
-        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome, m.name, name, say) for name in names)]
+        [labels[m.name], count(len(outcome.of(m.name))), *(plus_minus(outcome, m.name, name, say) for name in names)]
         for m in outcome.methods
     ]
     head = (say("compare.method"), say("compare_figures.runs"), *(named(outcome, name, say) for name in names))

@@ -39,6 +39,8 @@ class Method:
     """What it is, in one line."""
     untrained: tuple[str, ...] = ()
     """Image outputs that are not trained although others are."""
+    extra: bool = False
+    """Whether it is trained only if it is named."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -87,12 +89,20 @@ def methods_of(tasks: ImageTasks) -> dict[str, Method]:
         *(_of(balancer) for balancer in BALANCERS.values() if balancer not in (FixedWeights, GradNorm)),
         _of(GradNorm),
         Method("dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing is shared; a larger network"),
+        *(
+            Method(f"fixed-1-{ratio}", f"Fixed 1 / {ratio}", _fixed("1", ratio), note="of the grid of fixed ratios", extra=True)
+            for ratio in ("0.1", "0.001")
+        ),
     )
     return {method.name: method for method in found}
 
 
 METHODS = methods_of((CLASSIFICATION,))
 """Those for a data set with one image class, as most have."""
+
+
+GRID, GRID_METHODS = "fixed-grid", ("fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001")
+"""A name for several methods: fixed ratios, whose best is told."""
 
 
 def own_method(text: str) -> Method:
@@ -110,7 +120,7 @@ def own_method(text: str) -> Method:
 def choose_methods(
     names: Sequence[str] | None, own: Sequence[Method], tasks: ImageTasks = (CLASSIFICATION,)
 ) -> tuple[Method, ...]:
-    """The named methods in that order (default: all for these image outputs), then those of the user's own that were not named.
+    """The named methods in that order (default: all for these image outputs but the extra ones), then the user's own not named.
 
     Raises:
         ValueError: if a name is unknown, or one of the user's methods has the name of another.
@@ -123,8 +133,12 @@ def choose_methods(
     if len(of_user) < len(own):
         raise ValueError("--method: two methods have the same name, give each its own")
     known = {**registered, **of_user}
-    chosen = list(names if names is not None else registered)
+    usual = [method.name for method in registered.values() if not method.extra]
+    named = [GRID_METHODS if name == GRID else (name,) for name in (names if names is not None else usual)]
+    chosen = [name for of in named for name in of]
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise ValueError(f'no method {unknown[0]}: take {", ".join(registered)}, or define it with --method {unknown[0]}="FLAGS"')
+        raise ValueError(
+            f'no method {unknown[0]}: take {", ".join([*registered, GRID])}, or define it with --method {unknown[0]}="FLAGS"'
+        )
     return tuple(known[name] for name in dict.fromkeys([*chosen, *of_user]))

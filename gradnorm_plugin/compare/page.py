@@ -21,10 +21,10 @@ from gradnorm_plugin.compare.figure_tables import (
     write_runs,
 )
 from gradnorm_plugin.compare.latency import Latency, LatencyError, measure_latency
-from gradnorm_plugin.compare.methods import Method, baseline, methods_of
+from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline, methods_of
 from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change_at_end, plot_choice, plot_curves
 from gradnorm_plugin.compare.results import Outcome, read_outcome
-from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, cheapest, falls_behind, judge, keep_up
+from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Report, Section, Small, Table, Text, Tile
 from gradnorm_plugin.report.headline import share_bar
@@ -101,7 +101,8 @@ def _summary_section(outcome: Outcome, verdicts: list[Verdict], say: Wording) ->
     title = say("compare_summary.title")
     if not outcome.methods:
         return Section("summary", title, [Missing(say("compare_summary.none"))])
-    points = [*_who_keeps_up(outcome, say), *_best(outcome, say), *([_count_verdicts(verdicts, say)] if verdicts else [])]
+    points = [*_who_keeps_up(outcome, say), *_best(outcome, say), *_best_ratio(outcome, say)]
+    points += [*([_count_verdicts(verdicts, say)] if verdicts else [])]
     blocks: list[Block] = [Points(points), Small(say("compare_summary.rule"))]
     if (outcome.root / CHOICE_FILE).is_file():
         blocks.append(Picture(outcome.root / CHOICE_FILE, say("compare_summary.picture")))
@@ -141,6 +142,13 @@ def _best(outcome: Outcome, say: Wording) -> Iterator[Text]:
         listed = say.listed(f"{named(outcome, column, say)} {found[task]}" for task, column in outcome.headlines.items())
         two = {task: found[task] for task in (DETECTION, CLASSIFICATION.name) if task in found}
         yield say("compare_summary.best", method=best.label, figures=listed, **two)
+
+
+def _best_ratio(outcome: Outcome, say: Wording) -> Iterator[Text]:
+    best = best_ratio(outcome)
+    if best is not None:
+        labels = say.listed(methods_of(outcome.tasks)[name].label for name in GRID_METHODS)
+        yield say("compare_summary.best_ratio", method=best.label, methods=labels)
 
 
 def _tiles(outcome: Outcome, verdicts: list[Verdict], say: Wording) -> list[Tile]:

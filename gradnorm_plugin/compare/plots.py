@@ -65,7 +65,8 @@ def looks(methods: Sequence[Method], tasks: ImageTasks = (CLASSIFICATION,)) -> d
     registry; the user's own follow in the plan's order.
     """
     alone = {baseline(task): Look("d", colour) for task, colour in task_colours(tasks).items()}
-    others = [name for name in dict.fromkeys([*methods_of(tasks), *(method.name for method in methods)]) if name not in alone]
+    registered = [method.name for method in methods_of(tasks).values() if not method.extra]
+    others = [name for name in dict.fromkeys([*registered, *(method.name for method in methods)]) if name not in alone]
     found = {name: Look(_SHAPES[i % len(_SHAPES)], _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(others)}
     return {**alone, **found}
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gradnorm_plugin.compare.methods import Method, baseline
+from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline
 from gradnorm_plugin.compare.results import Outcome, Ratio, paired_ratio, spread_of
 
 _LEAST = 0.01
@@ -38,7 +38,17 @@ def best_joint(outcome: Outcome) -> Method | None:
 
     A product ranks the methods as their ratios to any baselines would: no task's scale counts.
     """
-    found = [(method, outcome.headline(method.name)) for method in outcome.joint_methods]
+    return _best(outcome, outcome.joint_methods)
+
+
+def best_ratio(outcome: Outcome) -> Method | None:
+    """The best method of the grid of fixed ratios in the same sense; None until all of the grid have a finished run."""
+    grid = [method for method in outcome.joint_methods if method.name in GRID_METHODS]
+    return _best(outcome, grid) if len(grid) == len(GRID_METHODS) else None
+
+
+def _best(outcome: Outcome, methods: list[Method]) -> Method | None:
+    found = [(method, outcome.headline(method.name)) for method in methods]
     products = [(of[0].mean * math.prod(max(spread.mean, _LEAST) for spread in of[1:]), method) for method, of in found if of]
     return max(products, key=lambda scored: scored[0])[1] if products else None
 
