@@ -83,7 +83,7 @@ def test_nothing_is_outside_the_picture_or_on_something_else(tmp_path, monkeypat
     (figure,) = drawn
     (shown,) = figure.legends
     box = shown.get_window_extent()
-    assert len(legend(figure)) == len(METHODS) + len(own) + 1
+    assert len(legend(figure)) == len(found.joint_methods) + 3  # each task alone, and the corner
     boxes = [text.get_window_extent() for text in shown.get_texts()]
     assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
     for inner in (box, *boxes, *(axis.get_tightbbox() for axis in figure.axes)):

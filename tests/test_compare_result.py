@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 from comparison_folder import TRUTH, read_csv, run_contents, write_comparison_folder
-from run_folder import epochs, facts, metrics, options, several, updates
+from run_folder import epochs, facts, metrics, options, several, updates, write_csv
 from test_report import Page, check_tables
 
 from gradnorm_plugin.compare.figure_tables import write_methods, write_runs
@@ -280,6 +280,39 @@ def test_the_best_of_the_grid_is_marked_and_how_it_was_chosen_said(tmp_path):
     assert "best of the fixed" not in markdown(fixed_grid(tmp_path / "part", 0.8, 0.7))  # 0.01 is a method of its own
 
 
+def with_separate(folder: Path) -> Path:
+    """GradNorm 0.02 above a separate classifier, which has no boxes, and upstream's own table of epochs."""
+    names = ["detection-only", "separate-classifier", "gradnorm"]
+    changes = {}
+    for seed in (0, 1, 2):
+        changes["gradnorm", seed] = scored(0.5, 0.82 + 0.01 * seed)
+        changes["detection-only", seed] = {**scored(0.5, 0), "run": facts(seconds=20.0)}
+        alone = {key: value for key, value in scored(0, 0.8 + 0.01 * seed)["joint_metrics"].items() if key != "detection"}
+        model = {"parameters": 1_000_000, "head_parameters": 0, "total_parameters": 1_000_000, "total_gflops": 3.0}
+        run = facts(seconds=10.0, model=model)
+        changes["separate-classifier", seed] = {"joint_metrics": alone, "joint_results": None, "gradnorm": None, "run": run}
+    root = write_comparison_folder(folder, names, [0, 1, 2], count=2, changes=changes)
+    for seed in (0, 1, 2):
+        write_csv(
+            root / "separate-classifier" / f"seed{seed}" / "results.csv", {"epoch": [0, 1], "metrics/accuracy_top1": [1, 1]}
+        )
+    return root
+
+
+def test_a_separate_classifier_is_the_other_baseline_and_two_networks_have_their_price(tmp_path):
+    found = read_outcome(with_separate(tmp_path / "exp"))
+    assert not found.of("separate-classifier")[0].method.detects and found.joint_methods == [METHODS["gradnorm"]]
+    text = markdown(found)
+    for sentence in (
+        "Balanced accuracy less the separate classifier, the whole interval above 0: GradNorm.",
+        "Difference from the separate classifier, classification: mean of runs with the same seed",
+        "| +0.020 (+0.020 to +0.020) |",
+        "| Separate classifier | 1,000,000 (0.53×) | 3 (0.71×) | 5 (0.50×) |",
+        "| Two networks: Detection only and Separate classifier | 2,900,000 (1.53×) | 7.25 (1.71×) | 15 (1.50×) |",
+    ):
+        assert sentence in text, sentence
+
+
 def test_every_image_output_is_compared_with_itself_alone(tmp_path):
     found = read_outcome(several_outputs(tmp_path / "exp", gradnorm=0.7, dwa=0.9))
     assert [method.name for method in keep_up(found)] == ["dwa"] and best_joint(found).name == "dwa"
@@ -333,6 +366,7 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
         several_outputs(folder / "outputs", gradnorm=0.7, dwa=0.9),
         several_outputs(folder / "worse", gradnorm=0.7, dwa=0.7),
         fixed_grid(folder / "grid", 0.8, 0.7, 0.6).root,
+        with_separate(folder / "separate"),
     ]
     for name in ("comparison.png", "curves.png"):
         (folder / "outputs" / name).write_bytes(b"")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 from joint_data import write_joint_dataset
@@ -553,6 +554,44 @@ def test_real_runs_are_trained_not_repeated_and_trained_anew_where_broken(small,
     assert again.returncode == 1 and "detection-only" not in out and times(kept) == before, out + err
     assert is_finished(gradnorm) and not (gradnorm / "leftover").exists()
     assert (gradnorm / "joint_metrics.json").read_text() == undisturbed
+
+
+def test_a_separate_classifier_is_upstreams_own_measured_as_all_others(small, tmp_path):
+    out, err = driver(*small, "--methods", "separate-classifier", "--seeds", "4", "--project", str(tmp_path)).communicate(
+        timeout=300
+    )
+    assert "separate-classifier seed 4 is finished: balanced accuracy" in out, out + err
+    folder = run_folder(tmp_path / "exp", "separate-classifier", 4)
+    options = yaml.safe_load((folder / "opt.yaml").read_text())
+    assert (options["seed"], options["epochs"], options["imgsz"], options["batch_size"], options["optimizer"]) == (
+        4,
+        1,
+        64,
+        4,
+        "Adam",
+    )
+    found = json.loads((folder / "joint_metrics.json").read_text())
+    rows = (folder / "results.csv").read_text().split("\n")
+    columns = [name.strip() for name in rows[0].split(",")]
+    accuracy = float(rows[1].split(",")[columns.index("metrics/accuracy_top1")])
+    part = found["classification"]
+    assert part["accuracy"] == pytest.approx(accuracy, abs=1e-4) and (found["images"], part["images"]) == (4, 3)
+    assert [row["name"] for row in part["classes"]] == ["dark", "light", "grey"] and [r["support"] for r in part["classes"]] == [
+        1
+    ] * 3
+    model = json.loads((folder / "run.json").read_text())["model"]
+    assert 1e6 < model["total_parameters"] < 1.5e6 and model["total_gflops"] > 2 and not (folder / "start.pt").exists()
+    shades = [cv2.imread(str(next((folder / "images" / "train" / str(index)).iterdir()))).mean() for index in range(3)]
+    assert shades[0] < shades[2] < shades[1]  # dark, light, grey
+
+
+def test_a_class_without_an_image_is_told_before_a_separate_classifier_starts(tmp_path):
+    data = write_joint_dataset(tmp_path / "data", images=4, size=32)  # of 2 validation images the second has no class
+    made = make_plan(parse_options(["--data", str(data), *SCRATCH, "--methods", "separate-classifier"]))
+    with pytest.raises(
+        CompareError, match="separate-classifier: no image of `val` is of the class light, .* leave the method out"
+    ):
+        check_plan(made)
 
 
 def test_ctrl_c_stops_the_run_and_leaves_the_comparison_to_go_on_with(small, tmp_path):

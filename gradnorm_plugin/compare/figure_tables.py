@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.compare.latency import Latency
-from gradnorm_plugin.compare.methods import Method, baseline
+from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline, methods_of
 from gradnorm_plugin.compare.plan import run_folder
 from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference, Outcome, gradients_of
 from gradnorm_plugin.compare.verdicts import best_ratio
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row
-from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
+from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, Text
 from gradnorm_plugin.report.wording import NONE, Wording, count, figure, measured
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, cosine_columns, task_names
 
@@ -81,25 +81,41 @@ def figures_section(outcome: Outcome, say: Wording) -> Section:
 def differences_section(outcome: Outcome, say: Wording) -> Section:
     """Paired differences of the joint methods from each task alone, and on which side of 0 their intervals are."""
     blocks: list[Block] = []
-    for task, names in outcome.figures.items():
-        headline_name = outcome.headlines[task]
-        sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
-        rows = []
-        for method in outcome.joint_methods:
-            headline = outcome.difference(method.name, headline_name)
-            if headline is not None:
-                sides[headline.side or "single"].append(method.label)
-                found = [outcome.difference(method.name, name) for name in names]
-                pairs = max(of.count for of in found if of is not None)
-                cells = [_with_interval(outcome, name, of, say) for name, of in zip(names, found, strict=True)]
-                rows.append([method.label, count(pairs), *cells])
-        if rows:
-            shown = named(outcome, headline_name, say)
-            texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
-            head = (say("compare.method"), say("compare_differences.pairs"), *(named(outcome, name, say) for name in names))
-            blocks += [Points(texts), Table(say.of_task("compare_differences.*", task), head, rows)]
+    for task in outcome.figures:
+        caption = say.of_task("compare_differences.*", task)
+        blocks += _difference_blocks(
+            outcome, task, outcome.difference, named(outcome, outcome.headlines[task], say), caption, say
+        )
+    for task in outcome.figures if outcome.of(SEPARATE) else ():
+        if methods_of(outcome.tasks)[SEPARATE].trains(task):
+            caption = say("compare_differences.separate", task=say.task(task))
+            shown = say.plain("compare_differences.figure_separate", figure=named(outcome, outcome.headlines[task], say))
+            found = _difference_blocks(outcome, task, outcome.separate_difference, shown, caption, say)
+            blocks += [*found, Small(say("compare_differences.separate_note"))] if found else []
     blocks.append(Small(say("compare_differences.rule")) if blocks else Missing(say("compare_differences.none")))
     return Section("differences", say("compare_differences.title"), blocks)
+
+
+def _difference_blocks(
+    outcome: Outcome, task: str, difference: Callable[[str, str], Difference | None], shown: str, caption: Text, say: Wording
+) -> list[Block]:
+    """A task's differences from one baseline, in words (of the headline figure, `shown`) and in a table."""
+    names, headline_name = outcome.figures[task], outcome.headlines[task]
+    sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
+    rows: list[list[Cell]] = []
+    for method in outcome.joint_methods:
+        headline = difference(method.name, headline_name)
+        if headline is not None:
+            sides[headline.side or "single"].append(method.label)
+            found = [difference(method.name, name) for name in names]
+            pairs = max(of.count for of in found if of is not None)
+            cells = [_with_interval(outcome, name, of, say) for name, of in zip(names, found, strict=True)]
+            rows.append([method.label, count(pairs), *cells])
+    if not rows:
+        return []
+    texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
+    head = (say("compare.method"), say("compare_differences.pairs"), *(named(outcome, name, say) for name in names))
+    return [Points(texts), Table(caption, head, rows)]
 
 
 def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording) -> Section:
@@ -116,6 +132,7 @@ def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, 
         time = latency.of(method.name) if latency else None
         row.append(_with_ratio(short(time.milliseconds), time.ratio, say) if time else NONE)
         rows.append(row)
+    rows += _two_networks(outcome, latency, numbers, say)
     head = (say("compare.method"), *(say(f"compare_cost.{name}") for name in COSTS), say("compare_cost.latency"))
     blocks: list[Block] = [Table(say("compare_cost.caption"), head, rows), Small(say("compare_cost.note"))]
     if latency:
@@ -124,6 +141,26 @@ def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, 
     else:
         blocks.append(Missing(say("compare_cost.failed", reason=reason) if reason else say("compare_cost.later")))
     return Section("cost", say("compare_cost.title"), blocks)
+
+
+def _two_networks(
+    outcome: Outcome, latency: Latency | None, numbers: Mapping[str, Callable[[float | None], str]], say: Wording
+) -> list[list[Cell]]:
+    """What detection alone and the separate classifier cost together; empty unless both have a finished run."""
+    names = (baseline(DETECTION), SEPARATE)
+    if not all(map(outcome.of, names)):
+        return []
+    first, second = (methods_of(outcome.tasks)[name].label for name in names)
+    row: list[Cell] = [say("compare_cost.two", first=first, second=second)]
+    for cost, number in numbers.items():
+        one, other = (outcome.spread(name, cost) for name in names)
+        both = one.mean + other.mean if one and other else None
+        row.append(_with_ratio(number(both), both / one.mean if both and one and one.mean else None, say))
+    times = [latency.of(name) if latency else None for name in names]
+    known = [time for time in times if time]
+    together = short(sum(time.milliseconds for time in known))
+    row.append(_with_ratio(together, sum(time.ratio for time in known), say) if len(known) == len(names) else NONE)
+    return [row]
 
 
 def _with_ratio(value: str, ratio: float | None, say: Wording) -> str:

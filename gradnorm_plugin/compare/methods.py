@@ -41,6 +41,8 @@ class Method:
     """Image outputs that are not trained although others are."""
     extra: bool = False
     """Whether it is trained only if it is named."""
+    separate: bool = False
+    """Whether it is a network of its own that upstream's `classify/train.py` trains (`separate`)."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -63,6 +65,9 @@ def _of(balancer: type[Balancer]) -> Method:
 _POOLED = ("--head", "pooled")  # without a detector that learns there is nothing to be guided by; two backbones share nothing
 
 
+SEPARATE = "separate-classifier"
+
+
 def baseline(task: str) -> str:
     """The name of the method that trains a task alone."""
     return f"{task}-only"
@@ -79,6 +84,17 @@ def _alone(task: str, tasks: ImageTasks) -> Method:
     return Method(baseline(task), label, flags, detects=False, note=note, untrained=untrained)
 
 
+def _separate(tasks: ImageTasks) -> tuple[Method, ...]:
+    """Where exactly one image output tells a class."""
+    told = [task.name for task in tasks if task.kind == "classes"]
+    if len(told) != 1:
+        return ()
+    note = "YOLOv5's own classify/train.py on the image's class: a second network, from the same weights"
+    untrained = tuple(task.name for task in tasks if task.name != told[0])
+    label = "Separate classifier"
+    return (Method(SEPARATE, label, (), detects=False, note=note, untrained=untrained, extra=True, separate=True),)
+
+
 @cache
 def methods_of(tasks: ImageTasks) -> dict[str, Method]:
     """The methods for detection and these image outputs, by name, in the order of the tables."""
@@ -93,6 +109,7 @@ def methods_of(tasks: ImageTasks) -> dict[str, Method]:
             Method(f"fixed-1-{ratio}", f"Fixed 1 / {ratio}", _fixed("1", ratio), note="of the grid of fixed ratios", extra=True)
             for ratio in ("0.1", "0.001")
         ),
+        *_separate(tasks),
     )
     return {method.name: method for method in found}
 

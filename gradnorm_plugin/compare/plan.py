@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gradnorm_plugin.compare.methods import Method, methods_of
+from gradnorm_plugin.compare.methods import SEPARATE, Method, methods_of
 from gradnorm_plugin.files import read_text, write_text
+from gradnorm_plugin.outputs import the_classes
 from gradnorm_plugin.run_folder import CLASSIFICATION, METRICS_FILE, ImageTasks, image_tasks, read_facts
 from gradnorm_plugin.training.files import FETCHED, check_files, is_address, read_tasks
 from gradnorm_plugin.training.joint_run import JointRun
@@ -290,7 +291,27 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
             checked.add(run.options.data)
             if run.tasks != plan.tasks:
                 raise CompareError(f"{name}: this comparison {_other_outputs(plan.tasks, run.tasks)} ({run.options.data})")
+            if any(method.separate for method in plan.methods):
+                check_separate(run)
     return {name: run.options.epochs for name, run in runs.items()}
+
+
+def check_separate(run: JointRun) -> None:
+    """Refuse what YOLOv5's `classify/train.py` cannot be trained with, where the labels of `run` have been checked.
+
+    Raises:
+        CompareError: saying what, and what to do.
+    """
+    output = the_classes(run.outputs)
+    if run.options.batch_size < 1:
+        raise CompareError(f"{SEPARATE}: YOLOv5's classifier does not estimate a --batch-size, give a number")
+    for split, scan in run.scans.items():
+        absent = output.absent(scan.targets[output.name]) if output else []
+        if absent:
+            raise CompareError(
+                f"{SEPARATE}: no image of `{split}` is of the class {absent[0]}, and YOLOv5's classifier needs one of each: add "
+                f"one, or leave the method out"
+            )
 
 
 def _other_outputs(planned: ImageTasks, found: ImageTasks) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
-from gradnorm_plugin.compare.methods import Method, baseline
+from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline
 from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
 from gradnorm_plugin.run_folder import (
     DETECTION,
@@ -212,6 +212,10 @@ class Outcome:
         alone = next(baseline(task) for task, names in self.figures.items() if figure in names)
         return None if method == alone else paired_difference(self.values(method, figure), self.values(alone, figure))
 
+    def separate_difference(self, method: str, figure: str) -> Difference | None:
+        """A figure minus that of the separate classifier; None where they share no seed."""
+        return paired_difference(self.values(method, figure), self.values(SEPARATE, figure))
+
     def headline(self, method: str) -> tuple[Spread, ...] | None:
         """The headline figures of detection and the image outputs; None unless the method has all of them."""
         found = [self.spread(method, name) for name in self.headlines.values()]
@@ -263,7 +267,8 @@ def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
     yield "parameters", parameters
     yield "gflops", gflops
     seconds = facts.number("seconds")
-    yield "seconds_per_epoch", None if seconds is None or run.epochs is None else seconds / len(run.epochs)
+    epochs = run.epochs if run.epochs is not None else run.plain_epochs
+    yield "seconds_per_epoch", None if seconds is None or epochs is None else seconds / len(epochs)
     yield "peak_memory_mb", facts.number("peak_memory_mb")
 
 

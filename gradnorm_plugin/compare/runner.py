@@ -23,12 +23,11 @@ PATIENCE = 10.0
 LOG_TAIL = 64 * 1024
 """Bytes of a log that are searched: progress bars make it long, the reason stands at its end."""
 
-_PROGRAM = (
-    f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
-    "from gradnorm_plugin.cli import main; main()"
-)
+_PROGRAM = f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
+_TRAIN = f"{_PROGRAM}from gradnorm_plugin.cli import main; main()"
+_TRAIN_SEPARATE = f"{_PROGRAM}from gradnorm_plugin.compare.separate import main; main()"
 """`python -m gradnorm_plugin` without the working folder on the import path: a stranger's plan may name that folder."""
-_MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json")
+_MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json", "images")
 """What a training run writes into its folder first."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -120,7 +119,8 @@ def train_all(
 def command(run: Run, flags: Sequence[str]) -> list[str]:
     """The command line of a run; what the comparison sets comes last, so nothing before it can change it."""
     own = ["--project", str(run.folder.parent), "--name", run.folder.name, "--exist-ok", "--seed", str(run.seed)]
-    return [sys.executable, "-c", _PROGRAM, "train", *flags, *run.method.flags, *own]
+    program = [_TRAIN_SEPARATE] if run.method.separate else [_TRAIN, "train"]
+    return [sys.executable, "-c", *program, *flags, *run.method.flags, *own]
 
 
 def clear(folder: Path) -> None:
