@@ -86,7 +86,7 @@ def summarise(
 
 
 def summarise_output(output: ImageOutput, answers: np.ndarray, targets: np.ndarray, weights: str, images: int) -> dict[str, Any]:
-    """What `joint_metrics.json` holds of a network that has this one image output and no boxes, of the `val` of so many images."""
+    """What `joint_metrics.json` holds of a network that has this image output alone, of a `val` of so many images."""
     details = output.details(answers, targets)
     part = {"trained": True, **details, "intervals": {}}
     place = {"classification": part} if output.name == CLASS else {"outputs": {output.name: part}}
