@@ -86,6 +86,14 @@ def summarise(
     )
 
 
+def summarise_output(output: ImageOutput, answers: np.ndarray, targets: np.ndarray, weights: str, images: int) -> dict[str, Any]:
+    """What `joint_metrics.json` holds of a network that has this image output alone, of a `val` of so many images."""
+    details = output.details(answers, targets)
+    part = {"trained": True, **details, "intervals": {}}
+    place = {"classification": part} if output.name == CLASS else {"outputs": {output.name: part}}
+    return _plain({"weights": weights, "task": "val", "images": images, **place, "bootstrap": None})
+
+
 def write_summary(figures: Mapping[str, Any], folder: Path) -> None:
     """Write `joint_metrics.json` into `folder`, whole or not at all."""
     write_json(figures, folder / METRICS_FILE)

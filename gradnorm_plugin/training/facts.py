@@ -45,23 +45,24 @@ def model_facts(model: JointDetectionModel) -> dict[str, Any]:
     return {
         "cfg": cfg,
         "layers": len(list(detector.modules())),
-        "parameters": _parameters(detector),
-        "head_parameters": _parameters(model.classification_head),
+        "parameters": count_parameters(detector),
+        "head_parameters": count_parameters(model.classification_head),
         "backbone": model.backbone,
-        "backbone_parameters": _parameters(model.classification_backbone) if model.backbone == "dual" else 0,
-        "total_parameters": _parameters(model),
-        "gflops": _gflops(detector),
-        "total_gflops": _gflops(deepcopy(model)),
+        "backbone_parameters": count_parameters(model.classification_backbone) if model.backbone == "dual" else 0,
+        "total_parameters": count_parameters(model),
+        "gflops": count_gflops(detector),
+        "total_gflops": count_gflops(deepcopy(model)),
         "gflops_imgsz": GFLOPS_SIZE,
         "shared_layer": model.shared_layer,
     }
 
 
-def _parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """All of them, trained or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _gflops(network: nn.Module) -> float | None:
+def count_gflops(network: nn.Module) -> float | None:
     """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
 
     The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.

@@ -21,7 +21,8 @@ from gradnorm_plugin.model import checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import OPTIONS_FILE
+from gradnorm_plugin.run_folder import OPTIONS_FILE, ImageTasks
+from gradnorm_plugin.training.facts import tasks_of
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
@@ -76,6 +77,16 @@ def check_files(options: argparse.Namespace) -> None:
     model = _build(flag, network, num_boxes, hyp.get("anchors"), outputs, options)
     if start is not None and not _common(start, model):
         raise OptionError(f"--weights {options.weights}: none of its weights fit the network of {flag}; leave one of them out")
+
+
+def read_tasks(options: argparse.Namespace) -> ImageTasks:
+    """The image outputs of the data yaml that the options name.
+
+    Raises:
+        OptionError: if it cannot be read.
+        DescriptionError: if it has no usable image output.
+    """
+    return tasks_of(image_outputs(_read_yaml(options, "data")))
 
 
 def is_address(value: Any) -> bool:
