@@ -26,8 +26,8 @@ LONGEST = 60
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _RESERVED = (
     "detection", "classification", "images", "boxes", "total", "output0",
-    "box", "obj", "cls",  # losses of detection
-    "results", "joint_results", "gradnorm", "confusion_matrix", "f1_curve", "p_curve", "r_curve", "pr_curve",  # pictures of a run
+    "box", "obj", "cls", "epoch", "batch", "step", "cosine", "norm", "loss", "weight", "rate",  # columns of a run's tables
+    "results", "joint_results", "gradnorm", "confusion_matrix", "f1_curve", "p_curve", "r_curve", "pr_curve",  # its pictures
 )  # fmt: skip
 
 Target = tuple[float, ...]
