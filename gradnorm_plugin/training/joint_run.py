@@ -84,6 +84,7 @@ class JointRun:
                     labels_to_image_weights=self.image_weights,
                     ComputeLoss=self.make_loss,
                     check_train_batch_size=self.estimate_batch_size,
+                    check_amp=self.check_amp,
                     Loggers=self.make_loggers,
                     validate=SimpleNamespace(run=self.validate),
                     fitness=self.fitness,
@@ -120,8 +121,12 @@ class JointRun:
         self.model = JointDetectionModel(
             cfg, ch, nc, anchors, None, options.shared_layer, options.backbone, options.head, self.outputs
         )
-        self.model.channels_last = options.channels_last
+        self.model.channels_last, self.model.bfloat16 = options.channels_last, options.precision == "bfloat16"
         return self.model
+
+    def check_amp(self, model: nn.Module) -> bool:
+        """Upstream's `check_amp`, where `--precision` leaves the choice to it."""
+        return self.options.precision == "auto" and bool(upstream("utils.general").check_amp(model))
 
     def take_over(self, weights: dict[str, Tensor], own: dict[str, Tensor], exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """The weights of `--weights` that the model takes over, in `intersect_dicts`' place: classes are looked up by name."""
@@ -284,10 +289,12 @@ class JointRun:
             raise NonFiniteLossError(
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
+        last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
+        if isinstance(kwargs["model"], JointDetectionModel):
+            kwargs["model"].bfloat16 = self.model.bfloat16 and not last  # as upstream measures epochs in training's precision
         results, recording = validate(*args, **kwargs)
         trained = self.trained_outputs
         self.figures = {output.name: recording.figures(output) for output in trained}
-        last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
         half = kwargs.get("half", True) and next(kwargs["model"].parameters()).is_cuda  # as upstream decides
