@@ -130,7 +130,7 @@ def test_ours_are_told_apart_from_upstreams():
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
         "gradnorm_warmup", "gradnorm_lr", "gradnorm_start", "uncertainty_lr", "dwa_temperature", "uw_so_temperature", "cagrad_c",
         "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval", "backbone", "head", "shared_layer",
-        "channels_last",
+        "channels_last", "precision",
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
@@ -84,6 +85,18 @@ class JointBackend(_common.DetectMultiBackend):
         self._settle_precision(kwargs.get("fp16", False))
         if OUTPUTS_KEY in metadata:
             self._try_outputs()
+
+    def use_bfloat16(self) -> None:
+        """Compute all but the boxes' coordinates and the heads in bfloat16.
+
+        Raises:
+            ValueError: if an exported file or another network is in here, which compute as they were made.
+        """
+        members = list(self.model) if isinstance(getattr(self, "model", None), nn.ModuleList) else [getattr(self, "model", None)]
+        if not self.pt or not all(isinstance(member, JointDetectionModel) for member in members):
+            raise ValueError("bfloat16 is for .pt weights of joint networks: leave it out")
+        for member in members:
+            member.bfloat16 = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

@@ -206,7 +206,7 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
-        if self.training and self.channels_last:
+        if self.bfloat16 or (self.training and self.channels_last):  # most of what bfloat16 gains needs that format
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, profile, visualize)
