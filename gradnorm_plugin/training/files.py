@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -192,7 +193,7 @@ def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
         )
     held = sum(parameter.numel() for parameter in start.parameters())
     try:
-        with torch.device("meta"):  # a yaml can ask for more than any memory has
+        with torch.device("meta"), _without_words():  # a yaml can ask for more than any memory has
             layers, _ = upstream("models.yolo").parse_model(deepcopy(start.yaml), ch=[start.yaml.get("ch", 3)])
         described = sum(parameter.numel() for parameter in layers.parameters())
     except Exception as error:  # a damaged yaml can fail in any way
@@ -221,16 +222,24 @@ def _check_detector(flag: str, network: dict[str, Any]) -> None:
 def _build(
     flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, outputs: Outputs, options: argparse.Namespace
 ) -> JointDetectionModel:
-    """The network as upstream's training will build it, without its words."""
+    """The network as upstream's training will build it."""
+    try:
+        with _without_words():
+            return JointDetectionModel(
+                deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
+            )
+    except Exception as error:  # a yaml can be wrong in any way
+        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _without_words() -> Iterator[None]:
+    """Without upstream's table of layers: training shows it once the network is made to stay."""
     log = upstream("utils.general").LOGGER
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        return JointDetectionModel(
-            deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
-        )
-    except Exception as error:  # a yaml can be wrong in any way
-        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+        yield
     finally:
         log.setLevel(level)
 
