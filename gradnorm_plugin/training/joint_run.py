@@ -43,6 +43,8 @@ class JointRun:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.command: Sequence[str] = ()
+        self.choices: dict[str, str] = {}
+        """What was left to the program, and why it chose so, by flag."""
         self.data: dict[str, Any] | None = None
         self.outputs: Outputs = ()
         self.scans: dict[str, LabelScan] = {}

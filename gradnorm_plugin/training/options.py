@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import requests
@@ -147,13 +147,44 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         shown = " ".join(f"{share:g}" for share in shares)
         parser.error(f"--fitness-share must be from 0 to 1, and sum to 1 at most, found {shown}")
     settle_precision(options)
-    adopt_network(options)
+    left_open = {"head": options.head, "gradnorm_preset": options.gradnorm_preset}
     try:
-        resolve_balancer(options)
+        settle(options)
         make_balancer(options)
     except ValueError as error:
         parser.error(str(error))
+    if options.weights is None and not options.cfg and not options.resume:  # `train` sees whether there are trained weights
+        vars(options).update(left_open)
     return options
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Choose the network, the balancer and its preset where they were left out, once it is clear what training starts from.
+
+    Raises:
+        ValueError: if a balancer was asked for that the network cannot have.
+    """
+    adopt_network(options)
+    resolve_balancer(options)
+
+
+def choices(options: argparse.Namespace, given: Collection[str]) -> dict[str, str]:
+    """What was left to the program, and why it chose as it did: by flag, for the log and `run.json`.
+
+    Args:
+        options: settled.
+        given: the flags that the command line sets.
+    """
+    trained = "training starts from trained weights" if options.weights else "training starts from scratch"
+    reasons = {
+        "head": f"{options.head}: {trained}",
+        "gradnorm_preset": f"{options.gradnorm_preset}: {trained}",
+        "precision": f"{options.precision}: what this {'GPU' if options.precision == 'auto' else 'processor'} is fast at",
+        "epochs": f"{options.epochs}: enough for the demo set; for data of your own give more",
+    }
+    if options.balancer != "gradnorm":
+        del reasons["gradnorm_preset"]
+    return {name: reason for name, reason in reasons.items() if name not in given}
 
 
 def settle_precision(options: argparse.Namespace) -> None:

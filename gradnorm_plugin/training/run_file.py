@@ -38,6 +38,7 @@ class RunFile(Hook):
         self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
             "command": list(run.command),
+            "choices": dict(run.choices),
             "started": now,
             "finished": None,
             "seconds": self.seconds_before,
@@ -52,7 +53,7 @@ class RunFile(Hook):
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
             "image_outputs": output_facts(run.outputs),
-            **{key: found[key] for key in ("command", "started", "model") if key in found},
+            **{key: found[key] for key in ("command", "choices", "started", "model") if key in found},
         }
 
     def on_train_start(self) -> None:

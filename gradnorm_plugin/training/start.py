@@ -51,9 +51,10 @@ def read_start(file: str | Path) -> Start:
 
 
 def adopt_network(options: argparse.Namespace) -> None:
-    """Fill in `--head`, `--backbone` and `--shared-layer` where they were left out: as in the `--weights`, else the defaults.
+    """Fill in `--head`, `--backbone` and `--shared-layer` where they were left out: as in the `--weights`, if those are joint.
 
-    A layer's number means the same only in the same network: it is kept with the checkpoint's head and backbone, not with --cfg.
+    Else the head is guided where training starts from a trained detector, which knows where to look, and pooled from scratch. A
+    layer's number means the same only in the same network: it is kept with the checkpoint's head and backbone, not with --cfg.
     """
     start = None
     if options.weights and not options.resume and str(options.weights).endswith(".pt") and Path(options.weights).is_file():
@@ -62,8 +63,9 @@ def adopt_network(options: argparse.Namespace) -> None:
         except CheckpointError:  # told where the files are checked, before anything is written
             start = None
     joint = start is not None and start.head is not None
-    options.head = options.head or (start.head if joint else "pooled")
     options.backbone = options.backbone or (start.backbone if joint else "shared")
+    guided = bool(options.weights) and options.backbone == "shared"
+    options.head = options.head or (start.head if joint else "guided" if guided else "pooled")
     same = joint and (options.head, options.backbone) == (start.head, start.backbone)
     if same and options.shared_layer is None and not options.cfg:
         options.shared_layer = start.shared_layer
