@@ -57,6 +57,10 @@ class ImageTask:
     headline: str = "balanced_accuracy"
     """The column that stands for the others; 1 is perfect."""
 
+    def figure(self, column: str) -> str:
+        """The name that the figure of a column has in `joint_metrics.json`."""
+        return column.removeprefix(f"{self.name}_")
+
 
 CLASSIFICATION = ImageTask("classification")
 """The one image output of a data set with `classification_names` alone."""
@@ -117,6 +121,18 @@ def image_tasks(facts: Mapping[str, Any]) -> ImageTasks:
         )
     except (KeyError, TypeError):
         return (CLASSIFICATION,)
+
+
+def weighted_tasks(columns: Iterable[str]) -> ImageTasks:
+    """The image outputs that have a weight among a table's columns; nothing is known of their figures but of the class's."""
+    names = [column.removesuffix("_weight") for column in columns if column.endswith("_weight")]
+    others = [name for name in names if name != DETECTION]
+    return tuple(CLASSIFICATION if name == CLASSIFICATION.name else ImageTask(name, "", (), "") for name in others)
+
+
+def output_part(metrics: Record, task: str) -> Record:
+    """What `joint_metrics.json` holds of an image output."""
+    return metrics.record(task) if task == CLASSIFICATION.name else metrics.record("outputs").record(task)
 
 
 # our column of an epoch -> that of YOLOv5's own table
@@ -314,8 +330,11 @@ class RunFiles:
 
     @property
     def tasks(self) -> ImageTasks:
-        """The image outputs; that of the class alone where `run.json` says nothing else."""
-        return image_tasks(self.facts.values if self.facts is not None else {})
+        """The image outputs, by `run.json` or, where that is missing, by the columns of a table."""
+        if self.facts is not None:
+            return image_tasks(self.facts.values)
+        tables = [table for table in (self.epochs, self.updates, self.batches) if table is not None]
+        return next((found for table in tables if (found := weighted_tasks(table.columns))), (CLASSIFICATION,))
 
     def any_epochs(self) -> Epochs | None:
         """The epochs, from whichever table has them."""

@@ -57,40 +57,6 @@ def epochs(count: int = 3, **columns: Sequence[float]) -> dict[str, Sequence[Any
     return {**found, **columns}
 
 
-OUTPUTS = [
-    {"task": "classification", "kind": "classes", "columns": ["accuracy", "balanced_accuracy", "macro_F1"],
-     "headline": "balanced_accuracy"},
-    {"task": "probe", "kind": "classes", "columns": ["probe_accuracy"], "headline": "probe_accuracy"},
-    {"task": "finding", "kind": "labels", "columns": ["finding_macro_F1"], "headline": "finding_macro_F1"},
-    {"task": "off", "kind": "value", "columns": ["off_MAE", "off_R2"], "headline": "off_R2"},
-]  # fmt: skip
-"""What `run.json` has of four image outputs."""
-
-
-def with_outputs() -> dict[str, Any]:
-    """The contents of a run's files with these image outputs."""
-    names, run, found = ["probe", "finding", "off"], facts(image_outputs=OUTPUTS), metrics()
-    for of in ("train", "val"):
-        run["data"][of]["image_outputs"] = {name: {"labelled": 40, "summary": "a 10, b 30"} for name in names}
-    one_hot = {key: value for key, value in found["classification"].items() if key != "intervals"}
-    label = {"name": "effusion", "support": 12, "predicted": 9, "precision": 0.6, "recall": 0.5, "F1": 0.55, "AP": 0.62}
-    found["outputs"] = {
-        "probe": {**one_hot, "accuracy": 0.25},
-        "finding": {"images": 40, "macro_F1": 0.75, "loss": 0.5, "intervals": {"macro_F1": [0.7, 0.8]}, "classes": [label]},
-        "off": {"trained": False, "images": 40, "MAE": None, "R2": None, "classes": []},
-    }
-    measured, by_epoch, lines = updates(), epochs(), batches()
-    each = ["detection", "classification", *names]
-    pairs = [f"cosine_{a}_{b}" for index, a in enumerate(each) for b in each[index + 1 :]]
-    for name in names:
-        measured |= {f"{name}_{what}": [0.25] * 12 for what in ("loss", "weight", "norm", "rate")}
-        by_epoch |= {f"{split}_{name}_loss": [0.5] * 3 for split in ("train", "val")} | {f"{name}_weight": [0.25] * 3}
-        lines |= {name: [0.5] * 8, f"{name}_weight": [0.25] * 8}
-    measured |= {pair: [0.125] * 12 for pair in pairs}
-    by_epoch |= {column: [0.625] * 3 for output in OUTPUTS[1:] for column in output["columns"]}
-    return {"run": run, "joint_metrics": found, "gradnorm": measured, "joint_results": by_epoch, "batches": lines}
-
-
 def split(images: int, boxes: list[int], image_classes: list[int], **without: int) -> dict[str, Any]:
     return {"images": images, "boxes": boxes, "image_classes": image_classes, **without}
 
@@ -144,6 +110,49 @@ def metrics(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     found = {"weights": "best.pt", "task": "val", "images": 183, "detection": detection, "classification": classification}
     return {**found, "bootstrap": {"resamples": 1000, "level": 0.95, "seed": 0}, **changes}
+
+
+def several(count: int = 12) -> dict[str, Any]:
+    """What the files of a run with three image outputs hold that differs: one of each kind, the last one new to the report."""
+    names, tasks = ("view", "finding", "grade"), ("detection", "view", "finding", "grade")
+    columns = {
+        "view": ["accuracy", "balanced_accuracy", "macro_F1"], "finding": ["macro_F1", "mean_AP"], "grade": ["kappa_2"],
+    }  # fmt: skip
+    described = [
+        {"name": name, "task": name, "kind": kind, "columns": [f"{name}_{c}" for c in columns[name]], "headline": headline}
+        for name, kind, headline in zip(
+            names, ("classes", "labels", "rank"), ("view_balanced_accuracy", "finding_macro_F1", "grade_kappa_2"), strict=True
+        )
+    ]
+    rows = {key: value for key, value in epochs().items() if "accuracy" not in key and key != "macro_F1"}
+    rows = {key: value for key, value in rows.items() if "classification" not in key}
+    rows |= {column: [0.5 + 0.1 * n] * 3 for n, task in enumerate(described) for column in task["columns"]}
+    rows |= {f"{split}_{name}_loss": [2.0, 1.0, 0.5] for split in ("train", "val") for name in names}
+    rows |= {f"{name}_weight": [0.25] * 3 for name in names}
+    measured = {key: value for key, value in updates(count).items() if "classification" not in key}
+    per_task = {"loss": 9.0, "weight": 0.25, "norm": 5.0, "rate": 1.0}
+    measured |= {f"{name}_{key}": [value] * count for key, value in per_task.items() for name in names}
+    pairs = [f"cosine_{one}_{other}" for index, one in enumerate(tasks) for other in tasks[index + 1 :]]
+    measured |= {pair: [of] * count for pair, of in zip(pairs, (-0.5, -0.3, -0.05, 0.05, 0.3, 0.5), strict=True)}
+    lines = {key: value for key, value in batches().items() if "classification" not in key}
+    lines |= {name: [13.5] * 8 for name in names} | {f"{name}_weight": [0.25] * 8 for name in names}
+    data = facts()["data"]
+    for split, images in (("train", 1042), ("val", 183)):
+        data[split] = {key: value for key, value in data[split].items() if key not in ("image_classes", "without_class")}
+        data[split]["image_outputs"] = {name: {"labelled": images - 7, "summary": f"{name} of all sorts"} for name in names}
+    found = metrics()
+    view = {**found.pop("classification"), "trained": True}
+    finding = {
+        "trained": True, "images": 171, "macro_F1": 0.627, "mean_AP": 0.598, "loss": 0.7055,
+        "intervals": {"macro_F1": [0.451, 0.763]},
+        "classes": [{"name": "effusion", "support": 12, "predicted": 19, "precision": 0.632, "AP": 0.643}],
+    }  # fmt: skip
+    grade = {"trained": True, "images": 18, "kappa_2": -12.375, "unit": "steps", "intervals": {"kappa_2": [-15.5, -1.25]}}
+    found["outputs"] = {"view": view, "finding": finding, "grade": {**grade, "classes": []}}
+    return {
+        "run": facts(data=data, image_outputs=described), "joint_results": rows, "gradnorm": measured, "batches": lines,
+        "joint_metrics": found,
+    }  # fmt: skip
 
 
 def batches(count: int = 4) -> dict[str, Sequence[Any]]:

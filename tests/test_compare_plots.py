@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from run_folder import epochs
+from test_compare_result import several_outputs
 
 from gradnorm_plugin.compare import plots
 from gradnorm_plugin.compare.latency import Latency, Time
@@ -82,7 +83,7 @@ def test_nothing_is_outside_the_picture_or_on_something_else(tmp_path, monkeypat
     (figure,) = drawn
     (shown,) = figure.legends
     box = shown.get_window_extent()
-    assert len(legend(figure)) == len(METHODS) + len(own) + 1
+    assert len(legend(figure)) == len(found.joint_methods) + 3  # each task alone, and the corner
     boxes = [text.get_window_extent() for text in shown.get_texts()]
     assert not any(one.overlaps(other) for index, one in enumerate(boxes) for other in boxes[:index])
     for inner in (box, *boxes, *(axis.get_tightbbox() for axis in figure.axes)):
@@ -123,6 +124,23 @@ def test_a_task_that_is_not_learned_alone_does_not_shrink_the_panel(outcome):
     assert heights[1] == pytest.approx(heights[0], rel=0.1)
 
 
+def test_each_image_output_has_a_panel_and_a_colour(tmp_path):
+    found = read_outcome(several_outputs(tmp_path / "exp", gradnorm=0.7, dwa=0.9))
+    figure = choice_figure(found, None)
+    assert [axis.get_ylabel() for axis in figure.axes[:3]] == ["view: balanced accuracy", "finding: macro F1", "grade: kappa 2"]
+    look = looks(found.plan.methods, found.tasks)
+    shown = {look["dwa"].marker: 0.905, look["gradnorm"].marker: 0.705}
+    assert {m[0]: y for m, (_, y) in markers(figure).items()} == pytest.approx(shown)
+    words = [text for text, _ in legend(figure)]
+    assert sorted(words) == sorted(
+        ["Detection only", "view only", "finding only", "grade only", "as good as both", "GradNorm", "DWA"]
+    )
+    (below,) = curves_figure(found).legends
+    assert [text.get_text() for text in below.get_texts()][:4] == [
+        "mAP50-95", "view balanced accuracy", "finding macro F1", "grade kappa 2",
+    ]  # fmt: skip
+
+
 def test_costs_are_beside_those_of_detection_alone(outcome):
     figure = choice_figure(outcome, LATENCY)
     panels = {axis.get_title("left").split("  ")[-1]: [text.get_text() for text in axis.texts][::-1] for axis in figure.axes[1:]}
@@ -134,8 +152,8 @@ def test_costs_are_beside_those_of_detection_alone(outcome):
 
 def test_each_method_has_a_look_of_its_own():
     own = [Method(f"own{index}", f"own{index}", ()) for index in range(20)]
-    found = looks([*METHODS.values(), *own])
-    assert len({found[name] for name in METHODS}) == len(METHODS) and len(set(found.values())) == len(found)
+    assert len(set(looks([*METHODS.values(), *own]).values())) == len(METHODS) + len(own)
+    found = looks([*(method for method in METHODS.values() if not method.extra), *own])
     few = looks([own[0], METHODS["gradnorm"], METHODS["dwa"]])
     assert [few[name] for name in ("gradnorm", "dwa", "own0")] == [found[name] for name in ("gradnorm", "dwa", "own0")]
 

@@ -10,22 +10,23 @@ from urllib.parse import unquote
 
 import pytest
 from comparison_folder import TRUTH, read_csv, run_contents, write_comparison_folder
-from run_folder import epochs, facts, metrics, options, updates
+from run_folder import epochs, facts, metrics, options, several, updates, write_csv
 from test_report import Page, check_tables
 
 from gradnorm_plugin.compare.figure_tables import write_methods, write_runs
 from gradnorm_plugin.compare.latency import Latency, Time
-from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.compare.methods import METHODS, Method, methods_of
 from gradnorm_plugin.compare.page import compose_comparison, write_comparison
 from gradnorm_plugin.compare.plan import CompareError
-from gradnorm_plugin.compare.results import COSTS, FIGURES, GRADIENTS, Outcome, read_outcome
+from gradnorm_plugin.compare.results import COSTS, Outcome, figures_of, gradients_of, read_outcome
 from gradnorm_plugin.compare.verdicts import best_joint, cheapest, keep_up
 from gradnorm_plugin.report.render import render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
-from gradnorm_plugin.run_folder import ReportError
+from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError, image_tasks
 
 LATENCY = Latency("CPU, 2 threads", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm", "fixed-1-1"), 22.0, 1.1)))
 ALONE = ["detection-only", "classification-only"]
+FIGURES, GRADIENTS = figures_of((CLASSIFICATION,)), gradients_of((CLASSIFICATION,))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def outcome(folder: Path) -> Outcome:
 
 def markdown(outcome: Outcome, lang: str = "en", latency: Latency | None = None, reason: str | None = None, **more: bool) -> str:
     """The page's Markdown without escapes, in single spaces."""
-    say = Wording(lang)
+    say = Wording(lang, outcome.tasks)
     text = render_markdown(compose_comparison(outcome, latency, reason, say, **more), say, outcome.root)
     return " ".join(re.sub(r"\\(.)", r"\1", text).replace("`", "").split())
 
@@ -251,6 +252,94 @@ def test_pages_are_whole_and_hold_everything_themselves(tmp_path):
         assert len(page.all("caption")) == len(page.all("table")) == check_tables(render_markdown(report, say, root)) - 1  # tiles
 
 
+def several_outputs(folder: Path, **balanced: float) -> Path:
+    """Detection alone, each of three image outputs alone, and two joint methods; `view` has balanced accuracy as told."""
+    usual = several()
+    tasks = image_tasks(usual["run"])
+    names = ["detection-only", "view-only", "finding-only", "grade-only", "gradnorm", "dwa"]
+    changes = {}
+    for name in names:
+        for seed in (0, 1):
+            contents = several(4)
+            contents["joint_metrics"]["outputs"]["view"]["balanced_accuracy"] = balanced.get(name, 0.8) + 0.01 * seed
+            contents["joint_metrics"]["outputs"]["grade"]["kappa_2"] = -12.375 + 2 * (name == "dwa") + (name == "dwa") * seed
+            changes[name, seed] = contents
+    return write_comparison_folder(folder, [methods_of(tasks)[name] for name in names], [0, 1], changes=changes, tasks=tasks)
+
+
+def fixed_grid(folder: Path, *products: float) -> Outcome:
+    grid = dict(zip(("fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001"), products, strict=False))
+    changes = {(name, 0): scored(0.5, of) for name, of in grid.items()}
+    return read_outcome(write_comparison_folder(folder, [*grid, "gradnorm"], [0], count=2, changes=changes))
+
+
+def test_the_best_of_the_grid_is_marked_and_how_it_was_chosen_said(tmp_path):
+    text = markdown(fixed_grid(tmp_path / "whole", 0.8, 0.7, 0.6))
+    assert "Of the fixed ratios Fixed 1 / 0.1, Fixed 1 / 0.01, Fixed 1 / 0.001, Fixed 1 / 0.1 has the highest product" in text
+    assert "| Fixed 1 / 0.1 (best of the fixed ratios, by these images) | 1 |" in text and "| Fixed 1 / 0.01 | 1 |" in text
+    assert "best of the fixed" not in markdown(fixed_grid(tmp_path / "part", 0.8, 0.7))  # 0.01 is a method of its own
+
+
+def with_separate(folder: Path) -> Path:
+    """GradNorm 0.02 above a separate classifier, which has no boxes, and upstream's own table of epochs."""
+    names = ["detection-only", "separate-classifier", "gradnorm"]
+    changes = {}
+    for seed in (0, 1, 2):
+        changes["gradnorm", seed] = scored(0.5, 0.82 + 0.01 * seed)
+        changes["detection-only", seed] = {**scored(0.5, 0), "run": facts(seconds=20.0)}
+        alone = {key: value for key, value in scored(0, 0.8 + 0.01 * seed)["joint_metrics"].items() if key != "detection"}
+        model = {"parameters": 1_000_000, "head_parameters": 0, "total_parameters": 1_000_000, "total_gflops": 3.0}
+        run = facts(seconds=10.0, model=model)
+        changes["separate-classifier", seed] = {"joint_metrics": alone, "joint_results": None, "gradnorm": None, "run": run}
+    root = write_comparison_folder(folder, names, [0, 1, 2], count=2, changes=changes)
+    for seed in (0, 1, 2):
+        write_csv(
+            root / "separate-classifier" / f"seed{seed}" / "results.csv", {"epoch": [0, 1], "metrics/accuracy_top1": [1, 1]}
+        )
+    return root
+
+
+def test_a_separate_classifier_is_the_other_baseline_and_two_networks_have_their_price(tmp_path):
+    found = read_outcome(with_separate(tmp_path / "exp"))
+    assert not found.of("separate-classifier")[0].method.detects and found.joint_methods == [METHODS["gradnorm"]]
+    text = markdown(found)
+    for sentence in (
+        "Balanced accuracy less the separate classifier, the whole interval above 0: GradNorm.",
+        "Difference from the separate classifier, classification: mean of runs with the same seed",
+        "| +0.020 (+0.020 to +0.020) |",
+        "| Separate classifier | 1,000,000 (0.53×) | 3 (0.71×) | 5 (0.50×) |",
+        "| Two networks: Detection only and Separate classifier | 2,900,000 (1.53×) | 7.25 (1.71×) | 15 (1.50×) |",
+    ):
+        assert sentence in text, sentence
+
+
+def test_every_image_output_is_compared_with_itself_alone(tmp_path):
+    found = read_outcome(several_outputs(tmp_path / "exp", gradnorm=0.7, dwa=0.9))
+    assert [method.name for method in keep_up(found)] == ["dwa"] and best_joint(found).name == "dwa"
+    alone = found.of("finding-only")[0]
+    assert set(alone.curves) == {"finding_macro_F1"} and "view_accuracy" not in alone.values and "mAP50" not in alone.values
+    assert found.of("gradnorm")[0].values["cosine_view_finding"] == 0.05
+    text = markdown(found)
+    for sentence in (
+        "Not below any task alone, within its spread: DWA.",
+        "Below view alone by more than its spread (view: Balanced accuracy): GradNorm.",
+        "is DWA: mAP50-95 0.601 ± 0.000, view: Balanced accuracy 0.905 ± 0.007, finding: Macro-F1 0.627 ± 0.000, grade: kappa 2",
+        "grade: kappa 2, DWA | -9.875 | grade only: -12.38 ± 0",
+        "view less view alone: mean difference of runs with the same seed",
+        "| GradNorm | 2 | +0.000 (+0.000 to +0.000) | -0.100 (-0.100 to -0.100) |",
+        "| DWA | 2 | +2.5 (-3.853 to +8.853) |",
+        "grade: kappa 2, the interval includes 0: GradNorm, DWA.",
+        "| GradNorm | -0.5 | -0.3 | -0.05 | 0.05 | 0.3 | 0.5 |",
+        "Weight at the end, grade",
+    ):
+        assert sentence in text, sentence
+    assert "lassification" not in text and "nan" not in text and "None" not in text
+    rows = {row["method"]: row for row in read_csv(write_methods(found, None, tmp_path / "comparison.csv"))}
+    assert float(rows["dwa"]["view_balanced_accuracy_diff"]) == pytest.approx(0.1)
+    assert (rows["dwa"]["grade_kappa_2_mean"], rows["view-only"]["grade_kappa_2_mean"]) == ("-9.875", "")
+    assert (rows["gradnorm"]["grade_weight_mean"], rows["gradnorm"]["cosine_finding_grade_mean"]) == ("0.25", "0.5")
+
+
 def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
     """Comparisons that between them call for every text."""
     good, high = scored(0.9, 0.9), metrics()
@@ -274,7 +363,13 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
             folder / "few", ["gradnorm", Method("mine", "mine", ())], [0, 1], finished=[("gradnorm", 0)], changes=bad
         ),
         write_comparison_folder(folder / "short", ["gradnorm"], [0], count=1),
+        several_outputs(folder / "outputs", gradnorm=0.7, dwa=0.9),
+        several_outputs(folder / "worse", gradnorm=0.7, dwa=0.7),
+        fixed_grid(folder / "grid", 0.8, 0.7, 0.6).root,
+        with_separate(folder / "separate"),
     ]
+    for name in ("comparison.png", "curves.png"):
+        (folder / "outputs" / name).write_bytes(b"")
     for name in ("comparison.png", "curves.png"):
         (found[0] / name).write_bytes(b"")
     outcomes = [read_outcome(root) for root in found]
@@ -286,7 +381,13 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
 def test_every_text_is_used_and_says_the_same_figures_in_every_language(tmp_path, monkeypatch):
     used: set[str] = set()
     original = Wording.__call__
-    monkeypatch.setattr(Wording, "__call__", lambda self, key, **values: used.add(key) or original(self, key, **values))
+
+    def noted(self: Wording, key: str, **values: object) -> object:
+        other = f"{key}_outputs"
+        used.add(other if self.several and other in catalogue("en") else key)
+        return original(self, key, **values)
+
+    monkeypatch.setattr(Wording, "__call__", noted)
     for found, latency, reason in variants(tmp_path):
         english, chinese = (
             re.findall(r"\d[\d,.]*\d|\d", markdown(found, lang, latency, reason, predictions=True)) for lang in LANGUAGES

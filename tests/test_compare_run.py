@@ -8,20 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 from compare_driver import count
 from joint_data import write_joint_dataset
 from rich.console import Console
-from run_folder import epochs, metrics, write_csv
+from run_folder import epochs, metrics, several, write_csv, write_run
 
 from gradnorm_plugin.compare import runner
 from gradnorm_plugin.compare.command import main, parse_options
 from gradnorm_plugin.compare.live import LiveTable, Progress, current_progress, seconds_left
-from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.compare.methods import METHODS, Method, methods_of
 from gradnorm_plugin.compare.plan import (
     CompareError,
     Plan,
@@ -36,6 +38,7 @@ from gradnorm_plugin.compare.plan import (
     write_plan,
 )
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run, failure, make_runs
+from gradnorm_plugin.run_folder import image_tasks
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 
 DRIVER = Path(__file__).with_name("compare_driver.py")
@@ -99,6 +102,75 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert contents["methods"] == ["dwa", "alpha0", "own.det"] and contents["seeds"] == [3, 1]
 
 
+THREE = "image_outputs: {view: {classes: [P, Q]}, finding: {labels: [a, b]}, ef: {value: percent, range: [0, 100]}}\n"
+
+
+@pytest.fixture
+def outputs_yaml(tmp_path: Path) -> str:
+    """A data yaml with an image output of each kind."""
+    file = tmp_path / "outputs.yaml"
+    file.write_text(f"train: a\nval: b\nnames: [a]\n{THREE}")
+    return str(file)
+
+
+def test_each_image_output_has_a_method_that_trains_it_alone(outputs_yaml, capsys):
+    options = parse_options(["--data", outputs_yaml, *SCRATCH])
+    assert [m.name for m in options.methods][:5] == ["detection-only", "view-only", "finding-only", "ef-only", "fixed-1-0.01"]
+    trained = {m.name: [t for t in ("detection", "view", "finding", "ef") if m.trains(t)] for m in options.methods}
+    assert trained["detection-only"] == ["detection"] and trained["finding-only"] == ["finding"]
+    assert trained["gradnorm"] == ["detection", "view", "finding", "ef"]
+    assert options.methods[2].flags == ("--balancer", "fixed", "--initial-weights", "0", "0", "1", "0", "--head", "pooled")
+    assert parse_options(["--methods", "ef-only", "--data", outputs_yaml, *SCRATCH]).methods == (options.methods[3],)
+    with pytest.raises(SystemExit):
+        parse_options(["--data", outputs_yaml, "--list"])
+    assert "view only: the joint network with the losses of all other tasks switched off" in capsys.readouterr().out
+
+
+def test_a_grid_of_fixed_ratios_is_three_methods():
+    chosen = parse_options(["--methods", "fixed-grid", "gradnorm", "fixed-1-0.01", *SCRATCH]).methods
+    assert [method.name for method in chosen] == ["fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001", "gradnorm"]
+    assert chosen[2].flags == ("--balancer", "fixed", "--initial-weights", "1", "0.001")
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["--methods", "classification-only"], 2, "no method classification-only: take detection-only, view-only, finding-only"),
+        (["--method", "view-only=--adam"], 2, "--method view-only: there is one of this name already"),
+        (["--method", "a=--balancer fixed --initial-weights 1 0 1"], 1, "--method a: --initial-weights is for 3 tasks, but the"),
+        (["--methods", "view-only", "--data", "nope.yaml"], 2, "(of the data: --data nope.yaml: File not found: nope.yaml)"),
+    ],
+)
+def test_what_does_not_fit_the_image_outputs_is_refused(flags, status, message, outputs_yaml, tmp_path, capsys):
+    found, line = error_of(capsys, "--data", outputs_yaml, *SCRATCH, "--project", str(tmp_path / "runs"), *flags)
+    assert message in line and found == status and not (tmp_path / "runs").exists()
+
+
+def test_a_plan_keeps_the_image_outputs_it_was_made_for(outputs_yaml, tmp_path):
+    own = ["--method", "some=--balancer fixed --initial-weights 1 0 0.5 0"]
+    line = ["--data", outputs_yaml, *SCRATCH, "--methods", "view-only", "gradnorm", *own]
+    made = make_plan(parse_options(line))
+    write_plan(tmp_path, made)
+    found = read_plan(tmp_path)
+    assert found.tasks == made.tasks and [task.headline for task in found.tasks] == [
+        "view_balanced_accuracy", "finding_macro_F1", "ef_R2",
+    ]  # fmt: skip
+    assert [m.untrained for m in found.methods] == [("finding", "ef"), (), ("view", "ef")] and found.methods[:2] == made.methods[
+        :2
+    ]
+    Path(outputs_yaml).write_text(f"train: a\nval: b\nnames: [a]\nclassification_names: [x, y]\n{THREE}")
+    with pytest.raises(CompareError, match=r"was planned for the image outputs view \(classes\), .*, but the data have classif"):
+        extend_plan(tmp_path, parse_options([*line, "--exist-ok"]))
+
+
+def test_other_image_outputs_than_planned_are_refused_before_anything_starts(tmp_path):
+    data = write_joint_dataset(tmp_path / "data", images=4, size=32)
+    made = make_plan(parse_options(["--data", str(data), *SCRATCH, "--methods", "gradnorm"]))
+    data.write_text(data.read_text().replace("classification_names:", "image_outputs: {view: {classes: [a, b, c]}}\nold:"))
+    with pytest.raises(CompareError, match=r"gradnorm: this comparison was planned for .* but the data have view \(classes\)"):
+        check_plan(made)
+
+
 @pytest.mark.parametrize("text", ["[]", "methods: [nope]\nseeds: [0]\nflags: []\nstarted: x", "methods: [dwa]", "{", "a: \x00"])
 def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
     with pytest.raises(CompareError, match="has no compare.yaml: name the folder of a comparison"):
@@ -110,7 +182,11 @@ def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
 
 def test_methods_and_defaults():
     options = parse_options(["--epochs", "3", "--weights", "", "--jobs", "1000"])
-    assert options.methods == tuple(METHODS.values()) and options.seeds == (0, 1, 2) and options.threads == 1
+    assert (
+        options.methods == tuple(m for m in METHODS.values() if not m.extra)
+        and options.seeds == (0, 1, 2)
+        and options.threads == 1
+    )
     assert options.flags == ("--epochs", "3", "--weights", "")
     options = parse_options(["--methods", "gradnorm", "dwa", "gradnorm", "--seeds", "2", "2", "--method", "a=--adam --x 'b c'"])
     assert [method.name for method in options.methods] == ["gradnorm", "dwa", "a"] and options.seeds == (2,)
@@ -171,6 +247,13 @@ def test_bad_labels_are_told_before_anything_starts(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(line, write=lambda root: pytest.fail("it started"))
     assert f"{label}:1" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_a_class_that_is_missing_is_told_before_anything_starts_whatever_the_order_of_the_methods(tmp_path, capsys):
+    data = write_joint_dataset(tmp_path / "data", images=4, size=32, unlabelled=4)
+    line = [*SCRATCH, "--methods", "detection-only", "gradnorm", "--data", str(data), "--project", str(tmp_path / "runs")]
+    status, message = error_of(capsys, *line)
+    assert status == 1 and "no image of `train` has a class" in message and not (tmp_path / "runs").exists()
 
 
 def test_weights_are_settled_once_for_all_runs(tmp_path, monkeypatch):
@@ -328,9 +411,26 @@ def test_the_reason_of_a_failure_is_one_line_of_its_log(text, status, expected, 
 def test_figures_of_a_run_that_goes_on(tmp_path):
     assert current_progress(tmp_path) == Progress()
     write_csv(tmp_path / "joint_results.csv", epochs(3, balanced_accuracy=[0.1, 0.2, float("nan")]))
-    assert current_progress(tmp_path) == Progress(3, 0.256, None)
+    assert current_progress(tmp_path) == Progress(3, {"detection": 0.256})
     (tmp_path / "joint_results.csv").write_text("epoch,mAP50-95\n")
     assert current_progress(tmp_path) == Progress()
+
+
+def test_the_table_has_the_figures_of_every_image_output(tmp_path):
+    contents = several()
+    tasks = image_tasks(contents["run"])
+    chosen = (methods_of(tasks)["view-only"], methods_of(tasks)["gradnorm"])
+    runs = runs_of(tmp_path, replace(plan(), methods=chosen, tasks=tasks), total=3)
+    for run in runs:
+        write_run(run.folder, **contents)
+        run.state, run.seconds = FINISHED, 60.0
+    console = Console(file=StringIO(), width=120, color_system=None)
+    console.print(LiveTable(runs, tmp_path, jobs=1))
+    text = " ".join(console.file.getvalue().replace("│", "|").split())
+    assert "| view only | view 0.982 1 min |" in text
+    assert "| GradNorm | box 0.601 view 0.982 finding 0.627 grade -12.375 1 min |" in text
+    assert "box: mAP50-95, view: view balanced accuracy, finding: finding macro F1, grade: grade kappa 2; of the last" in text
+    assert current_progress(runs[0].folder, tasks).figures["grade"] == 0.7
 
 
 def test_the_table_has_a_cell_for_every_run(tmp_path):
@@ -467,6 +567,44 @@ def test_real_runs_are_trained_not_repeated_and_trained_anew_where_broken(small,
     assert "ERROR: 1 of 3" in err and "detection-only" not in out and times(kept) == before, out + err
     assert is_finished(gradnorm) and not (gradnorm / "leftover").exists()
     assert (gradnorm / "joint_metrics.json").read_text() == undisturbed
+
+
+def test_a_separate_classifier_is_upstreams_own_measured_as_all_others(small, tmp_path):
+    out, err = driver(*small, "--methods", "separate-classifier", "--seeds", "4", "--project", str(tmp_path)).communicate(
+        timeout=300
+    )
+    assert "separate-classifier seed 4 is finished: balanced accuracy" in out, out + err
+    folder = run_folder(tmp_path / "exp", "separate-classifier", 4)
+    options = yaml.safe_load((folder / "opt.yaml").read_text())
+    assert (options["seed"], options["epochs"], options["imgsz"], options["batch_size"], options["optimizer"]) == (
+        4,
+        1,
+        64,
+        4,
+        "Adam",
+    )
+    found = json.loads((folder / "joint_metrics.json").read_text())
+    rows = (folder / "results.csv").read_text().split("\n")
+    columns = [name.strip() for name in rows[0].split(",")]
+    accuracy = float(rows[1].split(",")[columns.index("metrics/accuracy_top1")])
+    part = found["classification"]
+    assert part["accuracy"] == pytest.approx(accuracy, abs=1e-4) and (found["images"], part["images"]) == (4, 3)
+    assert [row["name"] for row in part["classes"]] == ["dark", "light", "grey"] and [r["support"] for r in part["classes"]] == [
+        1
+    ] * 3
+    model = json.loads((folder / "run.json").read_text())["model"]
+    assert 1e6 < model["total_parameters"] < 1.5e6 and model["total_gflops"] > 2 and not (folder / "start.pt").exists()
+    shades = [cv2.imread(str(next((folder / "images" / "train" / str(index)).iterdir()))).mean() for index in range(3)]
+    assert shades[0] < shades[2] < shades[1]  # dark, light, grey
+
+
+def test_a_class_without_an_image_is_told_before_a_separate_classifier_starts(tmp_path):
+    data = write_joint_dataset(tmp_path / "data", images=4, size=32)  # of 2 validation images the second has no class
+    made = make_plan(parse_options(["--data", str(data), *SCRATCH, "--methods", "separate-classifier"]))
+    with pytest.raises(
+        CompareError, match="separate-classifier: no image of `val` is of the class light, .* leave the method out"
+    ):
+        check_plan(made)
 
 
 def test_ctrl_c_stops_the_run_and_leaves_the_comparison_to_go_on_with(small, tmp_path):

@@ -69,6 +69,9 @@ def test_descriptions_are_read_and_given_back():
         ({"ef": {"value": 7, "range": [0, 1]}}, "write the unit"),
         ({"a view": {"classes": ["A", "B"]}}, "is no name of an image output"),
         ({"detection": {"classes": ["A", "B"]}}, "has a meaning of its own"),
+        ({"obj": {"classes": ["A", "B"]}}, "has a meaning of its own"),  # its columns would be those of detection's losses
+        ({"PR_curve": {"classes": ["A", "B"]}}, "has a meaning of its own"),  # as would its picture
+        ({"class": {"labels": ["A", "B"]}}, "tells one of `classes`"),
         ({"ef": DESCRIPTIONS["ef"], "EF": DESCRIPTIONS["ef"]}, "differ in case alone"),
     ],
 )

@@ -26,7 +26,8 @@ from gradnorm_plugin.loss import GradNormLoss
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.hooks import JointCallbacks
-from gradnorm_plugin.training.joint_run import JointRun, tasks_of
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.seams import Hook, SeparateClip
 from gradnorm_plugin.training.tables import EpochTable
 from gradnorm_plugin.upstream.gateway import upstream

@@ -7,14 +7,13 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from gradnorm_plugin.compare.live import progress_shown
-from gradnorm_plugin.compare.methods import METHODS, choose_methods, own_method
+from gradnorm_plugin.compare.methods import GRID, GRID_METHODS, Method, choose_methods, methods_of, own_method
 from gradnorm_plugin.compare.page import write_comparison
 from gradnorm_plugin.compare.plan import (
     ALLOW_DOWNLOAD,
@@ -26,6 +25,7 @@ from gradnorm_plugin.compare.plan import (
     exclusive,
     extend_plan,
     make_plan,
+    planned_tasks,
     read_plan,
     write_plan,
 )
@@ -33,7 +33,7 @@ from gradnorm_plugin.compare.runner import FAILED, FINISHED, Run, make_runs, tra
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
-from gradnorm_plugin.run_folder import ReportError
+from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.upstream.checkout import WORKSPACE
@@ -47,16 +47,6 @@ _SETTLED = {"methods": "--methods", "method": "--method", "seeds": "--seeds", "n
 """Flags that are settled already for a comparison that is resumed."""
 
 
-class _List(argparse.Action):
-    """Print the methods and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        wide = max(map(len, METHODS))
-        for method in METHODS.values():
-            print(f"{method.name:{wide}}  {method.label}: {method.note}\n{'':{wide}}  {' '.join(method.flags)}")
-        parser.exit()
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm compare`; flags it does not know are training flags."""
     parser = argparse.ArgumentParser(
@@ -68,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
         allow_abbrev=False,  # --seed is a training flag, not short for --seeds
     )
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (default: all that --list shows)")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (--list shows them; default: all)")
     parser.add_argument(
         "--method",
         action="append",
@@ -100,14 +90,15 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also say whether the six predictions of the report that this project started from hold on this data",
     )
-    parser.add_argument("--list", nargs=0, action=_List, help="show the methods and exit")
+    parser.add_argument("--list", action="store_true", help="show the methods, with --data those for its image outputs, and exit")
     return parser
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check `compare`'s own flags; the others are in `flags`, a tuple, still unchecked.
 
-    `methods` is a tuple of `Method`, `seeds` one of numbers, `resume` None, '' (the newest) or a folder.
+    `methods` is a tuple of `Method`, `seeds` one of numbers, `resume` None, '' (the newest) or a folder; `tasks` are the image
+    outputs of the data.
     Errors end the program as argparse does: usage and one line, status 2.
     """
     parser = build_parser()
@@ -128,11 +119,29 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options.seeds = tuple(dict.fromkeys(options.seeds if options.seeds is not None else (0, 1, 2)))
     if min(options.seeds) < 0:
         parser.error(f"--seeds must not be negative, found {min(options.seeds)}")
+    options.tasks, unread = (CLASSIFICATION,), ""
+    if options.resume is None:
+        try:
+            options.tasks = planned_tasks(options.flags)
+        except (CompareError, OptionError, DescriptionError) as error:  # said again where a comparison is planned
+            unread = f" (of the data: {error})"
+    if options.list:
+        _list(methods_of(options.tasks).values())
+        parser.exit()
     try:
-        options.methods = choose_methods(options.methods, [own_method(text) for text in options.method or ()])
+        own = [own_method(text) for text in options.method or ()]
+        options.methods = choose_methods(options.methods, own, options.tasks)
     except ValueError as error:
-        parser.error(str(error))
+        parser.error(f"{error}{unread}")
     return options
+
+
+def _list(methods: Collection[Method]) -> None:
+    wide = max(len(method.name) for method in methods)
+    for method in methods:
+        rest = " (only if named)" if method.extra else ""
+        print(f"{method.name:{wide}}  {method.label}: {method.note}{rest}\n{'':{wide}}  {' '.join(method.flags)}")
+    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, of which the best is told")
 
 
 def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None:

@@ -5,47 +5,53 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.compare.latency import Latency
-from gradnorm_plugin.compare.methods import BASELINES, Method
+from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline, methods_of
 from gradnorm_plugin.compare.plan import run_folder
-from gradnorm_plugin.compare.results import COSTS, FIGURES, GRADIENTS, HEADLINES, Difference, Outcome, Spread, trained_tasks
+from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference, Outcome, gradients_of
+from gradnorm_plugin.compare.verdicts import best_ratio
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row
-from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table
-from gradnorm_plugin.report.wording import NONE, Wording, count, figure, score
+from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, Text
+from gradnorm_plugin.report.wording import NONE, Wording, count, figure, measured
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, cosine_columns, task_names
 
 
-def figure_names(outcome: Outcome) -> list[str]:
-    """The figures of all tasks. Where there are further image outputs, those of no run are left out."""
-    names = [name for names in FIGURES.values() for name in names]
-    if not outcome.further:
-        return names
-    return [name for name in names if any(name in run.values for run in outcome.runs)] + [
-        name for task in outcome.further for name in task.figures
-    ]
+def task_of(outcome: Outcome, column: str) -> ImageTask:
+    """The image output that a figure is of; for one of detection that of the class, whose figures need no name before them."""
+    return next((task for task in outcome.tasks if column in task.figures), CLASSIFICATION)
 
 
-def plus_minus(spread: Spread | None, say: Wording) -> str:
+def named(outcome: Outcome, column: str, say: Wording) -> str:
+    """What a figure is called."""
+    return say.score(column, task_of(outcome, column))
+
+
+def value_of(outcome: Outcome, column: str, value: float | None, sign: str = "") -> str:
+    """A figure, as its kind is written; `sign` is "+" for a difference."""
+    return measured(task_of(outcome, column).figure(column), value, sign)
+
+
+def plus_minus(outcome: Outcome, method: str, column: str, say: Wording) -> str:
     """0.512 ± 0.010, without the latter for a single seed."""
+    spread = outcome.spread(method, column)
+    mean = value_of(outcome, column, spread.mean if spread else None)
     if spread is None or spread.sd is None:
-        return score(spread.mean) if spread else NONE
-    return say.plain("compare.spread", mean=score(spread.mean), sd=score(spread.sd))
+        return mean
+    return say.plain("compare.spread", mean=mean, sd=value_of(outcome, column, spread.sd))
 
 
-def with_interval(difference: Difference | None, say: Wording) -> str:
+def _with_interval(outcome: Outcome, column: str, difference: Difference | None, say: Wording) -> str:
     """+0.008 (-0.004 to +0.020), without the latter for a single pair."""
+    mean = value_of(outcome, column, difference.mean if difference else None, "+")
     if difference is None or difference.interval is None:
-        return signed(difference.mean if difference else None)
-    low, high = map(signed, difference.interval)
-    return say.plain("compare_differences.interval", mean=signed(difference.mean), low=low, high=high)
-
-
-def signed(value: float | None) -> str:
-    """A difference to three decimal places, with its sign."""
-    return NONE if value is None or math.isnan(value) else f"{value:+.3f}"
+        return mean
+    low, high = (value_of(outcome, column, end, "+") for end in difference.interval)
+    return say.plain("compare_differences.interval", mean=mean, low=low, high=high)
 
 
 def short(value: float | None) -> str:
@@ -53,14 +59,21 @@ def short(value: float | None) -> str:
     return figure(value) if value is None or math.isnan(value) else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _names(outcome: Outcome) -> list[str]:
+    """The columns of all figures."""
+    return [name for names in outcome.figures.values() for name in names]
+
+
 def figures_section(outcome: Outcome, say: Wording) -> Section:
     """Every final figure of every method."""
-    names = figure_names(outcome)
+    names = _names(outcome)
+    best = best_ratio(outcome)
+    labels = {m.name: say("compare_figures.best_ratio", method=m.label) if m == best else m.label for m in outcome.methods}
     rows = [
-        [m.label, count(len(outcome.of(m.name))), *(plus_minus(outcome.spread(m.name, name), say) for name in names)]
+        [labels[m.name], count(len(outcome.of(m.name))), *(plus_minus(outcome, m.name, name, say) for name in names)]
         for m in outcome.methods
     ]
-    head = (say("compare.method"), say("compare_figures.runs"), *(say.score(name) for name in names))
+    head: list[Cell] = [say("compare.method"), say("compare_figures.runs"), *(named(outcome, name, say) for name in names)]
     table = Table(say("compare_figures.caption"), head, rows)
     return Section("figures", say("compare_figures.title"), [table, Small(say("compare_figures.note"))])
 
@@ -68,32 +81,47 @@ def figures_section(outcome: Outcome, say: Wording) -> Section:
 def differences_section(outcome: Outcome, say: Wording) -> Section:
     """Paired differences of the joint methods from each task alone, and on which side of 0 their intervals are."""
     blocks: list[Block] = []
-    of_tasks = [(task, names, HEADLINES[task]) for task, names in FIGURES.items()]
-    of_tasks += [(task.name, task.figures, task.headline) for task in outcome.further]
-    for task, names, first in of_tasks:
-        sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
-        rows = []
-        for method in outcome.joint_methods:
-            headline = outcome.difference(method.name, first)
-            if headline is not None:
-                sides[headline.side or "single"].append(method.label)
-                found = [outcome.difference(method.name, name) for name in names]
-                pairs = max(of.count for of in found if of is not None)
-                rows.append([method.label, count(pairs), *(with_interval(of, say) for of in found)])
-        if rows:
-            shown = "".join(span.text for span in say.score(first))
-            texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
-            head = (say("compare.method"), say("compare_differences.pairs"), *(say.score(name) for name in names))
-            of_output = say.plain("compare_differences.output", name=task, alone=outcome.alone(task))
-            blocks += [Points(texts), Table(say.known(f"compare_differences.{task}", of_output), head, rows)]
+    for task in outcome.figures:
+        caption = say.of_task("compare_differences.*", task)
+        blocks += _difference_blocks(
+            outcome, task, outcome.difference, named(outcome, outcome.headlines[task], say), caption, say
+        )
+    for task in outcome.figures if outcome.of(SEPARATE) else ():
+        if methods_of(outcome.tasks)[SEPARATE].trains(task):
+            caption = say("compare_differences.separate", task=say.task(task))
+            shown = say.plain("compare_differences.figure_separate", figure=named(outcome, outcome.headlines[task], say))
+            found = _difference_blocks(outcome, task, outcome.separate_difference, shown, caption, say)
+            blocks += [*found, Small(say("compare_differences.separate_note"))] if found else []
     blocks.append(Small(say("compare_differences.rule")) if blocks else Missing(say("compare_differences.none")))
     return Section("differences", say("compare_differences.title"), blocks)
+
+
+def _difference_blocks(
+    outcome: Outcome, task: str, difference: Callable[[str, str], Difference | None], shown: str, caption: Text, say: Wording
+) -> list[Block]:
+    """A task's differences from one baseline, in words (of the headline figure, `shown`) and in a table."""
+    names, headline_name = outcome.figures[task], outcome.headlines[task]
+    sides: dict[str, list[str]] = {"above": [], "includes": [], "below": [], "single": []}
+    rows: list[list[Cell]] = []
+    for method in outcome.joint_methods:
+        headline = difference(method.name, headline_name)
+        if headline is not None:
+            sides[headline.side or "single"].append(method.label)
+            found = [difference(method.name, name) for name in names]
+            pairs = max(of.count for of in found if of is not None)
+            cells = [_with_interval(outcome, name, of, say) for name, of in zip(names, found, strict=True)]
+            rows.append([method.label, count(pairs), *cells])
+    if not rows:
+        return []
+    texts = [say(f"compare_differences.{side}", figure=shown, methods=say.listed(of)) for side, of in sides.items() if of]
+    head: list[Cell] = [say("compare.method"), say("compare_differences.pairs"), *(named(outcome, name, say) for name in names)]
+    return [Points(texts), Table(caption, head, rows)]
 
 
 def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, say: Wording) -> Section:
     """The cost of training and predicting; `reason` says why there is no latency, None that it is measured later."""
     numbers: dict[str, Callable[[float | None], str]] = {name: count if name == "parameters" else short for name in COSTS}
-    alone = {name: outcome.spread(BASELINES["detection"], name) for name in COSTS}
+    alone = {name: outcome.spread(baseline(DETECTION), name) for name in COSTS}
     rows = []
     for method in outcome.methods:
         row: list[Cell] = [method.label]
@@ -104,6 +132,7 @@ def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, 
         time = latency.of(method.name) if latency else None
         row.append(_with_ratio(short(time.milliseconds), time.ratio, say) if time else NONE)
         rows.append(row)
+    rows += _two_networks(outcome, latency, numbers, say)
     head = (say("compare.method"), *(say(f"compare_cost.{name}") for name in COSTS), say("compare_cost.latency"))
     blocks: list[Block] = [Table(say("compare_cost.caption"), head, rows), Small(say("compare_cost.note"))]
     if latency:
@@ -114,28 +143,54 @@ def cost_section(outcome: Outcome, latency: Latency | None, reason: str | None, 
     return Section("cost", say("compare_cost.title"), blocks)
 
 
+def _two_networks(
+    outcome: Outcome, latency: Latency | None, numbers: Mapping[str, Callable[[float | None], str]], say: Wording
+) -> list[list[Cell]]:
+    """What detection alone and the separate classifier cost together; empty unless both have a finished run."""
+    names = (baseline(DETECTION), SEPARATE)
+    if not all(map(outcome.of, names)):
+        return []
+    first, second = (methods_of(outcome.tasks)[name].label for name in names)
+    row: list[Cell] = [say("compare_cost.two", first=first, second=second)]
+    for cost, number in numbers.items():
+        one, other = (outcome.spread(name, cost) for name in names)
+        both = one.mean + other.mean if one and other else None
+        row.append(_with_ratio(number(both), both / one.mean if both and one and one.mean else None, say))
+    times = [latency.of(name) if latency else None for name in names]
+    known = [time for time in times if time]
+    together = short(sum(time.milliseconds for time in known))
+    row.append(_with_ratio(together, sum(time.ratio for time in known), say) if len(known) == len(names) else NONE)
+    return [row]
+
+
 def _with_ratio(value: str, ratio: float | None, say: Wording) -> str:
     return value if ratio is None else say.plain("compare.ratio", value=value, ratio=f"{ratio:.2f}")
 
 
 def gradients_section(outcome: Outcome, say: Wording) -> Section:
     """How far the tasks' gradients agreed, and the weights and norms that the runs had."""
-    rows, measured = [], False
-    others = GRADIENTS[3:]
+    rows: list[list[Cell]] = []
+    of_pairs: list[list[Cell]] = []
+    tasks, pairs = task_names(outcome.tasks), cosine_columns(outcome.tasks)[1:]
     for method in outcome.methods:
-        spreads = {name: outcome.spread(method.name, name) for name in GRADIENTS}
+        spreads = {name: outcome.spread(method.name, name) for name in gradients_of(outcome.tasks)}
         means = {name: spread.mean if spread else None for name, spread in spreads.items()}
         agreement: list[Cell] = [NONE] * 4
-        if means["cosine"] is not None and len(trained_tasks(method)) > 1:
-            measured = True
+        if means["cosine"] is not None and sum(map(method.trains, tasks)) > 1:
+            of_pairs.append([method.label, *(figure(means[pair]) for pair in pairs)])
             place = say(f"compare_gradients.{outcome.of(method.name)[0].measured_at}")
             share, steps = say.percent(means["conflicting_share"]), count(means["measured_steps"])
             agreement = [figure(means["cosine"]), share, steps, place]
-        rows.append([method.label, *agreement, *(figure(means[name]) for name in others)])
-    columns = (*GRADIENTS[:3], "measured_at", *others)
-    head = (say("compare.method"), *(say(f"compare_gradients.{name}") for name in columns))
-    blocks: list[Block] = [] if measured else [Missing(say("compare_gradients.none"))]
-    blocks += [Table(say("compare_gradients.caption"), head, rows), Small(say("compare_gradients.note"))]
+        rows.append([method.label, *agreement, *(figure(means[name]) for name in (*(f"{t}_weight" for t in tasks), *NORMS))])
+    of_tasks = [say.of_task("compare_gradients.*_weight", task) for task in tasks]
+    first, last = ([say(f"compare_gradients.{name}") for name in names] for names in ((*AGREEMENT, "measured_at"), NORMS))
+    head = (say("compare.method"), *first, *of_tasks, *last)
+    blocks: list[Block] = [] if of_pairs else [Missing(say("compare_gradients.none"))]
+    blocks.append(Table(say("compare_gradients.caption"), head, rows))
+    if of_pairs and pairs:
+        two = [say("interference.pair", first=say.task(one), second=say.task(other)) for one, other in combinations(tasks, 2)]
+        blocks.append(Table(say("compare_gradients.pairs"), (say("compare.method"), *two), of_pairs))
+    blocks.append(Small(say("compare_gradients.note")))
     return Section("gradients", say("compare_gradients.title"), blocks)
 
 
@@ -164,21 +219,25 @@ def write_runs(outcome: Outcome, file: Path) -> Path:
             values = found.get((method.name, seed))
             row = {"method": method.name, "seed": seed, "finished": "no" if values is None else "yes"}
             row["folder"] = run_folder(outcome.root, method.name, seed).relative_to(outcome.root).as_posix()
-            rows.append({**row, **{name: (values or {}).get(name) for name in (*figure_names(outcome), *COSTS, *GRADIENTS)}})
+            rows.append({**row, **{name: (values or {}).get(name) for name in _all_names(outcome)}})
     return _write_csv(file, rows)
 
 
 def _method_row(outcome: Outcome, latency: Latency | None, method: Method) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method.name, "label": method.label, "runs": len(outcome.of(method.name))}
-    for name in (*figure_names(outcome), *COSTS, *GRADIENTS):
+    for name in _all_names(outcome):
         found = outcome.spread(method.name, name)
         row |= {f"{name}_mean": found and found.mean, f"{name}_sd": found and found.sd, f"{name}_n": found.count if found else 0}
-        if name in figure_names(outcome):
+        if name in _names(outcome):
             difference = outcome.difference(method.name, name)
             low, high = (difference and difference.interval) or (None, None)
             row |= {f"{name}_diff": difference and difference.mean, f"{name}_diff_low": low, f"{name}_diff_high": high}
     time = latency.of(method.name) if latency else None
     return {**row, "latency_ms": time and time.milliseconds, "latency_ratio": time and time.ratio}
+
+
+def _all_names(outcome: Outcome) -> tuple[str, ...]:
+    return (*_names(outcome), *COSTS, *gradients_of(outcome.tasks))
 
 
 def _write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

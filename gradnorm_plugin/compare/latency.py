@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from gradnorm_plugin.compare.methods import BASELINES
+from gradnorm_plugin.compare.methods import baseline
 from gradnorm_plugin.compare.results import Outcome, RunResult
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.run_folder import read_facts, read_run
+from gradnorm_plugin.run_folder import DETECTION, read_facts, read_run
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.run_file import device_name
 from gradnorm_plugin.upstream.gateway import upstream
@@ -108,7 +108,7 @@ def _distinct(outcome: Outcome) -> list[_Network]:
             shape = {name: value for name, value in read_facts(run.folder).get("model", {}).items() if name != "weights"}
             joint.setdefault(json.dumps(shape, sort_keys=True, default=str), []).append(run)
     alone = [run for run in outcome.runs if not run.method.classifies]
-    first = next((run for run in outcome.runs if run.method.name == BASELINES["detection"]), (alone or list(outcome.runs))[0])
+    first = next((run for run in outcome.runs if run.method.name == baseline(DETECTION)), (alone or list(outcome.runs))[0])
     detector = _Network(_names(alone), first.folder / WEIGHTS, detector=True)
     return [detector, *(_Network(_names(runs), runs[0].folder / WEIGHTS, detector=False) for runs in joint.values())]
 

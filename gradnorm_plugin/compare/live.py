@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -15,37 +16,41 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from gradnorm_plugin.compare.results import HEADLINE, headlines_of
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.run_folder import METRICS_FILE
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks, Record, output_part
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The figures of a run's last epoch so far, or of its best checkpoint once it is finished; None where there is none."""
+    """The headline figures of a run's last epoch so far, or of its best checkpoint once it is finished."""
 
     epochs: int = 0
     """Trained so far."""
-    map5095: float | None = None
-    balanced_accuracy: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """By task; without those that there are not."""
 
 
-def current_progress(folder: Path) -> Progress:
+def current_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progress:
     """From the last row of `joint_results.csv`."""
     try:
-        *_, last = csv.DictReader(read_text(folder / "joint_results.csv").splitlines())
-        return Progress(int(last["epoch"]) + 1, _number(last["mAP50-95"]), _number(last.get("balanced_accuracy", "nan")))
+        *_, last = csv.DictReader(read_text(folder / EPOCHS_FILE).splitlines())
+        found = {task: float(last[column]) for task, column in headlines_of(tasks).items()}
+        return Progress(int(last["epoch"]) + 1, {task: value for task, value in found.items() if math.isfinite(value)})
     except (ValueError, KeyError, TypeError, csv.Error):  # not there yet, or no row in it yet
         return Progress()
 
 
-def final_progress(folder: Path) -> Progress:
+def final_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progress:
     """From `joint_metrics.json`, and the epochs from `joint_results.csv`."""
-    epochs = current_progress(folder).epochs
+    epochs = current_progress(folder, tasks).epochs
     try:
-        found = json.loads(read_text(folder / METRICS_FILE))
-        return Progress(epochs, found["detection"]["mAP50-95"], found.get("classification", {}).get("balanced_accuracy"))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        metrics = Record(METRICS_FILE, json.loads(read_text(folder / METRICS_FILE)))
+        found = {DETECTION: metrics.record(DETECTION).number(HEADLINE)}
+        found |= {task.name: output_part(metrics, task.name).number(task.figure(task.headline)) for task in tasks}
+        return Progress(epochs, {task: value for task, value in found.items() if value is not None})
+    except (ValueError, AttributeError, RecursionError):
         return Progress(epochs)
 
 
@@ -92,7 +97,8 @@ class Lines:
         if run.state == RUNNING:
             line = f"{name} starts"
         elif run.state == FINISHED:
-            figures = _figures(run, final_progress(run.folder), "mAP50-95", "balanced accuracy")
+            headlines = {task: column.replace("_", " ") for task, column in headlines_of(run.tasks).items()}
+            figures = _figures(run, final_progress(run.folder, run.tasks), headlines)
             line = f"{name} is finished: {', '.join(figures)}, {_duration(run.seconds)} ({_count(self.runs)})"
         else:
             line = f"{name} failed: {run.error} (all of it: {run.log})"
@@ -121,7 +127,10 @@ class LiveTable(Lines):
         for name, label in {run.method.name: run.method.label for run in self.runs}.items():
             table.add_row(Text(label), *(cells[name, seed] for seed in seeds))
         yield table
-        yield Text("box: mAP50-95, cls: balanced accuracy; of the last epoch so far, of best.pt when finished")
+        tasks = self.runs[0].tasks
+        columns = headlines_of(tasks).values()
+        told = [f"{of}: {column.replace('_', ' ')}" for of, column in zip(_short(tasks).values(), columns, strict=True)]
+        yield Text(f"{', '.join(told)}; of the last epoch so far, of best.pt when finished")
         left = seconds_left(self.runs, self.jobs)
         waits = any(run.state in (WAITING, RUNNING) for run in self.runs)
         remaining = f", about {_duration(left)} left" if waits and left is not None else ""
@@ -136,25 +145,20 @@ class LiveTable(Lines):
         if run.state == FAILED:
             return Text("failed", style="bold red")
         if run.state == RUNNING:
-            found = current_progress(run.folder)
-            return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, "box", "cls")]), style="yellow")
-        found = self.final.setdefault(run.folder, final_progress(run.folder))
-        return Text(" ".join([*_figures(run, found, "box", "cls"), _duration(run.seconds)]), style="green")
+            found = current_progress(run.folder, run.tasks)
+            return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, _short(run.tasks))]), style="yellow")
+        found = self.final.setdefault(run.folder, final_progress(run.folder, run.tasks))
+        return Text(" ".join([*_figures(run, found, _short(run.tasks)), _duration(run.seconds)]), style="green")
 
 
-def _figures(run: Run, found: Progress, detection: str, classification: str) -> list[str]:
+def _short(tasks: ImageTasks) -> dict[str, str]:
+    """What each task is called where there is little room."""
+    return {DETECTION: "box", **{task.name: "cls" if task == CLASSIFICATION else task.name for task in tasks}}
+
+
+def _figures(run: Run, found: Progress, names: Mapping[str, str]) -> list[str]:
     """The figures of the tasks that the method trains, each after its name."""
-    method = run.method
-    parts = (
-        (detection, method.detects, found.map5095),
-        (classification, method.classifies, found.balanced_accuracy),
-    )
-    return [f"{name} {value:.3f}" for name, trained, value in parts if trained and value is not None]
-
-
-def _number(text: str) -> float | None:
-    value = float(text)
-    return value if value == value else None  # NaN: nothing to measure
+    return [f"{names[task]} {value:.3f}" for task, value in found.figures.items() if run.method.trains(task)]
 
 
 def _count(runs: Sequence[Run]) -> str:

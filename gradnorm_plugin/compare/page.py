@@ -13,22 +13,24 @@ from gradnorm_plugin.compare.figure_tables import (
     differences_section,
     figures_section,
     gradients_section,
+    named,
     plus_minus,
     short,
-    signed,
+    value_of,
     write_methods,
     write_runs,
 )
 from gradnorm_plugin.compare.latency import Latency, LatencyError, measure_latency
-from gradnorm_plugin.compare.methods import BASELINES, METHODS
+from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline, methods_of
 from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change_at_end, plot_choice, plot_curves
-from gradnorm_plugin.compare.results import FIGURES, HEADLINES, Outcome, read_outcome
-from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, cheapest, falls_behind, judge, keep_up
+from gradnorm_plugin.compare.results import Outcome, read_outcome
+from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Report, Section, Small, Table, Text, Tile
+from gradnorm_plugin.report.headline import share_bar
 from gradnorm_plugin.report.render import LABELS, render_html, render_markdown
-from gradnorm_plugin.report.wording import LANGUAGES, NONE, Wording, count, score
-from gradnorm_plugin.run_folder import FACTS_FILE, Record, read_facts
+from gradnorm_plugin.report.wording import LANGUAGES, NONE, Wording, count
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, FACTS_FILE, Record, read_facts
 
 
 def write_comparison(root: Path, lang: str = "en", predictions: bool = False) -> list[Path]:
@@ -46,7 +48,8 @@ def write_comparison(root: Path, lang: str = "en", predictions: bool = False) ->
     """
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}, expected one of {', '.join(LANGUAGES)}")
-    outcome, say = read_outcome(root), Wording(lang)
+    outcome = read_outcome(root)
+    say = Wording(lang, outcome.tasks)
     latency, reason = None, None
     try:
         latency = measure_latency(outcome)
@@ -98,26 +101,33 @@ def _summary_section(outcome: Outcome, verdicts: list[Verdict], say: Wording) ->
     title = say("compare_summary.title")
     if not outcome.methods:
         return Section("summary", title, [Missing(say("compare_summary.none"))])
-    points = [*_who_keeps_up(outcome, say), *_best(outcome, say), *([_count_verdicts(verdicts, say)] if verdicts else [])]
+    points = [*_who_keeps_up(outcome, say), *_best(outcome, say), *_best_ratio(outcome, say)]
+    points += [*([_count_verdicts(verdicts, say)] if verdicts else [])]
     blocks: list[Block] = [Points(points), Small(say("compare_summary.rule"))]
     if (outcome.root / CHOICE_FILE).is_file():
         blocks.append(Picture(outcome.root / CHOICE_FILE, say("compare_summary.picture")))
     return Section("summary", title, blocks)
 
 
+def _alone(outcome: Outcome) -> dict[str, Method]:
+    """Task -> the method that trains it alone."""
+    return {task: methods_of(outcome.tasks)[baseline(task)] for task in outcome.headlines}
+
+
 def _who_keeps_up(outcome: Outcome, say: Wording) -> Iterator[Text]:
     kept = keep_up(outcome)
     if kept is None:
-        absent = [METHODS[name].label for name in BASELINES.values() if not outcome.of(name)]
+        absent = [method.label for method in _alone(outcome).values() if not outcome.of(method.name)]
         yield say("compare_summary.no_baseline", methods=say.listed(absent))
     elif kept:
         yield say("compare_summary.keep", methods=say.listed(method.label for method in kept))
     elif outcome.joint_methods:
         yield say("compare_summary.keep_none")
-    for task in FIGURES:
+    for task, column in outcome.headlines.items():
         behind = [method.label for method in outcome.joint_methods if falls_behind(outcome, method, task)]
         if behind:
-            yield say(f"compare_summary.behind_{task}", methods=say.listed(behind))
+            values = {"figure": named(outcome, column, say), "methods": say.listed(behind)}
+            yield say.of_task("compare_summary.behind_*", task, **values)
     for cost, number in (("parameters", count), ("seconds_per_epoch", short)):
         found = cheapest(outcome, kept, cost) if kept and len(kept) > 1 else None
         if found:
@@ -128,23 +138,31 @@ def _who_keeps_up(outcome: Outcome, say: Wording) -> Iterator[Text]:
 def _best(outcome: Outcome, say: Wording) -> Iterator[Text]:
     best = best_joint(outcome)
     if best is not None:
-        detection, classification = (plus_minus(outcome.spread(best.name, name), say) for name in HEADLINES.values())
-        yield say("compare_summary.best", method=best.label, detection=detection, classification=classification)
+        found = {task: plus_minus(outcome, best.name, column, say) for task, column in outcome.headlines.items()}
+        listed = say.listed(f"{named(outcome, column, say)} {found[task]}" for task, column in outcome.headlines.items())
+        two = {task: found[task] for task in (DETECTION, CLASSIFICATION.name) if task in found}
+        yield say("compare_summary.best", method=best.label, figures=listed, **two)
+
+
+def _best_ratio(outcome: Outcome, say: Wording) -> Iterator[Text]:
+    best = best_ratio(outcome)
+    if best is not None:
+        labels = say.listed(methods_of(outcome.tasks)[name].label for name in GRID_METHODS)
+        yield say("compare_summary.best_ratio", method=best.label, methods=labels)
 
 
 def _tiles(outcome: Outcome, verdicts: list[Verdict], say: Wording) -> list[Tile]:
-    """Both figures of the best joint method beside the tasks alone, the predictions if judged, and how many runs are finished."""
+    """Headline figures of the best joint method beside the tasks alone, predictions if judged, and how many runs are finished."""
     found, best = [], best_joint(outcome)
     headline = outcome.headline(best.name) if best else None
     if best and headline:
-        for (task, name), spread in zip(HEADLINES.items(), headline, strict=True):
-            alone = outcome.spread(BASELINES[task], name)
-            values = {"method": METHODS[BASELINES[task]].label, "value": plus_minus(alone, say)}
-            note = say("compare_tile.alone", **values) if alone else say("compare_tile.no_baseline", method=values["method"])
+        for name, alone, spread in zip(outcome.headlines.values(), _alone(outcome).values(), headline, strict=True):
+            values = {"method": alone.label, "value": plus_minus(outcome, alone.name, name, say)}
+            known = "alone" if outcome.values(alone.name, name) else "no_baseline"
             half = spread.sd or 0.0
-            bar = (spread.mean, max(spread.mean - half, 0.0), min(spread.mean + half, 1.0))
-            label = say("compare_tile.figure", figure=say.plain(f"score.{name}"), method=best.label)
-            found.append(Tile(label, score(spread.mean), note, bar))
+            label = say("compare_tile.figure", figure=named(outcome, name, say), method=best.label)
+            bar = share_bar(spread.mean, spread.mean - half, spread.mean + half)
+            found.append(Tile(label, value_of(outcome, name, spread.mean), say(f"compare_tile.{known}", **values), bar))
     if verdicts:
         words = Counter(verdict.word for verdict in verdicts)
         part = say.plain("compare_tile.of", part=words["holds"], all=len(verdicts))
@@ -221,9 +239,9 @@ def _curves_section(outcome: Outcome, say: Wording) -> Section:
         return Section("curves", title, [*blocks, Missing(say("compare_curves.single"))])
     rows = []
     for method in outcome.methods:
-        changes = (change_at_end(band(outcome.of(method.name), name)) for name in HEADLINES.values())
-        rows.append([method.label, *map(signed, changes)])
-    head = (say("compare.method"), *(say(f"score.{name}") for name in HEADLINES.values()))
+        changes = {name: change_at_end(band(outcome.of(method.name), name)) for name in outcome.headlines.values()}
+        rows.append([method.label, *(value_of(outcome, name, change, "+") for name, change in changes.items())])
+    head: list[Cell] = [say("compare.method"), *(named(outcome, name, say) for name in outcome.headlines.values())]
     blocks += [Table(say("compare_curves.caption"), head, rows), Small(say("compare_curves.note"))]
     return Section("curves", title, blocks)
 

@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gradnorm_plugin.compare.methods import METHODS, Method
+from gradnorm_plugin.compare.methods import SEPARATE, Method, methods_of
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.outputs import Classes, the_classes
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import METRICS_FILE, read_facts
+from gradnorm_plugin.run_folder import CLASSIFICATION, METRICS_FILE, ImageTasks, image_tasks, read_facts
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.option_files import FETCHED, check_files, is_address
+from gradnorm_plugin.training.option_files import FETCHED, check_files, is_address, read_tasks
 from gradnorm_plugin.training.options import given_flags, parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -74,6 +75,8 @@ class Plan:
     """The working folder it was started in, which relative paths among the flags refer to."""
     started: str
     """ISO 8601, with the time zone."""
+    tasks: ImageTasks = (CLASSIFICATION,)
+    """The image outputs of the data."""
 
 
 def run_folder(root: Path, method: str, seed: int) -> Path:
@@ -127,11 +130,16 @@ def write_plan(root: Path, plan: Plan) -> None:
         WriteError: if it cannot be written.
     """
     own = {
-        method.name: {"flags": list(method.flags), "detects": method.detects, "classifies": method.classifies}
+        method.name: {
+            "flags": list(method.flags),
+            "detects": method.detects,
+            "classifies": method.classifies,
+            **({"untrained": list(method.untrained)} if method.untrained else {}),
+        }
         for method in plan.methods
-        if method.name not in METHODS
+        if method.name not in methods_of(plan.tasks)
     }
-    contents = {
+    contents: dict[str, Any] = {
         "methods": [method.name for method in plan.methods],
         "seeds": list(plan.seeds),
         "flags": list(plan.flags),
@@ -139,6 +147,11 @@ def write_plan(root: Path, plan: Plan) -> None:
         "directory": plan.directory,
         "started": plan.started,
     }
+    if plan.tasks != (CLASSIFICATION,):
+        contents["image_outputs"] = [
+            {"task": task.name, "kind": task.kind, "columns": list(task.figures), "headline": task.headline}
+            for task in plan.tasks
+        ]
     write_text(root / PLAN_FILE, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
 
 
@@ -153,29 +166,43 @@ def read_plan(root: Path) -> Plan:
         raise CompareError(f"{root} has no {PLAN_FILE}: name the folder of a comparison, such as runs/compare/exp")
     try:
         contents = read_yaml(file)
-        own = contents.get("own_methods") or {}
+        own, tasks = contents.get("own_methods") or {}, image_tasks(contents)
         return Plan(
-            methods=tuple(_read_method(name, own) for name in contents["methods"]),
+            methods=tuple(_read_method(name, own, tasks) for name in contents["methods"]),
             seeds=tuple(int(seed) for seed in contents["seeds"]),
             flags=_without_permission(contents["flags"]),
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
+            tasks=tasks,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
 
 
-def _read_method(name: str, own: dict[str, Any]) -> Method:
-    if name in METHODS:
-        return METHODS[name]
+def _read_method(name: str, own: dict[str, Any], tasks: ImageTasks) -> Method:
+    if name in methods_of(tasks):
+        return methods_of(tasks)[name]
     if name not in own:
         raise ValueError(f"no method is called {name}")
-    return Method(name, name, _without_permission(own[name]["flags"]), own[name]["detects"], own[name]["classifies"])
+    found = own[name]
+    untrained = tuple(str(task) for task in found.get("untrained", ()))
+    flags = _without_permission(found["flags"])
+    return Method(name, name, flags, found["detects"], found["classifies"], untrained=untrained)
 
 
 def _without_permission(flags: list[Any]) -> tuple[str, ...]:
     """The flags in a file, less the one that only the command line may give."""
     return tuple(str(flag) for flag in flags if flag != ALLOW_DOWNLOAD)
+
+
+def planned_tasks(flags: Sequence[str]) -> ImageTasks:
+    """The image outputs of the data that training flags name.
+
+    Raises:
+        CompareError: if the flags cannot be used.
+        OptionError, DescriptionError: if the data yaml cannot be read, or describes none.
+    """
+    return read_tasks(_parse(flags, "training flags"))
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -193,8 +220,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
         if note:
             upstream("utils.general").LOGGER.info(note)
         flags = (*flags, "--weights", str(start.weights), *(("--cfg", start.cfg) if "cfg" not in given and start.cfg else ()))
-    methods = tuple(_complete(method, flags) for method in options.methods)
-    return Plan(methods, options.seeds, flags, os.getcwd(), datetime.now().astimezone().isoformat(timespec="seconds"))
+    methods = tuple(_complete(method, flags, options.tasks) for method in options.methods)
+    started = datetime.now().astimezone().isoformat(timespec="seconds")
+    return Plan(methods, options.seeds, flags, os.getcwd(), started, options.tasks)
 
 
 def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
@@ -212,11 +240,13 @@ def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
             f"{file} is a comparison with other training flags: repeat them as they are there, in {plan.directory} "
             f"({shlex.join(plan.flags)}), or leave out --exist-ok to start another one"
         )
+    if options.tasks != plan.tasks:
+        raise CompareError(f"{file} {_other_outputs(plan.tasks, options.tasks)}: leave out --exist-ok to start another one")
     known = {method.name: method for method in plan.methods}
     for method in options.methods:
         if method.name in known and known[method.name].flags != method.flags:
             raise CompareError(f"--method {method.name} has other flags in {file}: take another name")
-    more = tuple(_complete(method, plan.flags) for method in options.methods if method.name not in known)
+    more = tuple(_complete(method, plan.flags, plan.tasks) for method in options.methods if method.name not in known)
     return replace(plan, methods=plan.methods + more, seeds=tuple(dict.fromkeys(plan.seeds + options.seeds)))
 
 
@@ -246,7 +276,7 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
         The number of epochs by the method's name.
 
     Raises:
-        CompareError: if a method's flags cannot be used.
+        CompareError: if a method's flags cannot be used, or its data have other image outputs than was planned.
         OptionError, DescriptionError, LabelErrors: what training says about files and data.
     """
     allowed = (ALLOW_DOWNLOAD,) * allow_download
@@ -254,24 +284,61 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
     for run in runs.values():
         check_files(run.options)
     checked = set()
-    for run in sorted(runs.values(), key=lambda run: bool(run.detection_only)):  # those that need more of the data first
+    outputs = {method.name: sum(method.trains(task.name) for task in plan.tasks) for method in plan.methods}
+    for name in sorted(runs, key=lambda name: -outputs[name]):  # those that need more of the data first
+        run = runs[name]
         if run.options.data not in checked:
             run.check_dataset(run.options.data)
             checked.add(run.options.data)
+            if run.tasks != plan.tasks:
+                raise CompareError(f"{name}: this comparison {_other_outputs(plan.tasks, run.tasks)} ({run.options.data})")
+            if any(method.separate for method in plan.methods):
+                check_separate(run)
     return {name: run.options.epochs for name, run in runs.items()}
 
 
-def _complete(method: Method, shared: Sequence[str]) -> Method:
+def check_separate(run: JointRun) -> Classes:
+    """The classes that YOLOv5's `classify/train.py` can be trained to tell, where the labels of `run` have been checked.
+
+    Raises:
+        CompareError: saying what, and what to do.
+    """
+    output = the_classes(run.outputs)
+    if output is None:
+        raise CompareError(f"{SEPARATE}: YOLOv5's classifier tells a class, and the data yaml has no `classification_names`")
+    if run.options.batch_size < 1:
+        raise CompareError(f"{SEPARATE}: YOLOv5's classifier does not estimate a --batch-size, give a number")
+    for split, scan in run.scans.items():
+        absent = output.absent(scan.targets[output.name])
+        if absent:
+            raise CompareError(
+                f"{SEPARATE}: no image of `{split}` is of the class {absent[0]}, and YOLOv5's classifier needs one of each: add "
+                f"one, or leave the method out"
+            )
+    return output
+
+
+def _other_outputs(planned: ImageTasks, found: ImageTasks) -> str:
+    names = [", ".join(f"{task.name} ({task.kind})" for task in tasks) for tasks in (planned, found)]
+    return f"was planned for the image outputs {names[0]}, but the data have {names[1]}"
+
+
+def _complete(method: Method, shared: Sequence[str], tasks: ImageTasks) -> Method:
     """The method; one of the user's is checked, and its fixed weights tell which tasks it trains."""
-    if method.name in METHODS:
+    if method.name in methods_of(tasks):
         return method
     where = f"--method {method.name}"
     _check_flags(method.flags, where, _IN_A_METHOD)
     options = _parse((*shared, *method.flags), where)
+    try:
+        detection, *weights = make_balancer(options, 1 + len(tasks)).weights.tolist()
+    except ValueError as error:
+        raise CompareError(f"{where}: {error}") from None
     if options.balancer != "fixed":
         return method
-    detection, *outputs = make_balancer(options).weights.tolist()
-    return replace(method, detects=detection > 0, classifies=max(outputs) > 0)
+    untrained = tuple(task.name for task, weight in zip(tasks, weights, strict=True) if not weight > 0)
+    classifies = len(untrained) < len(tasks)
+    return replace(method, detects=detection > 0, classifies=classifies, untrained=untrained if classifies else ())
 
 
 def _check_flags(flags: Sequence[str], where: str, refused: dict[str, str]) -> set[str]:

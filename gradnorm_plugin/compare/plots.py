@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from string import ascii_lowercase
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,18 +17,21 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from gradnorm_plugin.compare.latency import Latency
-from gradnorm_plugin.compare.methods import BASELINES, METHODS, Method
-from gradnorm_plugin.compare.results import HEADLINES, Outcome, RunResult, Spread
-from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION, OTHER, draw, head
+from gradnorm_plugin.compare.methods import Method, baseline, methods_of
+from gradnorm_plugin.compare.results import HEADLINE, Outcome, RunResult, Spread
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, ImageTasks
+from gradnorm_plugin.training.figures import OTHER, draw, head, task_colours
 
 CHOICE_FILE, CURVES_FILE = "comparison.png", "curves.png"
+Handle = Line2D | Patch
+Entry = tuple[Handle, str, list[str]]
+"""Of the legend: what is drawn, its words, and the figures that are out of view."""
 Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Epochs, and the mean, lowest and highest value over the seeds in each."""
 
 # Tol's "muted" scheme without what is near the tasks' own colours; then again with other shapes, for methods of the user's own.
 _COLOURS = ("#117733", "#CC6677", "#332288", "#AA4499", "#44AA99", "#999933", "#882255", "#333333")
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
-_TASK_COLOURS = {"detection": DETECTION, "classification": CLASSIFICATION}
 _GOOD = "#2E7D32"
 _DASHES, _DOTS = (0, (4, 2)), (0, (1, 1.3))
 
@@ -54,14 +58,15 @@ class Look:
     colour: str
 
 
-def looks(methods: Sequence[Method]) -> dict[str, Look]:
+def looks(methods: Sequence[Method], tasks: ImageTasks = (CLASSIFICATION,)) -> dict[str, Look]:
     """Marker and colour by the method's name: told apart by the colour-blind, and by shape in grey.
 
     They are the same in every comparison: the baselines have the colours of their tasks, the others theirs by their place in the
     registry; the user's own follow in the plan's order.
     """
-    alone = {name: Look("d", _TASK_COLOURS[task]) for task, name in BASELINES.items()}
-    others = [name for name in dict.fromkeys([*METHODS, *(method.name for method in methods)]) if name not in alone]
+    alone = {baseline(task): Look("d", colour) for task, colour in task_colours(tasks).items()}
+    registered = [method.name for method in methods_of(tasks).values() if not method.extra]
+    others = [name for name in dict.fromkeys([*registered, *(method.name for method in methods)]) if name not in alone]
     found = {name: Look(_SHAPES[i % len(_SHAPES)], _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(others)}
     return {**alone, **found}
 
@@ -76,36 +81,45 @@ def plot_choice(outcome: Outcome, latency: Latency | None) -> list[Path]:
 
 
 def choice_figure(outcome: Outcome, latency: Latency | None) -> Figure:
-    """Left: both tasks' headline figures, a marker a method, and the two tasks alone. Right: costs. Below: the legend."""
-    figure = Figure(figsize=(10.4, 4.9), layout="constrained")
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.06), wspace=0.03)[0]
-    axis = left.add_subplot()
-    look = looks(outcome.plan.methods)
-    several = len(outcome.plan.seeds) > 1
-    head(axis, "a", "Both tasks, mean of the seeds; bars: standard deviation" if several else "Both tasks, one seed")
-    handles = _draw_choice(axis, outcome, look)
-    _draw_costs(right, outcome, latency, look)
-    for columns in range(_LEGEND_COLUMNS, 0, -1) if handles else ():
-        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    """Left: for each image output a panel with its headline figure and detection's, a marker a method, and the two tasks alone.
+
+    Right: costs. Below: the legend.
+    """
+    panels, letters = len(outcome.tasks), iter(ascii_lowercase)
+    figure = Figure(figsize=(10.4 + 3.9 * (panels - 1), 4.9), layout="constrained")
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(panels, 1.06), wspace=0.03)[0]
+    look = looks(outcome.plan.methods, outcome.tasks)
+    seeds = "mean of the seeds; bars: standard deviation" if len(outcome.plan.seeds) > 1 else "one seed"
+    entries: dict[str, tuple[Handle, list[str]]] = {}
+    for axis, task in zip(left.subplots(1, panels, squeeze=False)[0], outcome.tasks, strict=True):
+        head(axis, next(letters), f"Both tasks, {seeds}" if panels == 1 else f"Detection and {task.name}")
+        for handle, label, hidden in _draw_choice(axis, outcome, task, look):
+            entries.setdefault(label, (handle, []))[1].extend(hidden)
+    for label, (handle, hidden) in entries.items():
+        handle.set_label(f"{label} ({', '.join(dict.fromkeys(hidden))})" if hidden else label)
+    _draw_costs(right, outcome, latency, look, letters)
+    for columns in range(_LEGEND_COLUMNS, 0, -1) if entries else ():
+        handles = [handle for handle, _ in entries.values()]
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=seeds if panels > 1 else None)
         if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
             break
         legend.remove()
     return figure
 
 
-def _draw_choice(axis: Axes, outcome: Outcome, look: dict[str, Look]) -> list[Line2D | Patch]:
+def _draw_choice(axis: Axes, outcome: Outcome, task: ImageTask, look: dict[str, Look]) -> list[Entry]:
     """Markers, bars and baselines; returns what the legend is to show."""
-    axis.set(xlabel="detection: mAP50-95", ylabel="classification: balanced accuracy")
-    found = [(method, outcome.headline(method.name)) for method in outcome.joint_methods]
-    points = [(method, pair) for method, pair in found if pair]
-    alone = [outcome.spread(BASELINES[task], name) for task, name in HEADLINES.items()]
+    axis.set(xlabel=f"{DETECTION}: {HEADLINE}", ylabel=f"{task.name}: {_words(task.figure(task.headline))}")
+    names = {DETECTION: HEADLINE, task.name: task.headline}
+    found = [(method, [outcome.spread(method.name, name) for name in names.values()]) for method in outcome.joint_methods]
+    points = [(method, (x, y)) for method, (x, y) in found if x and y]
+    alone = [outcome.spread(baseline(of), name) for of, name in names.items()]
     limits = [_limits([pair[which] for _, pair in points], alone[which]) for which in (0, 1)]
     axis.set(xlim=limits[0], ylim=limits[1])
-    handles = _draw_baselines(axis, alone)
+    handles = _draw_baselines(axis, outcome.tasks, dict(zip(names, alone, strict=True)))
     for method, pair in points:
         hidden = [f"{of.mean:.3f}" for of, (low, _) in zip(pair, limits, strict=True) if of.mean < low]
-        label = f"{method.label} ({', '.join(hidden)})" if hidden else method.label
-        handles.append(_draw_point(axis, look[method.name], label, pair, limits))
+        handles.append((_draw_point(axis, look[method.name], pair, limits), method.label, hidden))
     if not points:
         axis.text(0.5, 0.5, "no joint method is finished", transform=axis.transAxes, ha="center", color=OTHER)
     return handles
@@ -116,38 +130,35 @@ def _limits(spreads: Sequence[Spread], alone: Spread | None) -> tuple[float, flo
     every = [*spreads, *([alone] if alone else [])]
     if not every:
         return 0.0, 1.0
-    usual = [of for of in every if of.mean >= _COLLAPSED * median(other.mean for other in every)]
+    middle = median(of.mean for of in every)
+    usual = [of for of in every if middle <= 0 or of.mean >= _COLLAPSED * middle]
     low, high = min(of.mean - (of.sd or 0) for of in usual), max(of.mean + (of.sd or 0) for of in usual)
     margin = max(0.16 * (high - low), 0.01)
     return low - margin, high + margin
 
 
-def _draw_baselines(axis: Axes, alone: Sequence[Spread | None]) -> list[Line2D | Patch]:
+def _draw_baselines(axis: Axes, tasks: ImageTasks, alone: dict[str, Spread | None]) -> list[Entry]:
     """Dashed lines at the tasks alone in the band of their standard deviation, and the corner that is as good as both."""
-    handles: list[Line2D | Patch] = []
+    handles: list[Entry] = []
     draws: list[tuple[Callable[..., Line2D], Callable[..., Patch], float]] = [
         (axis.axvline, axis.axvspan, axis.get_xlim()[0]),
         (axis.axhline, axis.axhspan, axis.get_ylim()[0]),
     ]
-    for (task, name), of, (draw_line, draw_span, low) in zip(BASELINES.items(), alone, draws, strict=True):
+    for (task, of), (draw_line, draw_span, low) in zip(alone.items(), draws, strict=True):
         if of is not None:
-            colour, label = _TASK_COLOURS[task], METHODS[name].label
+            colour, label = task_colours(tasks)[task], methods_of(tasks)[baseline(task)].label
             draw_span(of.mean - (of.sd or 0), of.mean + (of.sd or 0), color=colour, alpha=0.11, linewidth=0, zorder=0.5)
             line = draw_line(of.mean, color=colour, linewidth=0.9, linestyle=_DASHES, zorder=1)
-            line.set_label(f"{label} ({of.mean:.3f})" if of.mean < low else label)
-            handles.append(line)
-    detection, classification = alone
-    if detection and classification:
-        size = axis.get_xlim()[1] - detection.mean, axis.get_ylim()[1] - classification.mean
-        corner = Rectangle((detection.mean, classification.mean), *size, color=_GOOD, alpha=0.12, linewidth=0, zorder=0.4)
-        corner.set_label("as good as both")
-        handles.append(axis.add_patch(corner))
+            handles.append((line, label, [f"{of.mean:.3f}"] if of.mean < low else []))
+    x, y = alone.values()
+    if x and y:
+        size = axis.get_xlim()[1] - x.mean, axis.get_ylim()[1] - y.mean
+        corner = Rectangle((x.mean, y.mean), *size, color=_GOOD, alpha=0.12, linewidth=0, zorder=0.4)
+        handles.append((axis.add_patch(corner), "as good as both", []))
     return handles
 
 
-def _draw_point(
-    axis: Axes, look: Look, label: str, found: tuple[Spread, Spread], limits: Sequence[tuple[float, float]]
-) -> Line2D:
+def _draw_point(axis: Axes, look: Look, found: tuple[Spread, Spread], limits: Sequence[tuple[float, float]]) -> Line2D:
     """A marker with its bars; one that is out of view stands near the edge, hollow, with an arrow to where it is."""
     outside = [of.mean < low for of, (low, _) in zip(found, limits, strict=True)]
     x, y = (low + _EDGE * (high - low) if out else of.mean for of, out, (low, high) in zip(found, outside, limits, strict=True))
@@ -159,7 +170,7 @@ def _draw_point(
     bars.set_label("")  # the marker stands for them in the legend
     filled = not any(outside)
     (marker,) = axis.plot(
-        x, y, marker=look.marker, markersize=6.5, linestyle="none", color=look.colour, clip_on=False, zorder=3, label=label,
+        x, y, marker=look.marker, markersize=6.5, linestyle="none", color=look.colour, clip_on=False, zorder=3,
         markerfacecolor=look.colour if filled else "white", markeredgecolor="white" if filled else look.colour,
         markeredgewidth=0.6 if filled else 1.2,
     )  # fmt: skip
@@ -170,15 +181,17 @@ def _draw_point(
     return marker
 
 
-def _draw_costs(figure: SubFigure, outcome: Outcome, latency: Latency | None, look: dict[str, Look]) -> None:
+def _draw_costs(
+    figure: SubFigure, outcome: Outcome, latency: Latency | None, look: dict[str, Look], letters: Iterator[str]
+) -> None:
     """A panel for each known cost: a dot a method beside the line of detection only, its value and its ratio to that line."""
     panels = [(panel, found) for panel in _COSTS if (found := _costs(outcome, latency, panel[0]))]
     if not panels:
         return
     methods = outcome.methods[::-1]
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, letter, ((_, title, factor, unit), found) in zip(axes, "bcde", panels, strict=False):
-        head(axis, letter, title)
+    for axis, ((_, title, factor, unit), found) in zip(axes, panels, strict=True):
+        head(axis, next(letters), title)
         highest = factor * max(value for value, _ in found.values())
         for row, method in enumerate(methods):
             if method.name not in found:
@@ -190,7 +203,7 @@ def _draw_costs(figure: SubFigure, outcome: Outcome, latency: Latency | None, lo
                       markeredgewidth=0.5, linestyle="none", zorder=3)  # fmt: skip
             words = _three_digits(value) + ("" if ratio is None else f" ({ratio:.2f}\N{MULTIPLICATION SIGN})")
             axis.text(1.22 * highest, row, words, va="center", fontsize=6.8, color=OTHER)
-        base = found.get(BASELINES["detection"])
+        base = found.get(baseline(DETECTION))
         if base and base[0]:
             axis.axvline(factor * base[0], color=OTHER, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
         axis.set(xlim=(0, 2.5 * highest), ylim=(-0.6, len(methods) - 0.4), xlabel=unit)
@@ -207,8 +220,12 @@ def _costs(outcome: Outcome, latency: Latency | None, name: str) -> dict[str, tu
         times = {method.name: latency.of(method.name) for method in outcome.methods} if latency else {}
         return {method: (of.milliseconds, of.ratio) for method, of in times.items() if of}
     spreads = {method.name: outcome.spread(method.name, name) for method in outcome.methods}
-    base = spreads.get(BASELINES["detection"])
+    base = spreads.get(baseline(DETECTION))
     return {method: (of.mean, of.mean / base.mean if base and base.mean else None) for method, of in spreads.items() if of}
+
+
+def _words(column: str) -> str:
+    return column.replace("_", " ")
 
 
 def _three_digits(value: float) -> str:
@@ -228,7 +245,7 @@ def plot_curves(outcome: Outcome) -> list[Path]:
 
 
 def curves_figure(outcome: Outcome) -> Figure:
-    """Both headline figures over the epochs, a panel a method, to see whether training has levelled off.
+    """The headline figures over the epochs, a panel a method, to see whether training has levelled off.
 
     The mean over the seeds lies in the band from the lowest to the highest; the tasks alone are dotted.
     """
@@ -238,15 +255,16 @@ def curves_figure(outcome: Outcome) -> Figure:
     figure = Figure(figsize=(max(1.75 * columns + 0.6, 4.2), 1.75 * rows + 0.75), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     last = max(len(curve) for run in outcome.runs for curve in run.curves.values()) - 1
-    alone = {task: band(outcome.of(BASELINES[task]), name) for task, name in HEADLINES.items()}
+    colours = task_colours(outcome.tasks)
+    alone = {task: band(outcome.of(baseline(task)), name) for task, name in outcome.headlines.items()}
     for axis, method in zip(axes.flat, methods, strict=False):
         axis.set_title(method.label, loc="left", pad=4)
-        for task, name in HEADLINES.items():
-            baseline, found = alone[task], band(outcome.of(method.name), name)
-            if baseline is not None and method.name != BASELINES[task]:
-                _draw_dotted(axis, baseline, _TASK_COLOURS[task])
+        for task, name in outcome.headlines.items():
+            usual, found = alone[task], band(outcome.of(method.name), name)
+            if usual is not None and method.name != baseline(task):
+                _draw_dotted(axis, usual, colours[task])
             if found is not None:
-                _draw_band(axis, found, _TASK_COLOURS[task])
+                _draw_band(axis, found, colours[task])
         axis.set(xlim=(-0.03 * last - 0.2, 1.03 * last + 0.2), ylim=(-0.02, 1.02))
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for axis in axes.flat[len(methods) :]:
@@ -256,14 +274,13 @@ def curves_figure(outcome: Outcome) -> Figure:
         lowest.tick_params(labelbottom=True)
         lowest.set_xlabel("epoch")
     handles: list[Line2D | Patch] = [
-        Line2D([], [], color=DETECTION, label="mAP50-95"),
-        Line2D([], [], color=CLASSIFICATION, label="balanced accuracy"),
+        Line2D([], [], color=colours[task], label=_words(name)) for task, name in outcome.headlines.items()
     ]
     if len(outcome.plan.seeds) > 1:
         handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label="lowest to highest seed"))
     if any(of is not None for of in alone.values()):
         handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=_DOTS, label="the task alone"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    figure.legend(handles=handles, loc="outside upper center", ncols=4 if len(outcome.tasks) == 1 else max(2, columns - 1))
     return figure
 
 

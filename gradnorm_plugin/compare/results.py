@@ -1,6 +1,6 @@
 """What the finished runs of a comparison found, each on its own and over the seeds.
 
-Tasks are `detection` and `classification`, figures have the names of `joint_metrics.json`.
+Tasks are `detection` and the image outputs, figures have the names of their columns in `joint_results.csv`.
 """
 
 from __future__ import annotations
@@ -15,38 +15,49 @@ import numpy as np
 from scipy.stats import t as student
 
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
-from gradnorm_plugin.compare.methods import BASELINES, Method
+from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline
 from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
 from gradnorm_plugin.run_folder import (
-    CLASSIFICATION,
-    CLASSIFICATION_FIGURES,
+    DETECTION,
     DETECTION_FIGURES,
     FACTS_FILE,
     METRICS_FILE,
-    ImageTask,
     ImageTasks,
     Record,
     Rows,
     RunFiles,
+    cosine_columns,
     finite,
+    output_part,
     read_run,
     weight_columns,
 )
 
-FIGURES = {"detection": DETECTION_FIGURES, "classification": CLASSIFICATION_FIGURES}
-"""Task -> its figures in `joint_metrics.json`."""
-HEADLINES = {"detection": "mAP50-95", "classification": "balanced_accuracy"}
-"""Task -> the figure that stands for it where there is room for one. Further image outputs have columns of their own."""
+HEADLINE = "mAP50-95"
+"""The figure that stands for detection where there is room for one."""
 COSTS = ("parameters", "gflops", "seconds_per_epoch", "peak_memory_mb")
-GRADIENTS = (
-    "cosine", "conflicting_share", "measured_steps", "detection_weight", "classification_weight",
-    "detection_norm_before_clip", "head_norm_before_clip",
-)  # fmt: skip
+AGREEMENT = ("cosine", "conflicting_share", "measured_steps")
+NORMS = ("detection_norm_before_clip", "head_norm_before_clip")
 LEVEL = 0.95
 """Confidence level of the intervals of differences."""
 
 _OUTPUT_BALANCERS = {name for name, balancer in BALANCERS.items() if issubclass(balancer, GradientSurgery)}
 """Balancers that compare the tasks' gradients at the shared layer's output; the others do at its weights."""
+
+
+def figures_of(tasks: ImageTasks) -> dict[str, tuple[str, ...]]:
+    """Task -> its figures."""
+    return {DETECTION: DETECTION_FIGURES, **{task.name: task.figures for task in tasks}}
+
+
+def headlines_of(tasks: ImageTasks) -> dict[str, str]:
+    """Task -> the figure that stands for it where there is room for one."""
+    return {DETECTION: HEADLINE, **{task.name: task.headline for task in tasks}}
+
+
+def gradients_of(tasks: ImageTasks) -> tuple[str, ...]:
+    """What is known of the gradients: how they agree, the weights at the end, norms, and the mean cosine of each two tasks."""
+    return (*AGREEMENT, *weight_columns(tasks), *NORMS, *cosine_columns(tasks)[1:])
 
 
 @dataclass(frozen=True)
@@ -130,15 +141,13 @@ class RunResult:
     seed: int
     folder: Path
     values: Mapping[str, float]
-    """Figures of both tasks, `COSTS` and `GRADIENTS`, by name."""
+    """Figures of all tasks, `COSTS` and `gradients_of`, by name."""
     curves: Mapping[str, tuple[float, ...]]
-    """`HEADLINES` over the epochs, NaN where an epoch was not measured."""
+    """Headline figures over the epochs, NaN where an epoch was not measured."""
     images: int | None
     """Images in the split that was measured."""
     measured_at: str
     """`weights` or `output`: where the tasks' gradients are compared."""
-    tasks: ImageTasks = (CLASSIFICATION,)
-    """The image outputs of the data."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +159,28 @@ class Outcome:
     runs: tuple[RunResult, ...]
 
     @property
+    def tasks(self) -> ImageTasks:
+        """The image outputs."""
+        return self.plan.tasks
+
+    @property
+    def figures(self) -> dict[str, tuple[str, ...]]:
+        """Task -> its figures."""
+        return figures_of(self.tasks)
+
+    @property
+    def headlines(self) -> dict[str, str]:
+        """Task -> the figure that stands for it."""
+        return headlines_of(self.tasks)
+
+    @property
     def methods(self) -> list[Method]:
         """Methods with a finished run, in the plan's order."""
         return [method for method in self.plan.methods if self.of(method.name)]
 
     @property
     def joint_methods(self) -> list[Method]:
-        """Those among them that train both tasks."""
+        """Those among them that train detection and an image output."""
         return [method for method in self.methods if method.detects and method.classifies]
 
     @property
@@ -165,16 +189,6 @@ class Outcome:
         done = {(run.method.name, run.seed) for run in self.runs}
         due = [(method, [seed for seed in self.plan.seeds if (method.name, seed) not in done]) for method in self.plan.methods]
         return [(method, seeds) for method, seeds in due if seeds]
-
-    @property
-    def further(self) -> list[ImageTask]:
-        """The image outputs besides the one of `classification_names`."""
-        return list(dict.fromkeys(task for run in self.runs for task in run.tasks if task != CLASSIFICATION))
-
-    def alone(self, task: str) -> str:
-        """The method that trains a task alone; for an image output `NAME-only` or, without one, all outputs without detection."""
-        own = f"{task}-only"
-        return BASELINES[task] if task in BASELINES else own if self.of(own) else BASELINES["classification"]
 
     @property
     def planned(self) -> int:
@@ -195,19 +209,17 @@ class Outcome:
 
     def difference(self, method: str, figure: str) -> Difference | None:
         """A figure minus that of the task trained alone; None for the baseline itself and where they share no seed."""
-        tasks = {**FIGURES, **{task.name: task.figures for task in self.further}}
-        baseline = next(self.alone(task) for task, names in tasks.items() if figure in names)
-        return None if method == baseline else paired_difference(self.values(method, figure), self.values(baseline, figure))
+        alone = next(baseline(task) for task, names in self.figures.items() if figure in names)
+        return None if method == alone else paired_difference(self.values(method, figure), self.values(alone, figure))
 
-    def headline(self, method: str) -> tuple[Spread, Spread] | None:
-        """The headline figures of detection and classification; None unless the method has both."""
-        detection, classification = (self.spread(method, name) for name in HEADLINES.values())
-        return (detection, classification) if detection and classification else None
+    def separate_difference(self, method: str, figure: str) -> Difference | None:
+        """A figure minus that of the separate classifier; None where they share no seed."""
+        return paired_difference(self.values(method, figure), self.values(SEPARATE, figure))
 
-
-def trained_tasks(method: Method) -> tuple[str, ...]:
-    """The tasks whose figures mean something."""
-    return tuple(task for task, trained in zip(FIGURES, (method.detects, method.classifies), strict=True) if trained)
+    def headline(self, method: str) -> tuple[Spread, ...] | None:
+        """The headline figures of detection and the image outputs; None unless the method has all of them."""
+        found = [self.spread(method, name) for name in self.headlines.values()]
+        return tuple(of for of in found if of) if all(found) else None
 
 
 def read_outcome(root: Path) -> Outcome:
@@ -219,35 +231,28 @@ def read_outcome(root: Path) -> Outcome:
     """
     plan = read_plan(root)
     places = [(method, seed, run_folder(root, method.name, seed)) for method in plan.methods for seed in plan.seeds]
-    return Outcome(root, plan, tuple(_read_result(*place) for place in places if is_finished(place[-1])))
+    return Outcome(root, plan, tuple(_read_result(*place, plan.tasks) for place in places if is_finished(place[-1])))
 
 
-def _read_result(method: Method, seed: int, folder: Path) -> RunResult:
+def _read_result(method: Method, seed: int, folder: Path, tasks: ImageTasks) -> RunResult:
     run = read_run(folder)
     metrics = run.metrics or Record(METRICS_FILE, {})
-    figures = {name: metrics.record(task).number(name) for task in trained_tasks(method) for name in FIGURES[task]}
-    values = {**figures, **_of_outputs(run, method, metrics), **dict(_costs(run, method)), **dict(_gradients(run))}
+    figures = {name: metrics.record(DETECTION).number(name) for name in DETECTION_FIGURES if method.detects}
+    for task in tasks:
+        if method.trains(task.name):
+            part = output_part(metrics, task.name)
+            figures |= {column: part.number(task.figure(column)) for column in task.figures}
+    values = {**figures, **dict(_costs(run, method)), **dict(_gradients(run, tasks))}
     images = metrics.number("images")
     return RunResult(
         method=method,
         seed=seed,
         folder=folder,
         values={name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
-        curves=_curves(run.epochs, method) if run.epochs is not None else {},
+        curves=_curves(run.epochs, method, tasks) if run.epochs is not None else {},
         images=None if images is None else int(images),
         measured_at="output" if run.options is not None and run.options.text("balancer") in _OUTPUT_BALANCERS else "weights",
-        tasks=run.tasks,
     )
-
-
-def _of_outputs(run: RunFiles, method: Method, metrics: Record) -> dict[str, float | None]:
-    """The figures of further image outputs, by their columns."""
-    found: dict[str, float | None] = {}
-    for task in run.tasks:
-        part = metrics.record("outputs").record(task.name) if method.classifies and task != CLASSIFICATION else None
-        if part is not None and part.values.get("trained") is not False:
-            found |= {column: part.number(column.removeprefix(f"{task.name}_")) for column in task.figures}
-    return found
 
 
 def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
@@ -262,13 +267,14 @@ def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
     yield "parameters", parameters
     yield "gflops", gflops
     seconds = facts.number("seconds")
-    yield "seconds_per_epoch", None if seconds is None or run.epochs is None else seconds / len(run.epochs)
+    epochs = run.epochs if run.epochs is not None else run.plain_epochs
+    yield "seconds_per_epoch", None if seconds is None or epochs is None else seconds / len(epochs)
     yield "peak_memory_mb", facts.number("peak_memory_mb")
 
 
-def _gradients(run: RunFiles) -> Iterator[tuple[str, float]]:
+def _gradients(run: RunFiles, tasks: ImageTasks) -> Iterator[tuple[str, float]]:
     if run.epochs is not None:
-        for name in weight_columns(run.tasks):
+        for name in weight_columns(tasks):
             yield name, run.epochs.numbers(name)[-1]
     if run.updates is None:
         return
@@ -277,19 +283,23 @@ def _gradients(run: RunFiles) -> Iterator[tuple[str, float]]:
         yield "cosine", fmean(cosines)
         yield "measured_steps", len(cosines)
         yield "conflicting_share", sum(cosine < 0 for cosine in cosines) / len(cosines)
-    for name in ("detection_norm_before_clip", "head_norm_before_clip"):
+    for name in cosine_columns(tasks)[1:]:
+        of_pair = finite(run.updates.numbers(name))
+        if of_pair:
+            yield name, fmean(of_pair)
+    for name in NORMS:
         norms = finite(run.updates.numbers(name))
         if norms:
             yield name, median(norms)
 
 
-def _curves(epochs: Rows, method: Method) -> dict[str, tuple[float, ...]]:
-    """With `--noval`, an epoch that was not measured has zeros for detection and no accuracy at all."""
-    classified = "accuracy" in epochs.columns
-    columns = [epochs.numbers(name) for name in (*DETECTION_FIGURES, *(["accuracy"] if classified else []))]
-    boxes = len(DETECTION_FIGURES)
+def _curves(epochs: Rows, method: Method, tasks: ImageTasks) -> dict[str, tuple[float, ...]]:
+    """With `--noval`, an epoch that was not measured has zeros for detection and nothing for the image outputs."""
+    boxes = zip(*(epochs.numbers(name) for name in DETECTION_FIGURES), strict=True)
+    outputs = zip(*(epochs.numbers(task.figures[0]) for task in tasks), strict=True)
     measured = [
-        any(value > 0 for value in of[:boxes]) or any(map(math.isfinite, of[boxes:])) for of in zip(*columns, strict=True)
+        any(map(math.isfinite, of_outputs)) or any(value > 0 for value in of_boxes)
+        for of_boxes, of_outputs in zip(boxes, outputs, strict=True)
     ]
-    names = [HEADLINES[task] for task in trained_tasks(method) if task == "detection" or classified]
+    names = [name for task, name in headlines_of(tasks).items() if method.trains(task)]
     return {name: tuple(np.where(measured, epochs.numbers(name), math.nan).tolist()) for name in names}

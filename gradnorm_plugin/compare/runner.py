@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gradnorm_plugin.compare.methods import Method
 from gradnorm_plugin.compare.plan import CompareError, Plan, is_finished, log_file, run_folder
-from gradnorm_plugin.run_folder import read_facts
+from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks, read_facts
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 PATIENCE = 10.0
@@ -23,12 +23,11 @@ PATIENCE = 10.0
 LOG_TAIL = 64 * 1024
 """Bytes of a log that are searched: progress bars make it long, the reason stands at its end."""
 
-_PROGRAM = (
-    f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
-    "from gradnorm_plugin.cli import main; main()"
-)
+_PROGRAM = f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
+_TRAIN = f"{_PROGRAM}from gradnorm_plugin.cli import main; main()"
+_TRAIN_SEPARATE = f"{_PROGRAM}from gradnorm_plugin.compare.separate import main; main()"
 """`python -m gradnorm_plugin` without the working folder on the import path: a stranger's plan may name that folder."""
-_MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json")
+_MARKS = ("weights", "opt.yaml", "hyp.yaml", "run.json", "images")
 """What a training run writes into its folder first."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -50,6 +49,8 @@ class Run:
     error: str = ""
     """Why it failed, in one line."""
     process: subprocess.Popen[bytes] | None = None
+    tasks: ImageTasks = (CLASSIFICATION,)
+    """The image outputs of the data."""
 
 
 def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
@@ -61,7 +62,7 @@ def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
     for seed in plan.seeds:
         for method in plan.methods:
             folder = run_folder(root, method.name, seed)
-            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name])
+            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name], tasks=plan.tasks)
             if is_finished(folder):
                 seconds = read_facts(folder).get("seconds")
                 run.state, run.seconds = FINISHED, float(seconds) if isinstance(seconds, (int, float)) else None
@@ -118,7 +119,8 @@ def train_all(
 def command(run: Run, flags: Sequence[str]) -> list[str]:
     """The command line of a run; what the comparison sets comes last, so nothing before it can change it."""
     own = ["--project", str(run.folder.parent), "--name", run.folder.name, "--exist-ok", "--seed", str(run.seed)]
-    return [sys.executable, "-c", _PROGRAM, "train", *flags, *run.method.flags, *own]
+    program = [_TRAIN_SEPARATE] if run.method.separate else [_TRAIN, "train"]
+    return [sys.executable, "-c", *program, *flags, *run.method.flags, *own]
 
 
 def clear(folder: Path) -> None:

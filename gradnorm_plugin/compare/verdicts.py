@@ -6,37 +6,50 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gradnorm_plugin.compare.methods import BASELINES, Method
-from gradnorm_plugin.compare.results import FIGURES, HEADLINES, Outcome, Ratio, paired_ratio, spread_of
+from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline
+from gradnorm_plugin.compare.results import Outcome, Ratio, paired_ratio, spread_of
+
+_LEAST = 0.01
+"""What a lower headline figure of an image output counts as in a product: a share of explained variance can be negative."""
 
 
 def floor(outcome: Outcome, task: str) -> float | None:
     """What a joint method must reach: the mean of the task alone minus its standard deviation; None without that baseline."""
-    found = outcome.spread(BASELINES[task], HEADLINES[task])
+    found = outcome.spread(baseline(task), outcome.headlines[task])
     return None if found is None else found.mean - (found.sd or 0)
 
 
 def falls_behind(outcome: Outcome, method: Method, task: str) -> bool:
     """Whether a joint method's mean is below that floor; False where there is nothing to compare."""
-    least, found = floor(outcome, task), outcome.spread(method.name, HEADLINES[task])
+    least, found = floor(outcome, task), outcome.spread(method.name, outcome.headlines[task])
     return least is not None and found is not None and found.mean < least
 
 
 def keep_up(outcome: Outcome) -> list[Method] | None:
-    """Joint methods that fall behind in neither task; None while a baseline is missing."""
-    if any(floor(outcome, task) is None for task in FIGURES):
+    """Joint methods that fall behind in no task; None while a baseline is missing."""
+    if any(floor(outcome, task) is None for task in outcome.headlines):
         return None
     complete = [method for method in outcome.joint_methods if outcome.headline(method.name)]
-    return [method for method in complete if not any(falls_behind(outcome, method, task) for task in FIGURES)]
+    return [method for method in complete if not any(falls_behind(outcome, method, task) for task in outcome.headlines)]
 
 
 def best_joint(outcome: Outcome) -> Method | None:
-    """The joint method with the highest product of both headline figures: a task that collapsed makes it small.
+    """The joint method with the highest product of all headline figures: a task that collapsed makes it small.
 
-    A product ranks the methods as their ratios to any two baselines would: neither task's scale counts.
+    A product ranks the methods as their ratios to any baselines would: no task's scale counts.
     """
-    found = [(method, outcome.headline(method.name)) for method in outcome.joint_methods]
-    products = [(math.prod(spread.mean for spread in pair), method) for method, pair in found if pair]
+    return _best(outcome, outcome.joint_methods)
+
+
+def best_ratio(outcome: Outcome) -> Method | None:
+    """The best method of the grid of fixed ratios in the same sense; None until all of the grid have a finished run."""
+    grid = [method for method in outcome.joint_methods if method.name in GRID_METHODS]
+    return _best(outcome, grid) if len(grid) == len(GRID_METHODS) else None
+
+
+def _best(outcome: Outcome, methods: list[Method]) -> Method | None:
+    found = [(method, outcome.headline(method.name)) for method in methods]
+    products = [(of[0].mean * math.prod(max(spread.mean, _LEAST) for spread in of[1:]), method) for method, of in found if of]
     return max(products, key=lambda scored: scored[0])[1] if products else None
 
 

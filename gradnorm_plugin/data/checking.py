@@ -77,12 +77,6 @@ class LabelScan:
     results: list[Sequence[Any]] | None
     """Upstream's `verify_image_label` for each image, made in the same pass; None if the targets come from the cache."""
 
-    @property
-    def labelled(self) -> np.ndarray:
-        """(files,) bool: which files say something about the image."""
-        _, outputs = self.bounds
-        return np.any([output.known(self.targets[output.name]) for output in outputs], axis=0)
-
 
 def check_labels(
     data: Mapping[str, Any], splits: tuple[str, ...] = ("train", "val"), trained: tuple[str, ...] = ()

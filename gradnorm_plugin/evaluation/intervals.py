@@ -96,12 +96,12 @@ class Resampler:
     def best_confidence(self, images: int) -> float:
         """The confidence with the best mean F1 over all images once: where upstream reads precision, recall and F1."""
         _, _, f1, _, _, occurring = self._sums(np.ones((1, images), dtype=np.int64))
-        return float(_CONFIDENCES[_best(f1[0] / max(occurring[0], 1))])
+        return float(_CONFIDENCES[_best(f1 / max(occurring[0], 1))[0]])
 
     def _figures(self, times: np.ndarray) -> dict[str, np.ndarray]:
         precision, recall, f1, map50, map5095, occurring = self._sums(times)
         with np.errstate(invalid="ignore"):  # 0 / 0 without any box is NaN, as it should be
-            at_best = np.arange(len(times)), [_best(curve) for curve in f1 / occurring[:, None]]
+            at_best = np.arange(len(times)), _best(f1 / occurring[:, None])
             return detection_headlines(*(found / occurring for found in (precision[at_best], recall[at_best], map50, map5095)))
 
     def _sums(self, times: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -119,9 +119,10 @@ class Resampler:
         return precision, recall, f1, map50, map5095, occurring
 
 
-def _best(f1: np.ndarray) -> int:
-    """Index of the best of (1000,) F1, smoothed as upstream does."""
-    return int(upstream("utils.metrics").smooth(f1, 0.1).argmax())
+def _best(f1: np.ndarray) -> list[int]:
+    """Index of the best of 1000 F1 in each row of (D, 1000), smoothed as upstream does."""
+    smooth = upstream("utils.metrics").smooth
+    return [int(smooth(curve, 0.1).argmax()) for curve in f1]
 
 
 @dataclass(frozen=True)

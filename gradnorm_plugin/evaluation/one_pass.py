@@ -50,7 +50,13 @@ def evaluate(options: argparse.Namespace) -> None:
         raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
     if options.save_json and (pair := called_alike(scan.label_files, image_id)):
         raise EvaluationError(f"--save-json: {pair[0]} and {pair[1]} would be one image_id; rename one image")
-    one_pass = partial(run_one_pass, joint_data=data, scan=scan, bootstrap=bootstrap if bootstrap.resamples else None)
+    one_pass = partial(
+        run_one_pass,
+        joint_data=data,
+        scan=scan,
+        bootstrap=bootstrap if bootstrap.resamples else None,
+        precision=settings.pop("precision"),
+    )
     with swapped(_val, run=one_pass):
         _val.main(argparse.Namespace(**settings))
 
@@ -68,6 +74,7 @@ def run_one_pass(
     joint_data: dict[str, Any],
     scan: LabelScan,
     bootstrap: Bootstrap | None,
+    precision: str,
     weights: list[str] | str,
     project: str | Path,
     name: str,
@@ -84,6 +91,7 @@ def run_one_pass(
         joint_data: the data yaml's content as `find_dataset` returns it.
         scan: what `check_labels` found in the split.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
+        precision: "float32" or "bfloat16", what the network computes in.
 
     Returns:
         What upstream returns, to the last digit.
@@ -94,7 +102,7 @@ def run_one_pass(
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     replace_links(folder)  # upstream writes its files by name
     recording, labels = Recording(image_outputs(joint_data)), LabelFiles()
-    parts = _Parts(recording, joint_data, scan, options["single_cls"])
+    parts = _Parts(recording, joint_data, scan, options["single_cls"], precision == "bfloat16")
     ours = swapped(
         _val,
         check_dataset=lambda _: joint_data,
@@ -108,6 +116,7 @@ def run_one_pass(
             results = _run(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
             )
+        options["precision"] = precision
         settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
         untrained = parts.model.untrained
         figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
@@ -132,8 +141,11 @@ class _Parts:
     model: JointBackend
     """From `load` on."""
 
-    def __init__(self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool) -> None:
+    def __init__(
+        self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool, bfloat16: bool = False
+    ) -> None:
         self.recording, self.joint_data, self.scan, self.single_cls = recording, joint_data, scan, single_cls
+        self.bfloat16 = bfloat16
         self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
         self.imgsz = 0
         self.batch_size = 0
@@ -159,6 +171,11 @@ class _Parts:
         if not self.single_cls:
             names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
             _check_box_names(shown, [str(name) for name in names.values()], [str(name) for name in self.names.values()])
+        if self.bfloat16:
+            try:
+                model.use_bfloat16()
+            except ValueError as error:
+                raise EvaluationError(f"--weights {shown}: {error}") from None
         self.model = model
         model.calibrated, self.recording.temperatures = False, model.temperatures  # figures are those of training; both are told
         return model

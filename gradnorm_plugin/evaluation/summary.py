@@ -28,6 +28,7 @@ def pass_settings(
     iou_thres: float = 0.6,
     max_det: int = 300,
     half: bool = False,
+    precision: str = "float32",
     augment: bool = False,
     **_: Any,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def pass_settings(
         "iou_thres": iou_thres,
         "max_det": max_det,
         "half": half,
+        "precision": precision,
         "augment": augment,
         "versions": dict(version_facts()),
     }
@@ -84,6 +86,14 @@ def summarise(
             "bootstrap": draws,
         }
     )
+
+
+def summarise_output(output: ImageOutput, answers: np.ndarray, targets: np.ndarray, weights: str, images: int) -> dict[str, Any]:
+    """What `joint_metrics.json` holds of a network that has this image output alone, of a `val` of so many images."""
+    details = output.details(answers, targets)
+    part = {"trained": True, **details, "intervals": {}}
+    place = {"classification": part} if output.name == CLASS else {"outputs": {output.name: part}}
+    return _plain({"weights": weights, "task": "val", "images": images, **place, "bootstrap": None})
 
 
 def write_summary(figures: Mapping[str, Any], folder: Path) -> None:

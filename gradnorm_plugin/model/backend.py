@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_classes, image_outputs
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
@@ -118,6 +119,20 @@ class JointBackend(_Backend):
         self._settle_precision(kwargs.get("fp16", False))
         if OUTPUTS_KEY in metadata:
             self._try_outputs()
+
+    def use_bfloat16(self) -> None:
+        """Compute all but the boxes' coordinates and the heads in bfloat16.
+
+        Raises:
+            ValueError: if an exported file or another network is in here, which compute as they were made.
+        """
+        model = getattr(self, "model", None)
+        members = list(model) if isinstance(model, nn.ModuleList) else [model]
+        joint = [member for member in members if isinstance(member, JointDetectionModel)]
+        if not self.pt or len(joint) < len(members):
+            raise ValueError("bfloat16 is for .pt weights of joint networks: leave it out")
+        for member in joint:
+            member.in_bfloat16 = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

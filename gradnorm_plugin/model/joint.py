@@ -9,6 +9,7 @@ anchors, no outputs an anchor, n predictions an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -61,6 +62,10 @@ class JointDetectionModel(DetectionModel):
     channels_last = False
     """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
     images. The weights keep theirs, since upstream's code takes it for granted."""
+
+    in_bfloat16 = False
+    """Whether the layers between the image and `Detect` or the heads compute in bfloat16. Left out of copies and checkpoints, as
+    `fork`."""
 
     image_outputs: Mapping[str, Mapping[str, Any]] | None = None
     """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
@@ -200,12 +205,12 @@ class JointDetectionModel(DetectionModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and saved: everything but `fork` and `watch`."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch")}
+        """What is copied and saved: everything but `fork`, `watch` and `bfloat16`."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch", "in_bfloat16")}
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
-        if self.training and self.channels_last:
+        if self.in_bfloat16 or (self.training and self.channels_last):  # most of what bfloat16 gains needs that format
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, profile, visualize)
@@ -227,12 +232,13 @@ class JointDetectionModel(DetectionModel):
 
     def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
         """What upstream's network gives, and the logits (B, W)."""
-        if self.backbone == "dual":
-            detection = super()._forward_once(x, profile, visualize)
-            return detection, self._classify(self.classification_backbone(x), detection)
-        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None)
+        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None, self.in_bfloat16)
         detection = keeping.run(x, profile, visualize)
-        return detection, self._classify(keeping.output, detection)
+        if self.backbone == "shared":
+            return detection, self._classify(keeping.output, detection)
+        with torch.autocast(x.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext():
+            features = self.classification_backbone(x)
+        return detection, self._classify(features.float() if self.in_bfloat16 else features, detection)
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""

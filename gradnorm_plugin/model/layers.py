@@ -93,22 +93,35 @@ def _remember_shape(output: LayerOutput, side: int) -> Callable[..., None]:
 class KeepingPass:
     """One pass through the layers that keeps what one of them hands on, in `output`.
 
-    With `fork` the first of what it makes of that output goes on to the next layers, and the others are kept.
+    With `fork` the first of what it makes of that output goes on to the next layers, and the others are kept. With `bfloat16`
+    all layers but the last (`Detect`) compute in that precision; what is handed out is float32.
     """
 
-    run = DetectionModel._forward_once
+    _forward_once = DetectionModel._forward_once
     _profile_one_layer = DetectionModel._profile_one_layer
 
-    def __init__(self, network: DetectionModel, layer: int, fork: Fork | None = None) -> None:
-        self._kept = _KeptLayer(network.model[layer], fork)
+    def __init__(self, network: DetectionModel, layer: int, fork: Fork | None = None, bfloat16: bool = False) -> None:
+        self._kept, self._bfloat16 = _KeptLayer(network.model[layer], fork), bfloat16
         self.model = [*network.model]
         self.model[layer] = self._kept
+        if bfloat16:
+            self.model[-1] = _Float32Layer(self.model[-1])
         self.save = network.save
+
+    def run(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
+        """What upstream's network gives."""
+        if not self._bfloat16:
+            return self._forward_once(x, profile, visualize)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self._forward_once(x, profile, visualize)
 
     @property
     def output(self) -> Tensor | Sequence[Tensor]:
         """What the layer handed on; with a fork into more than two, what is kept of it."""
-        return self._kept.output
+        kept = self._kept.output
+        if not self._bfloat16:
+            return kept
+        return kept.float() if isinstance(kept, Tensor) else [part.float() for part in kept]
 
 
 class _KeptLayer:
@@ -124,6 +137,20 @@ class _KeptLayer:
             onward, *kept = self._fork(onward)
             self.output = kept[0] if len(kept) == 1 else kept
         return onward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+class _Float32Layer:
+    """Stands in `Detect`'s place, for boxes are read from its outputs: 8 bits of a coordinate are off by a pixel."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+
+    def __call__(self, features: Sequence[Tensor]) -> Any:
+        with torch.autocast(features[0].device.type, enabled=False):
+            return self._layer([of.float() for of in features])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._layer, name)

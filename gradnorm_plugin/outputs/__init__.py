@@ -52,6 +52,10 @@ def read_outputs(descriptions: Any) -> Outputs:
             raise OutputError(
                 f"image output `{name}` is {description!r}: write exactly one of {expected}, such as {{classes: [A, B]}}"
             )
+        if name == CLASS and kinds[0] != Classes.kind:
+            raise OutputError(
+                f"image output `{CLASS}` has `{kinds[0]}`, but its bare label line tells one of `{Classes.kind}`: rename it"
+            )
         found.append(OUTPUT_KINDS[kinds[0]].from_description(name, description))
     if len({output.name.lower() for output in found}) < len(found):
         raise OutputError("two image outputs have names that differ in case alone: rename one")

@@ -24,7 +24,11 @@ CLASS = "class"
 LONGEST = 60
 """Characters of a name in a sentence or on a picture."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-_RESERVED = ("detection", "classification", "images", "boxes", "total", "output0")
+_RESERVED = (
+    "detection", "classification", "images", "boxes", "total", "output0",
+    "box", "obj", "cls", "epoch", "batch", "step", "cosine", "norm", "loss", "weight", "rate",  # columns of a run's tables
+    "results", "joint_results", "gradnorm", "confusion_matrix", "f1_curve", "p_curve", "r_curve", "pr_curve",  # its pictures
+)  # fmt: skip
 
 Target = tuple[float, ...]
 """What a label file says about one image for one output."""

@@ -86,7 +86,7 @@ class Section:
 class Tile:
     """A headline figure. `bar` holds value, low and high, if the figure is one between 0 and 1."""
 
-    label: Text
+    label: Cell
     value: str
     note: Text
     bar: tuple[float, float, float] | None = None
@@ -114,12 +114,4 @@ def missing(folder: Path, file: str, say: Wording) -> Missing:
 
 def pictures(folder: Path, names: Iterable[str], say: Wording) -> list[Picture]:
     """The pictures of these names that are in the folder, with their captions."""
-    return [Picture(file, _caption(file.stem, say)) for file in map(folder.joinpath, names) if file.is_file()]
-
-
-def _caption(stem: str, say: Wording) -> Text:
-    """What a picture shows, by the name of its file; those of image outputs are called after them."""
-    for ending in ("_confusion_matrix", "_reliability"):
-        if stem.endswith(ending) and stem not in (f"classification{ending}", ending[1:]):
-            return say("picture.of_output", name=stem.removesuffix(ending), what=say.plain(f"picture.classification{ending}"))
-    return say.known(f"picture.{stem}", say.plain("picture.output", name=stem))
+    return [Picture(file, say(f"picture.{file.stem}")) for file in map(folder.joinpath, names) if file.is_file()]

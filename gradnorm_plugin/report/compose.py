@@ -50,8 +50,9 @@ def write_report(run: Path, lang: str = "en", out: Path | None = None) -> list[P
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}, expected one of {', '.join(LANGUAGES)}")
     folder = run if out is None else out
-    say = Wording(lang)
-    report = compose(read_run(run), say)
+    found = read_run(run)
+    say = Wording(lang, found.tasks)
+    report = compose(found, say)
     pages = {"report.md": render_markdown(report, say, folder), "report.html": render_html(report, say)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Table, missing, pictures
 from gradnorm_plugin.report.wording import NONE, Wording, count, extremes, figure
-from gradnorm_plugin.run_folder import FACTS_FILE, HYPERPARAMETERS_FILE, OPTIONS_FILE, Record, RunFiles
+from gradnorm_plugin.run_folder import (
+    CLASSIFICATION,
+    FACTS_FILE,
+    HYPERPARAMETERS_FILE,
+    OPTIONS_FILE,
+    ImageTask,
+    ImageTasks,
+    Record,
+    RunFiles,
+)
 
 OPTIONS = (
     "weights", "data", "batch_size", "imgsz", "optimizer", "seed", "backbone", "balancer", "gradnorm_preset", "weight_scope",
@@ -86,15 +95,15 @@ def model_section(run: RunFiles, say: Wording) -> Section:
 
 
 def data_section(run: RunFiles, say: Wording) -> Section:
-    """How many images, boxes and image classes each split has."""
+    """How many images and boxes each split has, and what is said of the images."""
     data = run.facts.record("data") if run.facts is not None else None
     blocks: list[Block] = (
-        [*_data_blocks(data, say)] if data is not None and data.values else [missing(run.folder, FACTS_FILE, say)]
+        [*_data_blocks(data, run.tasks, say)] if data is not None and data.values else [missing(run.folder, FACTS_FILE, say)]
     )
     return Section("data", say("data.title"), [*blocks, *pictures(run.folder, ["labels.jpg"], say)])
 
 
-def _data_blocks(data: Record, say: Wording) -> Iterator[Block]:
+def _data_blocks(data: Record, tasks: ImageTasks, say: Wording) -> Iterator[Block]:
     splits = {name: data.record(name) for name in ("train", "val", "test") if data.record(name).values}
     names = [str(name) for name in data.sequence("names") or []]
     classes = [str(name) for name in data.sequence("classification_names") or []]
@@ -108,36 +117,39 @@ def _data_blocks(data: Record, say: Wording) -> Iterator[Block]:
         for index, name in enumerate(names):
             yield row(key, [of[index] if index < len(of) else None for of in splits.values()], name=name)
 
-    outputs = list(dict.fromkeys(name for of in splits.values() for name in of.record("image_outputs").values))
-
-    def of_output(name: str) -> list[Record]:
-        return [of.record("image_outputs").record(name) for of in splits.values()]
-
-    output_rows = [row("output", [of.number("labelled") for of in of_output(name)], name=name) for name in outputs]
-    rows = [
-        row("images", [of.number("images") for of in splits.values()]),
+    of_class = [
         *class_rows("image_class", classes, images),
         row("without_class", [of.number("without_class") for of in splits.values()]),
-        *output_rows,
+    ]
+    rows = [
+        row("images", [of.number("images") for of in splits.values()]),
+        *(of_class if CLASSIFICATION in tasks else ()),
         row("boxes", [sum(counts) if counts else None for counts in boxes.values()]),
         *class_rows("box_class", names, boxes),
         row("without_boxes", [of.number("without_boxes") for of in splits.values()]),
     ]
     head = (say("data.what"), *(say(f"data.{split}") for split in splits))
     yield Table(say("data.caption", yaml=data.text("yaml") or NONE), head, rows)
+    outputs = [_output_row(task, splits, say) for task in tasks if task != CLASSIFICATION]
+    if outputs:
+        yield Table(say("data.outputs"), (say("data.output"), say("data.kind"), *head[1:]), outputs, numeric=False)
     points = []
     for key, labels, counts in (("images", classes, images.get("train")), ("boxes", names, boxes.get("train"))):
         found = extremes(labels, counts) if counts and len(labels) == len(counts) else None
         if counts and found:
             often, rare = map(say.listed, found)
             points.append(say(f"data.balance_{key}", often=often, most=count(max(counts)), rare=rare, least=count(min(counts))))
-    for name in outputs:
-        for split, of in zip(splits, of_output(name), strict=True):
-            points.append(
-                say("data.output_summary", name=name, split=say.plain(f"data.{split}"), summary=of.text("summary") or NONE)
-            )
     if points:
         yield Points(points)
+
+
+def _output_row(task: ImageTask, splits: Mapping[str, Record], say: Wording) -> list[Cell]:
+    row: list[Cell] = [task.name, task.kind]
+    for of in splits.values():
+        found, images = of.record("image_outputs").record(task.name), count(of.number("images"))
+        values = {"labelled": count(found.number("labelled")), "images": images, "summary": found.text("summary") or NONE}
+        row.append(say("data.labelled", **values) if found.values else NONE)
+    return row
 
 
 def settings_section(run: RunFiles, say: Wording) -> Section:

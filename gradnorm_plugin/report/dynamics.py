@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import combinations
 from statistics import fmean, median
 
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, missing, pictures
-from gradnorm_plugin.report.wording import Text, Wording, count, figure, score
+from gradnorm_plugin.report.wording import Text, Wording, count, figure, measured
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
-    CLASSIFICATION,
+    DETECTION,
     DETECTION_FIGURES,
     EPOCHS_FILE,
     EPOCHS_PICTURE,
@@ -25,6 +26,7 @@ from gradnorm_plugin.run_folder import (
     finite,
     loss_columns,
     task_names,
+    weight_columns,
 )
 
 MOST_BATCHES, MOST_EPOCHS = 20, 12
@@ -35,6 +37,7 @@ CLIP = 10.0
 """YOLOv5's `clip_grad_norm_(..., max_norm=10.0)`."""
 ORTHOGONAL = 0.1
 """A mean cosine no further from 0 is called nearly orthogonal."""
+COSINE_COLUMNS = ("count", "mean", "median", "lowest", "highest", "negative", "conflict")
 FEWEST = 9
 """With this many measurements the run is also shown in thirds."""
 
@@ -50,16 +53,11 @@ def batches_section(run: RunFiles, say: Wording) -> Section:
     names = batch_figures(run.tasks)
     columns = [run.batches.numbers(name) for name in names]
     rows = [[batch[index], *(figure(column[index]) for column in columns)] for index in shown]
-    head = (say("batches.batch"), *(_batch_column(name, say) for name in names))
+    tasks = task_names(run.tasks)
+    of_tasks = [say.of_task(key, task) for key in ("batches.*", "batches.*_weight") for task in tasks]
+    head = (say("batches.batch"), say("batches.total"), *of_tasks, say("batches.cosine"))
     caption = say("batches.caption", epoch=epochs[0], shown=len(shown), all=len(first))
     return Section("batches", title, [Table(caption, head, rows), Small(say("batches.note"))])
-
-
-def _batch_column(name: str, say: Wording) -> Text:
-    """A loss or weight of a batch by its column."""
-    task = name.removesuffix("_weight")
-    other = say.plain("batches.loss" if task == name else "batches.weight", task=task)
-    return say.known(f"batches.{name}", other)
 
 
 def weights_section(run: RunFiles, say: Wording) -> Section:
@@ -93,22 +91,21 @@ def _fixed_points(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
 
 def _weight_points(run: RunFiles, updates: Rows, say: Wording) -> list[Text]:
     steps, weights = updates.texts("step"), {task: updates.numbers(f"{task}_weight") for task in task_names(run.tasks)}
-    if len(updates) == 1 and run.tasks != (CLASSIFICATION,):
-        each = [say.plain("weights.pair", task=say.task(task), value=figure(of[0])) for task, of in weights.items()]
-        return [say("weights.single_of_all", step=steps[0], weights=say.listed(each))]
     if len(updates) == 1:
-        return [say("weights.single", step=steps[0], **{f"{task}_weight": figure(of[0]) for task, of in weights.items()})]
+        values = {f"{task}_weight": figure(of[0]) for task, of in weights.items()}
+        listed = say.listed(f"{say.task(task)} {figure(of[0])}" for task, of in weights.items())
+        return [say("weights.single", step=steps[0], weights=listed, **values)]
     points = []
     for task, of in weights.items():
         used = finite(of)
         if not used:
             continue
-        values = {"first": used[0], "last": used[-1], "low": min(used), "high": max(used)}
+        numbers = {"first": used[0], "last": used[-1], "low": min(used), "high": max(used)}
         points.append(
             say(
                 f"weights.{_direction(used[0], used[-1])}",
                 task=say.task(task), count=count(len(used)), start=steps[0], end=steps[-1],
-                **{name: figure(value) for name, value in values.items()},
+                **{name: figure(number) for name, number in numbers.items()},
             )
         )  # fmt: skip
     return [*points, *_sum_point(weights, say), *_range_points(run, weights, say)]
@@ -141,25 +138,15 @@ def _range_points(run: RunFiles, weights: dict[str, list[float]], say: Wording) 
 
 
 def _norm_points(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Text]:
-    return [*(_ratio_points(updates, say) if tasks == (CLASSIFICATION,) else ()), *_clip_points(updates, say)]
-
-
-def _ratio_points(updates: Rows, say: Wording) -> list[Text]:
-    """Whether the weights brought the gradients of two tasks nearer to each other."""
-    names = task_names((CLASSIFICATION,))
-    norms, weights = ([updates.numbers(f"{task}_{of}") for task in names] for of in ("norm", "weight"))
-    bare = [c / d if d else math.nan for d, c in zip(*norms, strict=True)]
-    weighted = [ratio * c / d if d else math.nan for ratio, d, c in zip(bare, *weights, strict=True)]
-    before, after = _middle(bare), _middle(weighted)
-    if not (before > 0 and after > 0):
-        return []
-    nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
-    return [say(f"weights.{nearer}", before=figure(before), after=figure(after))]
-
-
-def _clip_points(updates: Rows, say: Wording) -> list[Text]:
-    """How often YOLOv5's clip was at work."""
     points = []
+    for task in tasks:
+        norms, weights = ([updates.numbers(f"{name}_{of}") for name in (DETECTION, task.name)] for of in ("norm", "weight"))
+        bare = [c / d if d else math.nan for d, c in zip(*norms, strict=True)]
+        weighted = [ratio * c / d if d else math.nan for ratio, d, c in zip(bare, *weights, strict=True)]
+        before, after = _middle(bare), _middle(weighted)
+        if before > 0 and after > 0:
+            nearer = "nearer" if abs(math.log(after)) < abs(math.log(before)) else "not_nearer"
+            points.append(say(f"weights.{nearer}", task=say.task(task.name), before=figure(before), after=figure(after)))
     for part in ("detection", "head"):
         unclipped = finite(updates.numbers(f"{part}_norm_before_clip"))
         if unclipped:
@@ -217,7 +204,7 @@ def _loss_blocks(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Block]
             continue
         first, last, lowest = known[0], known[-1], min(known, key=values.__getitem__)
         elsewhere = elsewhere or first != 0 or last != end
-        label, change = "".join(span.text for span in _loss_name(loss, say)), say.change(_change(values[first], values[last]))
+        label, change = say.loss(loss), say.change(_change(values[first], values[last]))
         rows.append([label, at(values, first, 0), at(values, last, end), change, figure(values[lowest]), epochs.name(lowest)])
         if first != last:
             words[_direction(values[first], values[last])].append(label)
@@ -231,36 +218,29 @@ def _loss_blocks(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Block]
     return [Points(points + overtrained), Table(caption, head, rows), *notes]
 
 
-def _loss_name(column: str, say: Wording) -> Text:
-    """A loss of an epoch by its column."""
-    split, _, part = column.partition("_")
-    return say.known(f"loss.{column}", say.plain(f"loss.{split}", task=part.removesuffix("_loss")))
-
-
 def _epoch_table(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
     best = epochs.best()
     shown = _spread(len(epochs), MOST_EPOCHS, [] if best is None else [best])
-    figures = (
-        *(name for name in DETECTION_FIGURES if name != "F1"),
-        *(name for task in tasks for name in task.figures),
-        "fitness",
-    )
-    columns = [(say.score(name), epochs.numbers(name), score) for name in figures]
+    figures = [(name, say.score(name), name) for name in DETECTION_FIGURES if name != "F1"]
+    figures += [(name, say.score(name, task), task.figure(name)) for task in tasks for name in task.figures]
+    figures.append(("fitness", say.score("fitness"), "fitness"))
+    columns: list[tuple[Cell, list[float], str]] = [(head, epochs.numbers(name), kind) for name, head, kind in figures]
     columns += [
-        (say("weights.weight", task=say.task(name)), epochs.numbers(f"{name}_weight"), figure) for name in task_names(tasks)
+        (say("weights.weight", task=say.task(task)), epochs.numbers(name), "weight")
+        for task, name in zip(task_names(tasks), weight_columns(tasks), strict=True)
     ]
     columns = [column for column in columns if any(map(math.isfinite, column[1]))]
     rows = []
     for index in shown:
         name = epochs.name(index)
         label = say.plain("losses.best", epoch=name) if index == best else name
-        rows.append([label, *(written(values[index]) for _, values, written in columns)])
+        rows.append([label, *(measured(kind, values[index]) for _, values, kind in columns)])
     head = [say("losses.epoch"), *(name for name, _, _ in columns)]
     return Table(say("losses.epochs_caption", shown=len(shown), all=len(epochs)), head, rows)
 
 
 def interference_section(run: RunFiles, say: Wording) -> Section:
-    """Whether the two tasks pull the shared layers in opposite directions: the cosine between their gradients."""
+    """Whether tasks pull the shared layers in opposite directions: the cosine between the gradients of each two."""
     cosines = finite(run.updates.numbers("cosine")) if run.updates is not None else []
     blocks: list[Block]
     if run.options is not None and run.options.text("backbone") == "dual":
@@ -268,44 +248,57 @@ def interference_section(run: RunFiles, say: Wording) -> Section:
     elif run.updates is None:
         blocks = [Missing(say("interference.fixed")) if _is_fixed(run) else missing(run.folder, UPDATES_FILE, say)]
     else:
-        blocks = _cosine_blocks(cosines, say) if cosines else [Missing(say("interference.none"))]
-        blocks += _pair_blocks(run.updates, run.tasks, say)
+        pairs = _pair_blocks(run.updates, run.tasks, say)
+        blocks = _cosine_blocks(cosines, pairs, say) if cosines else [Missing(say("interference.none"))]
     return Section("interference", say("interference.title"), blocks)
 
 
 def _pair_blocks(updates: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
-    """The cosine of each two tasks, where there are more than two."""
-    _, *columns = cosine_columns(tasks)
-    names = task_names(tasks)
-    pairs = [(first, second) for index, first in enumerate(names) for second in names[index + 1 :]]
+    """Of each two tasks, in words and in a table; empty where there are two tasks only."""
+    names, columns = combinations(task_names(tasks), 2), cosine_columns(tasks)[1:]
     rows: list[list[Cell]] = []
-    for column, (first, second) in zip(columns, pairs, strict=False):
-        found = finite(updates.numbers(column))
-        if found:
-            below = sum(cosine < 0 for cosine in found) / len(found)
-            both = say.plain("interference.pair", first=say.task(first), second=say.task(second))
-            rows.append([both, figure(fmean(found)), say.percent(below)])
-    head = [say(f"interference.{name}") for name in ("tasks", "mean", "conflict")]
-    return [Table(say("interference.pairs"), head, rows)] if rows else []
+    verdicts: dict[str, list[str]] = {"oppose": [], "agree": [], "orthogonal": []}
+    for column, (first, second) in zip(columns, names, strict=bool(columns)):
+        cosines = finite(updates.numbers(column))
+        if cosines:
+            pair = say.plain("interference.pair", first=say.task(first), second=say.task(second))
+            verdicts[_verdict(fmean(cosines))].append(pair)
+            rows.append([pair, *_cosine_cells(cosines, say)])
+    if not rows:
+        return []
+    points = [say(f"interference.pairs_{verdict}", pairs=say.listed(pairs)) for verdict, pairs in verdicts.items() if pairs]
+    head = [say(f"interference.{name}") for name in ("tasks", *COSINE_COLUMNS)]
+    return [Points(points), Table(say("interference.pairs"), head, rows)]
 
 
-def _cosine_blocks(cosines: list[float], say: Wording) -> list[Block]:
+def _verdict(mean: float) -> str:
+    return "orthogonal" if abs(mean) <= ORTHOGONAL else ("agree" if mean > 0 else "oppose")
+
+
+def _cosine_cells(cosines: list[float], say: Wording) -> list[Cell]:
+    below = sum(cosine < 0 for cosine in cosines)
+    values = map(figure, (fmean(cosines), median(cosines), min(cosines), max(cosines)))
+    return [count(len(cosines)), *values, count(below), say.percent(below / len(cosines))]
+
+
+def _cosine_blocks(cosines: list[float], pairs: list[Block], say: Wording) -> list[Block]:
     mean, negative = fmean(cosines), sum(cosine < 0 for cosine in cosines)
-    verdict = "orthogonal" if abs(mean) <= ORTHOGONAL else ("agree" if mean > 0 else "oppose")
     shares = {"negative": count(negative), "count": count(len(cosines)), "share": say.percent(negative / len(cosines))}
-    points = [say("interference.share", **shares), say(f"interference.{verdict}", mean=figure(mean))]
+    points = [say("interference.share", **shares)]
+    if not pairs:
+        points.append(say(f"interference.{_verdict(mean)}", mean=figure(mean)))
     parts = [("all", cosines)]
     if len(cosines) >= FEWEST:
         cuts = [round(len(cosines) * part / 3) for part in range(4)]
         parts += [(name, cosines[cuts[part] : cuts[part + 1]]) for part, name in enumerate(("first", "second", "third"))]
-    rows: list[list[Cell]] = []
-    for name, part in parts:
-        below = sum(cosine < 0 for cosine in part)
-        values = map(figure, (fmean(part), median(part), min(part), max(part)))
-        rows.append([say(f"interference.{name}"), count(len(part)), *values, count(below), say.percent(below / len(part))])
-    columns = ("part", "count", "mean", "median", "lowest", "highest", "negative", "conflict")
-    table = Table(say("interference.caption"), [say(f"interference.{name}") for name in columns], rows)
-    return [Points(points), table, Small(say("interference.rule", limit=figure(ORTHOGONAL)))]
+    rows: list[list[Cell]] = [[say(f"interference.{name}"), *_cosine_cells(part, say)] for name, part in parts]
+    head = [say(f"interference.{name}") for name in ("part", *COSINE_COLUMNS)]
+    return [
+        Points(points),
+        *pairs,
+        Table(say("interference.caption"), head, rows),
+        Small(say("interference.rule", limit=figure(ORTHOGONAL))),
+    ]
 
 
 def _middle(values: Iterable[float]) -> float:

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Small, Table, missing, pictures
-from gradnorm_plugin.report.wording import NONE, Text, Wording, count, extremes, figure, score
+from gradnorm_plugin.report.blocks import Block, Cell, Picture, Points, Section, Small, Table, missing, pictures
+from gradnorm_plugin.report.wording import NONE, Text, Wording, count, extremes, measured, score
 from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
-    CLASSIFICATION_FIGURES,
     CONFUSION_PICTURE,
     DETECTION_FIGURES,
     EPOCHS_FILE,
     METRICS_FILE,
     RELIABILITY_PICTURE,
     Epochs,
+    ImageTask,
     ImageTasks,
     Record,
     ReportError,
     RunFiles,
+    output_part,
     output_picture,
 )
 
-PER_IMAGE_CLASS = ("precision", "recall", "F1")
+NOT_SHOWN = ("images", "macro_precision", "support", "predicted")
+"""Numbers of an image output that are no figures, or say little beside the others."""
 MOST_PAIRS = 3
 """If more confusions than this are equally frequent, none is named."""
 MOST_CLASSES = 12
@@ -31,20 +33,29 @@ MOST_CLASSES = 12
 
 def final_section(run: RunFiles, say: Wording) -> Section:
     """Figures, classes, confusion, and how they compare with always naming one class."""
-    shown, epochs = ["PR_curve.png", "confusion_matrix.png", CONFUSION_PICTURE, RELIABILITY_PICTURE], run.any_epochs()
+    epochs = run.any_epochs()
     blocks: list[Block]
     if run.metrics is None:
         last = missing(run.folder, EPOCHS_FILE, say) if epochs is None else _of_epochs(epochs, run.tasks, say)
         blocks = [missing(run.folder, METRICS_FILE, say), last]
     else:
-        blocks = [*_detection(run.metrics, say), *_classification(run.metrics, say), *_outputs(run.metrics, say)]
-        if 0 < len(run.metrics.record("classification").sequence("confusion") or ()) <= MOST_CLASSES:
-            shown.remove(CONFUSION_PICTURE)  # the table says the same
-    for task in run.tasks:
-        if task != CLASSIFICATION:
-            classes = [output_picture(task.name, picture) for picture in (CONFUSION_PICTURE, RELIABILITY_PICTURE)]
-            shown += classes if task.kind == CLASSIFICATION.kind else [f"{task.name}.png"]
-    return Section("final", say("final.title"), [*blocks, *pictures(run.folder, shown, say)])
+        blocks = [*_detection(run.metrics, say), *(block for task in run.tasks for block in _output(run.metrics, task, say))]
+    blocks += pictures(run.folder, ["PR_curve.png", "confusion_matrix.png"], say)
+    return Section("final", say("final.title"), [*blocks, *(found for task in run.tasks for found in _pictures(run, task, say))])
+
+
+def _pictures(run: RunFiles, task: ImageTask, say: Wording) -> Iterator[Picture]:
+    """Those that `val` has drawn of an image output, whatever its kind."""
+    counts = output_part(run.metrics, task.name).sequence("confusion") if run.metrics is not None else None
+    keys = {CONFUSION_PICTURE: "confusion", RELIABILITY_PICTURE: "reliability"}
+    files = {output_picture(task.name, name): f"final.*_{key}" for name, key in keys.items()}
+    if 0 < len(counts or ()) <= MOST_CLASSES:
+        del files[output_picture(task.name, CONFUSION_PICTURE)]  # the table says the same
+    if task != CLASSIFICATION:
+        files[f"{task.name}.png"] = "final.*_picture"
+    for name, key in files.items():
+        if (run.folder / name).is_file():
+            yield Picture(run.folder / name, say.of_task(key, task.name))
 
 
 def _of_epochs(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
@@ -52,8 +63,9 @@ def _of_epochs(epochs: Epochs, tasks: ImageTasks, say: Wording) -> Table:
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
     caption = say("final.last_epoch" if best is None else "final.best_epoch", epoch=epochs.name(index), file=epochs.rows.file)
-    names = (*DETECTION_FIGURES, *(name for task in tasks for name in task.figures))
-    rows = [(say.score(name), score(epochs.numbers(name)[index])) for name in names]
+    rows = [(say.score(name), score(epochs.numbers(name)[index])) for name in DETECTION_FIGURES]
+    columns = [(task, name) for task in tasks for name in task.figures]
+    rows += [(say.score(name, task), measured(task.figure(name), epochs.numbers(name)[index])) for task, name in columns]
     return Table(caption, (say("final.figure"), say("final.value")), rows)
 
 
@@ -76,42 +88,19 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
         yield Points([say("final.extremes", best=best, high=score(max(scores)), worst=worst, low=score(min(scores)))])
 
 
-def _outputs(metrics: Record, say: Wording) -> Iterator[Block]:
-    """Image outputs other than the one of `classification_names`: what the file has of each."""
-    outputs = metrics.record("outputs")
-    for name in outputs.values:
-        part = outputs.record(name)
-        if not trained(part):
-            yield Points([say("final.untrained_output", name=name)])
-            continue
-        caption = say("final.output", name=name, images=count(part.number("images")))
-        if "confusion" in part.values:
-            yield from _told_classes(metrics, part, caption, say("final.output_classes", name=name), say)
-            continue
-        figures = [key for key, value in part.values.items() if isinstance(value, (float, type(None)))]
-        yield _overall(metrics, part, figures, caption, say)
-        classes = part.records("classes")
-        if classes:
-            columns = [key for key in classes[0].values if key not in ("name", "support", "predicted")]
-            yield _class_table(say("final.output_classes", name=name), "support", classes, columns, say)
-
-
-def _classification(metrics: Record, say: Wording) -> Iterator[Block]:
-    part = metrics.record("classification")
+def _output(metrics: Record, task: ImageTask, say: Wording) -> Iterator[Block]:
+    part = output_part(metrics, task.name)
     if not part.values:
         return
     if not trained(part):
-        yield Points([say("final.untrained_classification")])
+        yield Points([say.of_task("final.untrained_*", task.name)])
         return
-    caption = say("final.classification", images=count(part.number("images")))
-    yield from _told_classes(metrics, part, caption, say("final.classification_classes"), say)
-
-
-def _told_classes(metrics: Record, part: Record, caption: Text, by_class: Text, say: Wording) -> Iterator[Block]:
-    """An output that tells exactly one class."""
-    yield _overall(metrics, part, (*CLASSIFICATION_FIGURES, "calibration_error", "loss"), caption, say)
+    unit = part.text("unit")
+    values = {"images": count(part.number("images")), "unit": unit}
+    caption = say.of_task("final.*_in_unit" if unit else "final.*", task.name, **values)
+    yield _overall(metrics, part, [*dict.fromkeys([*map(task.figure, task.figures), *_numbers([part])])], caption, say)
     classes = part.records("classes")
-    points = _baselines(part, classes, say)
+    points = _baselines(part, classes, task, say)
     names = [of.text("name") or NONE for of in classes]
     confusion = _read_confusion(metrics, part, len(names))
     if confusion:
@@ -120,7 +109,7 @@ def _told_classes(metrics: Record, part: Record, caption: Text, by_class: Text, 
         yield Points(points)
         yield Small(say("final.rule"))
     if classes:
-        yield _class_table(by_class, "support", classes, PER_IMAGE_CLASS, say)
+        yield _class_table(say.of_task("final.*_classes", task.name), "support", classes, _numbers(classes), say)
     if 0 < len(confusion) <= MOST_CLASSES:
         # Transposed like YOLOv5's matrices and the picture of this one: the true class across
         predicted = list(zip(*confusion, strict=True))
@@ -130,6 +119,16 @@ def _told_classes(metrics: Record, part: Record, caption: Text, by_class: Text, 
         yield Table(say("final.confusion"), [say("final.confusion_head"), *names], rows, shades=shades)
 
 
+def _numbers(records: Sequence[Record]) -> list[str]:
+    """The names of the figures in these mappings: what is a number, or null in the place of one."""
+    found = dict.fromkeys(name for record in records for name, value in record.values.items() if _is_number(value))
+    return [name for name in found if name not in NOT_SHOWN]
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
 def trained(part: Record) -> bool:
     """Whether the task's weight was ever above 0. Older files do not say, and count as trained."""
     return part.values.get("trained") is not False
@@ -137,19 +136,24 @@ def trained(part: Record) -> bool:
 
 def _overall(metrics: Record, part: Record, names: Sequence[str], caption: Text, say: Wording) -> Table:
     head = [say("final.figure"), say("final.value")]
-    rows: list[list[Cell]] = [[say.score(name), (figure if name == "loss" else score)(part.number(name))] for name in names]
+    rows: list[list[Cell]] = [[say.score(name), measured(name, part.number(name))] for name in names]
     if part.record("intervals").values:
         head.append(interval_name(metrics, say))
         for row, name in zip(rows, names, strict=True):
             bounds = read_interval(part, name)
-            row.append(NONE if bounds is None else say.plain("number.range", low=score(bounds[0]), high=score(bounds[1])))
+            row.append(
+                NONE
+                if bounds is None
+                else say.plain("number.range", low=measured(name, bounds[0]), high=measured(name, bounds[1]))
+            )
     return Table(caption, head, rows)
 
 
 def _class_table(caption: Text, examples: str, classes: list[Record], figures: Sequence[str], say: Wording) -> Table:
-    head = [say("final.class"), say(f"final.{examples}"), *(say.score(name) for name in figures)]
+    head: list[Cell] = [say("final.class"), say(f"final.{examples}"), *(say.score(name) for name in figures)]
     rows = [
-        [of.text("name") or NONE, count(of.number(examples)), *(score(of.number(name)) for name in figures)] for of in classes
+        [of.text("name") or NONE, count(of.number(examples)), *(measured(name, of.number(name)) for name in figures)]
+        for of in classes
     ]
     return Table(caption, head, rows)
 
@@ -166,7 +170,7 @@ def read_interval(part: Record, name: str) -> tuple[float, float] | None:
     return None if bounds is None or bounds[0] == bounds[1] else bounds
 
 
-def _baselines(part: Record, classes: list[Record], say: Wording) -> list[Text]:
+def _baselines(part: Record, classes: list[Record], task: ImageTask, say: Wording) -> list[Text]:
     """Accuracy and balanced accuracy beside those of a model that always names the most frequent class."""
     supports = [of.number("support") or 0 for of in classes]
     if not sum(supports):
@@ -179,9 +183,7 @@ def _baselines(part: Record, classes: list[Record], say: Wording) -> list[Text]:
             continue
         low, high = bounds or (value, value)
         word = "above" if low > baseline else "below" if high < baseline else "open"
-        points.append(
-            say(f"final.{word}", figure=say.plain(f"score.{key}"), value=score(value), name=name, baseline=score(baseline))
-        )
+        points.append(say(f"final.{word}", figure=say.score(key, task), value=score(value), name=name, baseline=score(baseline)))
     return points
 
 
@@ -194,7 +196,7 @@ def _read_confusion(metrics: Record, part: Record, size: int) -> list[list[float
     found = part.sequence("confusion") or []
     square = len(found) in {0, size} and all(isinstance(row, list) and len(row) == size for row in found)
     if not square or not all(isinstance(value, (int, float)) for row in found for value in row):
-        raise ReportError(f"{metrics.file}: `classification.confusion` is not {size} rows of {size} counts, one a class")
+        raise ReportError(f"{metrics.file}: `{part.place}confusion` is not {size} rows of {size} counts, one a class")
     return found
 
 

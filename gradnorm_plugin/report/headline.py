@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from gradnorm_plugin.report.blocks import Tile
 from gradnorm_plugin.report.final import interval_name, read_interval, trained
-from gradnorm_plugin.report.wording import NONE, Text, Wording, count, figure, score
-from gradnorm_plugin.run_folder import CLASSIFICATION, Epochs, ImageTasks, Record, RunFiles, finite, task_names, weight_columns
-
-HEADLINES = (
-    ("detection", "mAP50"),
-    ("detection", "mAP50-95"),
-    ("classification", "accuracy"),
-    ("classification", "balanced_accuracy"),
+from gradnorm_plugin.report.wording import NONE, Text, Wording, count, figure, measured
+from gradnorm_plugin.run_folder import (
+    CLASSIFICATION,
+    DETECTION,
+    Epochs,
+    ImageTask,
+    ImageTasks,
+    Record,
+    RunFiles,
+    finite,
+    output_part,
+    task_names,
+    weight_columns,
 )
+
+HEADLINES = ("mAP50", "mAP50-95")
 FEW = 30
 """Classes with fewer examples than this are named among the limits."""
 
@@ -27,8 +34,7 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
         found = _epoch_tiles(epochs, run.tasks, say)
     if run.updates is not None:
         weights = [figure(run.updates.numbers(weight)[-1]) for weight in weight_columns(run.tasks)]
-        names = " : ".join(map(say.task, task_names(run.tasks)))
-        note = say("tile.weights_note") if run.tasks == (CLASSIFICATION,) else say("tile.weights_of_all", names=names)
+        note = say("tile.weights_note", tasks=" : ".join(map(say.task, task_names(run.tasks))))
         found.append(Tile(say("tile.weights"), " : ".join(weights), note))
         cosines = finite(run.updates.numbers("cosine"))
         if cosines:
@@ -38,31 +44,40 @@ def tiles(run: RunFiles, say: Wording) -> list[Tile]:
     return found
 
 
+def _columns(tasks: ImageTasks) -> list[tuple[ImageTask, str]]:
+    """The figures of the image outputs that have a tile; of the one class also the accuracy, which everyone asks for."""
+    return [(t, column) for t in tasks for column in (("accuracy",) if t == CLASSIFICATION else ()) + (t.headline,) if column]
+
+
 def _final_tiles(metrics: Record, tasks: ImageTasks, say: Wording) -> list[Tile]:
     found = []
-    further = [(task.name, task.headline.removeprefix(f"{task.name}_")) for task in tasks if task != CLASSIFICATION]
-    for task, name in (*HEADLINES, *further):
-        part = metrics.record(task) if (task, name) in HEADLINES else metrics.record("outputs").record(task)
-        column = name if (task, name) in HEADLINES else f"{task}_{name}"
+    parts = [(metrics.record(DETECTION), name, say.score(name)) for name in HEADLINES]
+    parts += [(output_part(metrics, t.name), t.figure(column), say.score(column, t)) for t, column in _columns(tasks)]
+    for part, name, label in parts:
         value, bounds = part.number(name), read_interval(part, name)
         if value is None:
             continue
         note = say("tile.best")
         if bounds is not None:
             level = "".join(span.text for span in interval_name(metrics, say))
-            note = say("tile.interval", name=level, low=score(bounds[0]), high=score(bounds[1]))
-        found.append(Tile(say.score(column), score(value), note, (value, *(bounds or (value, value)))))
+            note = say("tile.interval", name=level, low=measured(name, bounds[0]), high=measured(name, bounds[1]))
+        found.append(Tile(label, measured(name, value), note, share_bar(value, *(bounds or (value, value)))))
     return found
+
+
+def share_bar(value: float, low: float, high: float) -> tuple[float, float, float] | None:
+    """The bar of a tile; none for a figure that is no share."""
+    return (value, max(low, 0.0), min(high, 1.0)) if 0 <= value <= 1 else None
 
 
 def _epoch_tiles(epochs: Epochs, tasks: ImageTasks, say: Wording) -> list[Tile]:
     best = epochs.best()
     index = len(epochs) - 1 if best is None else best
     note = say("tile.last_epoch" if best is None else "tile.best_epoch", epoch=epochs.name(index))
-    names = [name for task, name in HEADLINES if task == "detection" or CLASSIFICATION in tasks]
-    names += [task.headline for task in tasks if task != CLASSIFICATION]
-    values = {name: epochs.numbers(name)[index] for name in names}
-    return [Tile(say.score(name), score(v), note, (v, v, v)) for name, v in values.items() if score(v) != NONE]
+    columns = [(name, name, say.score(name)) for name in HEADLINES]
+    columns += [(column, task.figure(column), say.score(column, task)) for task, column in _columns(tasks)]
+    values = [(epochs.numbers(column)[index], name, label) for column, name, label in columns]
+    return [Tile(label, shown, note, share_bar(v, v, v)) for v, name, label in values if (shown := measured(name, v)) != NONE]
 
 
 def limits(run: RunFiles, say: Wording) -> list[Text]:
@@ -84,16 +99,13 @@ def limits(run: RunFiles, say: Wording) -> list[Text]:
     bootstrap = run.metrics.record("bootstrap")
     if bootstrap.number("resamples"):
         found.append(say("limits.intervals", resamples=count(bootstrap.number("resamples")), seed=bootstrap.text("seed") or NONE))
-    for task, key in (("detection", "instances"), ("classification", "support")):
-        part = run.metrics.record(task)
-        examples = [(of.text("name") or NONE, of.number(key)) for of in part.records("classes")] if trained(part) else []
+    parts = [(DETECTION, "instances", run.metrics.record(DETECTION))]
+    parts += [(task.name, "support", output_part(run.metrics, task.name)) for task in run.tasks]
+    for task, key, part in parts:
+        examples = [(of.text("name") or NONE, of.number(key)) for of in part.records("classes")]
+        if not examples:  # a value has no classes: its images are counted
+            examples = [(task, part.number("images"))]
         few = [say.plain("limits.named", name=name, count=count(n)) for name, n in examples if n is not None and n < FEW]
-        if few:
-            found.append(say(f"limits.few_{task}", few=FEW, names=say.listed(few)))
-    outputs = run.metrics.record("outputs")
-    for name in outputs.values:
-        examples = [(of.text("name") or NONE, of.number("support")) for of in outputs.record(name).records("classes")]
-        few = [say.plain("limits.named", name=label, count=count(n)) for label, n in examples if n is not None and n < FEW]
-        if few:
-            found.append(say("limits.few_classification", few=FEW, names=say.listed(few)))
+        if few and trained(part):
+            found.append(say.of_task("limits.few_*", task, few=FEW, names=say.listed(few)))
     return found

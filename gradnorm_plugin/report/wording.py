@@ -12,10 +12,17 @@ from typing import Any
 import yaml
 
 from gradnorm_plugin.names import one_line
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, ImageTasks
 
 LANGUAGES = ("en", "zh-TW")
 NONE = "–"
 """Shown where there is no figure."""
+_OF_OUTPUTS = "_outputs"
+_SHARES = frozenset(
+    ("precision", "recall", "F1", "mAP50", "mAP50-95", "accuracy", "balanced_accuracy", "macro_F1", "mean_AP", "AP", "R2",
+     "calibration_error", "fitness")
+)  # fmt: skip
+"""Figures that are best at 1 or 0 and written to three places; others may be of any size."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,18 @@ def catalogue(language: str) -> Mapping[str, str]:
 
 
 class Wording:
-    """Texts by their key, with values put in: `say("weights.rose", task=..., first=...)`."""
+    """Texts by their key, with values put in: `say("weights.rose", task=..., first=...)`.
 
-    def __init__(self, language: str) -> None:
+    For other image outputs than the one class, a text whose key ends with `_outputs` takes the place of that without.
+    """
+
+    def __init__(self, language: str, tasks: ImageTasks = (CLASSIFICATION,)) -> None:
         self.language = language
-        self._texts = catalogue(language)
+        self.several = tasks != (CLASSIFICATION,)
+        self._texts = dict(catalogue(language))
+        if self.several:
+            others = {key: text for key, text in self._texts.items() if key.endswith(_OF_OUTPUTS)}
+            self._texts |= {key.removesuffix(_OF_OUTPUTS): text for key, text in others.items()}
 
     def __call__(self, key: str, **values: Any) -> Text:
         """The text of `key`; a value never becomes markup, whatever it holds."""
@@ -54,17 +68,25 @@ class Wording:
         """The text of `key` as one string, for use inside another."""
         return "".join(span.text for span in self(key, **values))
 
-    def known(self, key: str, other: str) -> Text:
-        """The text of `key`; `other` where there is none, as for the name of an image output."""
-        return self(key) if key in self._texts else (Span(one_line(other)),)
-
     def task(self, name: str) -> str:
-        """Detection, the classification, or an image output by its own name."""
-        return "".join(span.text for span in self.known(f"task.{name}", name))
+        """The name of a task; an image output has that of the data yaml."""
+        return self.plain(f"task.{name}") if f"task.{name}" in self._texts else name
 
-    def score(self, column: str) -> Text:
-        """A figure by its column; that of an image output as `finding macro F1`."""
-        return self.known(f"score.{column}", column.replace("_", " "))
+    def of_task(self, key: str, task: str, **values: Any) -> Text:
+        """The text of `key` with the task in place of `*`; for an image output that with `task` there, and its name in it."""
+        known = task in (DETECTION, CLASSIFICATION.name)
+        return self(key.replace("*", task if known else "task"), task=task, **values)
+
+    def score(self, column: str, task: ImageTask = CLASSIFICATION) -> str:
+        """The name of a figure: of detection, or in a column of an image output, whose name goes before it."""
+        figure = task.figure(column)
+        name = self.plain(f"score.{figure}") if f"score.{figure}" in self._texts else figure.replace("_", " ")
+        return name if task == CLASSIFICATION else self.plain("score.of", task=task.name, figure=name)
+
+    def loss(self, column: str) -> str:
+        """The name of a loss in a column of an epoch."""
+        split, _, task = column.removesuffix("_loss").partition("_")
+        return self.plain(f"loss.{column}") if f"loss.{column}" in self._texts else self.plain(f"loss.{split}_task", task=task)
 
     def percent(self, share: float | None) -> str:
         """0.431 -> 43.1 %."""
@@ -101,6 +123,11 @@ def count(value: float | None) -> str:
 def score(value: float | None) -> str:
     """A figure between 0 and 1, to three places."""
     return _number(value, ".3f")
+
+
+def measured(name: str, value: float | None, sign: str = "") -> str:
+    """A figure of `joint_metrics.json`, by its name there; `sign` is "+" for a difference."""
+    return _number(value, f"{sign}.3f" if name in _SHARES else f"{sign}.4g")
 
 
 def figure(value: float | None) -> str:

@@ -26,8 +26,9 @@ from gradnorm_plugin.model.checkpoint import finite_weights, keep_temperatures
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTask, ImageTasks, task_names
+from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
+from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.seams import OutputsInAList, SeparateClip, WatchedLoader
 from gradnorm_plugin.training.start import describe, fit, read_start
@@ -46,6 +47,8 @@ class JointRun:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.command: Sequence[str] = ()
+        self.choices: dict[str, str] = {}
+        """What was left to the program, and why it chose so, by flag."""
         self.data: dict[str, Any] = {}
         """The data yaml as upstream reads it, once it was checked."""
         self.outputs: Outputs = ()
@@ -76,6 +79,7 @@ class JointRun:
             labels_to_image_weights=self.image_weights,
             ComputeLoss=self.make_loss,
             check_train_batch_size=self.estimate_batch_size,
+            check_amp=self.check_amp,
             Loggers=self.make_loggers,
             validate=SimpleNamespace(run=self.validate),
             fitness=self.fitness,
@@ -101,7 +105,7 @@ class JointRun:
             except ValueError as error:
                 raise DescriptionError(str(error)) from None
             if upstream("train").LOCAL_RANK in {-1, 0}:  # the others read the cache that the first one writes
-                self.scans = check_labels(found, trained=("boxes", *(output.name for output in self.trained)))
+                self.scans = check_labels(found, trained=("boxes", *(output.name for output in self.trained_outputs)))
             self.data = found
         return self.data
 
@@ -111,8 +115,12 @@ class JointRun:
         self.model = JointDetectionModel(
             cfg, ch, nc, anchors, None, options.shared_layer, options.backbone, options.head, self.outputs
         )
-        self.model.channels_last = options.channels_last
+        self.model.channels_last, self.model.in_bfloat16 = options.channels_last, options.precision == "bfloat16"
         return self.model
+
+    def check_amp(self, model: nn.Module) -> bool:
+        """Upstream's `check_amp`, where `--precision` leaves the choice to it."""
+        return self.options.precision == "auto" and bool(upstream("utils.general").check_amp(model))
 
     def take_over(self, weights: dict[str, Tensor], own: dict[str, Tensor], exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """The weights of `--weights` that the model takes over, in `intersect_dicts`' place: classes are looked up by name."""
@@ -158,7 +166,9 @@ class JointRun:
         of_boxes = upstream("utils.general").labels_to_image_weights(labels, nc=nc, class_weights=class_weights)
         targets = self.datasets["train"].targets
         each = [
-            weights / weights.sum() for output in self.trained if (weights := output.draw_weights(targets[output.name])).sum() > 0
+            weights / weights.sum()
+            for output in self.trained_outputs
+            if (weights := output.draw_weights(targets[output.name])).sum() > 0
         ]
         if not each:
             return of_boxes
@@ -181,30 +191,32 @@ class JointRun:
         """Let the balancer know, on all ranks."""
         self.criterion.end_epoch()
 
-    def _switched_off(self, task: int) -> bool:
-        """Whether it has the fixed weight 0."""
-        fixed = self.options.balancer == "fixed"
-        return fixed and float(make_balancer(self.options, 1 + len(self.outputs)).weights[task]) == 0
+    @property
+    def switched_off(self) -> tuple[bool, ...]:
+        """Whether each task, detection first, has the fixed weight 0. Before the data yaml is read, those of the flags."""
+        tasks = 1 + len(self.outputs) if self.outputs else None
+        weights = make_balancer(self.options, tasks).weights if self.options.balancer == "fixed" else [1.0] * (tasks or 2)
+        return tuple(float(weight) == 0 for weight in weights)
 
     @property
-    def trained(self) -> Outputs:
+    def trained_outputs(self) -> Outputs:
         """The image outputs that are not switched off."""
-        return tuple(output for index, output in enumerate(self.outputs, 1) if not self._switched_off(index))
+        return tuple(output for output, off in zip(self.outputs, self.switched_off[1:], strict=True) if not off)
 
     @property
     def detection_only(self) -> bool:
         """Whether all image outputs are switched off: then mosaics need not respect them."""
-        return not self.trained
+        return all(self.switched_off[1:])
 
     @property
     def classification_only(self) -> bool:
         """Whether detection is switched off."""
-        return self._switched_off(0)
+        return self.switched_off[0]
 
     @property
     def untrained(self) -> tuple[str, ...]:
         """The tasks that are switched off."""
-        return tuple(task for index, task in enumerate(task_names(self.tasks)) if self._switched_off(index))
+        return tuple(task for task, off in zip(task_names(self.tasks), self.switched_off, strict=True) if off)
 
     def make_loss(self, model: nn.Module) -> GradNormLoss:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
@@ -215,7 +227,7 @@ class JointRun:
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
                 "values (--initial-weights)"
             )
-        for output in self.trained:
+        for output in self.trained_outputs:
             if not self._has_a_say(output):
                 what = "class" if output.name == CLASS else f"`{output.name}`"
                 upstream("utils.general").LOGGER.warning(
@@ -271,16 +283,21 @@ class JointRun:
             raise NonFiniteLossError(
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
-        results, recording = validate(*args, **kwargs)
-        self.figures = {output.name: recording.figures(output) for output in self.trained}
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
+        if isinstance(kwargs["model"], JointDetectionModel):
+            kwargs["model"].in_bfloat16 = (
+                self.model.in_bfloat16 and not last
+            )  # as upstream measures epochs in training's precision
+        results, recording = validate(*args, **kwargs)
+        trained = self.trained_outputs
+        self.figures = {output.name: recording.figures(output) for output in trained}
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
         half = kwargs.get("half", True) and next(kwargs["model"].parameters()).is_cuda  # as upstream decides
         settings = pass_settings(**{"data": self.options.data, **kwargs, "half": half})
         best, bootstrap = folder / "weights" / "best.pt", Bootstrap() if last else None
         if last:
-            recording.temperatures = recording.fit_temperatures(self.trained)
+            recording.temperatures = recording.fit_temperatures(trained)
             keep_temperatures(best, recording.temperatures)
         figures = summarise(recording, names, str(best), "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
@@ -288,7 +305,7 @@ class JointRun:
         if last:
             write_summary(figures, folder)
             if kwargs.get("plots"):
-                plot_outputs(recording, folder, self.trained)
+                plot_outputs(recording, folder, trained)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:
@@ -330,10 +347,3 @@ class JointRun:
     def _has_a_say(self, output: ImageOutput) -> bool:
         """Whether the labels of `val` differ: if not, an output's figures tell nothing."""
         return "val" not in self.datasets or output.varied(self.datasets["val"].targets[output.name])
-
-
-def tasks_of(outputs: Outputs) -> ImageTasks:
-    """The image outputs as the run's tables have them."""
-    return tuple(
-        ImageTask(o.task, o.kind, tuple(o.column(figure) for figure in o.figures), o.column(o.headline)) for o in outputs
-    )

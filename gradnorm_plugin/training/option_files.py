@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,7 +23,7 @@ from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import OPTIONS_FILE
+from gradnorm_plugin.run_folder import OPTIONS_FILE, ImageTask, ImageTasks
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
@@ -77,6 +78,23 @@ def check_files(options: argparse.Namespace) -> None:
     model = _build(flag, network, num_boxes, hyp.get("anchors"), outputs, options)
     if start is not None and not _common(start, model):
         raise OptionError(f"--weights {options.weights}: none of its weights fit the network of {flag}; leave one of them out")
+
+
+def read_tasks(options: argparse.Namespace) -> ImageTasks:
+    """The image outputs of the data yaml that the options name.
+
+    Raises:
+        OptionError: if it cannot be read.
+        DescriptionError: if it has no usable image output.
+    """
+    return tasks_of(image_outputs(_read_yaml(options, "data")))
+
+
+def tasks_of(outputs: Outputs) -> ImageTasks:
+    """The image outputs as a run's tables have them."""
+    return tuple(
+        ImageTask(o.task, o.kind, tuple(o.column(figure) for figure in o.figures), o.column(o.headline)) for o in outputs
+    )
 
 
 def is_address(value: object) -> bool:
@@ -184,7 +202,7 @@ def _network_of(weights: str, start: nn.Module | None) -> dict[str, Any]:
         )
     held = sum(parameter.numel() for parameter in start.parameters())
     try:
-        with torch.device("meta"):  # a yaml can ask for more than any memory has
+        with torch.device("meta"), _without_words():  # a yaml can ask for more than any memory has
             layers, _ = upstream("models.yolo").parse_model(deepcopy(start.yaml), ch=[start.yaml.get("ch", 3)])
         described = sum(parameter.numel() for parameter in layers.parameters())
     except Exception as error:  # a damaged yaml can fail in any way
@@ -213,16 +231,24 @@ def _check_detector(flag: str, network: dict[str, Any]) -> None:
 def _build(
     flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, outputs: Outputs, options: argparse.Namespace
 ) -> JointDetectionModel:
-    """The network as upstream's training will build it, without its words."""
+    """The network as upstream's training will build it."""
+    try:
+        with _without_words():
+            return JointDetectionModel(
+                deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
+            )
+    except Exception as error:  # a yaml can be wrong in any way
+        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _without_words() -> Iterator[None]:
+    """Without upstream's table of layers: training shows it once the network is made to stay."""
     log = upstream("utils.general").LOGGER
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        return JointDetectionModel(
-            deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
-        )
-    except Exception as error:  # a yaml can be wrong in any way
-        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+        yield
     finally:
         log.setLevel(level)
 

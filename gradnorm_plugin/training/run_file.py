@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import thop
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
@@ -26,7 +26,8 @@ from gradnorm_plugin.files import write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Outputs, class_names
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
-from gradnorm_plugin.training.joint_run import JointRun, tasks_of
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.seams import Hook
 from gradnorm_plugin.versions import version_facts
 
@@ -57,6 +58,7 @@ class RunFile(Hook):
         self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
             "command": list(run.command),
+            "choices": dict(run.choices),
             "started": now,
             "finished": None,
             "seconds": self.seconds_before,
@@ -71,7 +73,7 @@ class RunFile(Hook):
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
             "image_outputs": output_facts(run.outputs),
-            **{key: found[key] for key in ("command", "started", "model") if key in found},
+            **{key: found[key] for key in ("command", "choices", "started", "model") if key in found},
         }
 
     def on_train_start(self) -> None:
@@ -114,29 +116,30 @@ def model_facts(model: JointDetectionModel) -> dict[str, Any]:
     return {
         "cfg": cfg,
         "layers": len(list(detector.modules())),
-        "parameters": _parameters(detector),
-        "head_parameters": _parameters(model.classification_head),
+        "parameters": count_parameters(detector),
+        "head_parameters": count_parameters(model.classification_head),
         "backbone": model.backbone,
-        "backbone_parameters": _parameters(model.classification_backbone) if model.backbone == "dual" else 0,
-        "total_parameters": _parameters(model),
-        "gflops": _gflops(detector),
-        "total_gflops": _gflops(deepcopy(model)),
+        "backbone_parameters": count_parameters(model.classification_backbone) if model.backbone == "dual" else 0,
+        "total_parameters": count_parameters(model),
+        "gflops": count_gflops(detector),
+        "total_gflops": count_gflops(deepcopy(model)),
         "gflops_imgsz": GFLOPS_SIZE,
         "shared_layer": model.shared_layer,
     }
 
 
-def _parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
+    """All of them, trained or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _gflops(network: JointDetectionModel) -> float | None:
+def count_gflops(network: nn.Module) -> float | None:
     """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
 
     The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
     """
     first = next(network.parameters())
-    side = max(int(network.stride.max()), 32)
+    side = max(int(cast(Tensor, network.stride).max()), 32)
     image = torch.zeros(1, first.shape[1], side, side, device=first.device)
     try:
         with torch.no_grad():
