@@ -285,9 +285,8 @@ class JointRun:
             )
         last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         if isinstance(kwargs["model"], JointDetectionModel):
-            kwargs["model"].in_bfloat16 = (
-                self.model.in_bfloat16 and not last
-            )  # as upstream measures epochs in training's precision
+            # As upstream measures epochs in training's precision
+            kwargs["model"].in_bfloat16 = self.model.in_bfloat16 and not last
         results, recording = validate(*args, **kwargs)
         trained = self.trained_outputs
         self.figures = {output.name: recording.figures(output) for output in trained}
