@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gradnorm_plugin import FixedWeights, GradNorm
+from gradnorm_plugin.training import options as options_module
 from gradnorm_plugin.training.options import (
     build_parser,
     choices,
@@ -269,6 +270,15 @@ def test_head_and_preset_follow_from_what_training_starts_from(offline, line, he
     assert set(choices(found, named)) == {"head", "gradnorm_preset", "precision", "epochs"} - named - (
         {"gradnorm_preset"} if found.balancer == "fixed" else set()
     )
+
+
+@pytest.mark.parametrize(("able", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_the_precision_follows_from_the_processor(offline, monkeypatch, able, precision):
+    monkeypatch.setattr(options_module, "computes_in_bfloat16", lambda: able)
+    found = parse_options(["--weights=", "--cfg", "yolov5n.yaml", "--device", "cpu"])
+    assert (found.precision, found.channels_last) == (precision, able)
+    named = parse_options(["--weights=", "--cfg", "yolov5n.yaml", "--device", "cpu", "--precision", "float32"])
+    assert (named.precision, named.channels_last) == ("float32", False)
 
 
 def test_head_and_preset_wait_for_the_weights_that_can_be_had(offline):
