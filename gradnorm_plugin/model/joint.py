@@ -199,20 +199,20 @@ class JointDetectionModel(_yolo.DetectionModel):
         """What is copied and saved: everything but `fork` and `watch`."""
         return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch")}
 
-    def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
+    def forward(self, x: Tensor, augment: bool = False, *how: Any, **named: Any) -> Any:
         """See the class for what is returned."""
         if self.training and self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
-            return self._forward_once(x, profile, visualize)
+            return self._forward_once(x, *how, **named)
         augmented = AugmentedPass(self, self._run_both)
         predictions, _ = augmented.run(x)
         return predictions, (None, torch.stack(augmented.logits).mean(0))
 
-    def _forward_once(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
+    def _forward_once(self, x: Tensor, *how: Any, **named: Any) -> Any:
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
-            return super()._forward_once(x, profile, visualize)
-        detection, logits = self._run_both(x, profile, visualize)
+            return super()._forward_once(x, *how, **named)
+        detection, logits = self._run_both(x, *how, **named)
         if self.training:
             if self.watch is not None:
                 self.watch(logits)
@@ -221,13 +221,13 @@ class JointDetectionModel(_yolo.DetectionModel):
             return detection[0], *split(self.outputs, activate(self.outputs, logits, self.temperatures))
         return detection[0], (detection[1], logits)
 
-    def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
-        """What upstream's network gives, and the logits (B, W)."""
+    def _run_both(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Tensor]:
+        """What upstream's network gives, and the logits (B, W); upstream's versions differ in `how` it may be run."""
         if self.backbone == "dual":
-            detection = super()._forward_once(x, profile, visualize)
+            detection = super()._forward_once(x, *how, **named)
             return detection, self._classify(self.classification_backbone(x), detection)
         keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None)
-        detection = keeping.run(x, profile, visualize)
+        detection = keeping.run(x, *how, **named)
         return detection, self._classify(keeping.output, detection)
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:

@@ -1,8 +1,8 @@
 """Puts our patches into a YOLOv5 of another version: a three-way merge of each file.
 
-Base is the file of the pinned commit, ours that file patched, theirs what stands in the user's checkout. Where both changed the same
-lines, an answer may be known: `patches/versions/*.patch` name the conflicts that they answer and say, as a diff from the file in
-which theirs was taken there, what it becomes. Anything else is an error, before any file is written.
+Base is the file of the pinned commit, ours that file patched, theirs what stands in the user's checkout. Where both changed the
+same lines, an answer may be known: `patches/versions/*.patch` name the conflicts that they answer and say, as a diff from the file
+in which theirs was taken there, what it becomes. Anything else is an error, before any file is written.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class _Conflict:
     line: int
     name: str
     """A digest of what the three sides say: the same conflict in another checkout has the same name."""
+    done: bool
 
 
 def answer_files(patches: list[Path]) -> list[Path]:
@@ -54,16 +55,18 @@ def merge(
             continue
         crlf = b"\r\n" in mine
         plain = mine.replace(b"\r\n", b"\n")
-        content, conflicts = _merge_file(base[path] or b"", ours[path] or b"", plain)
+        old, new = base[path] or b"", ours[path] or b""
+        changing = [file for file in answers if f"+++ b/{path}\n" in file.read_text(encoding="utf-8")]
+        if _is_done(old, new, plain) or any(_apply(path, plain, [file], "--reverse") is not None for file in changing):
+            merged[path] = mine  # patched already, and there is no record of it
+            continue
+        content, conflicts = _merge_file(old, new, plain)
         if conflicts and not path.endswith(".py"):
             content = plain  # another requirements.txt is the user's affair
         elif conflicts:
             fitting = [file for file, names in answers.items() if names & {conflict.name for conflict in conflicts}]
-            rest = [conflict for conflict in conflicts if not any(conflict.name in answers[file] for file in fitting)]
-            changing = [file for file in answers if f"+++ b/{path}\n" in file.read_text(encoding="utf-8")]
+            rest = [c for c in conflicts if not c.done and not any(c.name in answers[file] for file in fitting)]
             answered = None if rest else _apply(path, content, [file for file in changing if file in fitting])
-            if answered is None and any(_apply(path, plain, [file], "--reverse") is not None for file in changing):
-                answered = plain  # patched already, and the record is gone
             if answered is None:
                 unanswered.append(f"{path}: " + ", ".join(f"line {c.line} ({c.name})" for c in rest or conflicts))
             content = answered or b""
@@ -96,29 +99,38 @@ def _merge_file(base: bytes, ours: bytes, theirs: bytes) -> tuple[bytes, list[_C
     conflicts = []
     for match in found:
         first = match[1].split(b"\n")[0] if match[1] else merged[: match.start()].rstrip(b"\n").split(b"\n")[-1]
-        conflicts.append(_Conflict(places.get(first, 1), sha1(b"\0".join(match.groups())).hexdigest()[:8]))
+        done = _is_done(match[2], match[3], match[1])
+        conflicts.append(_Conflict(places.get(first, 1), sha1(b"\0".join(match.groups())).hexdigest()[:8], done))
     return _CONFLICT.sub(lambda match: match[1], merged), conflicts
+
+
+def _is_done(base: bytes, ours: bytes, theirs: bytes) -> bool:
+    """Whether theirs have the lines that our patches put in, and none of those that they take out."""
+    before, after, there = ({_plain(line) for line in side.split(b"\n") if line.strip()} for side in (base, ours, theirs))
+    return bool(after - before) and after - before <= there and not (before - after) & there
 
 
 def _as_they_write(theirs: bytes, base: bytes, ours: bytes) -> tuple[bytes, bytes]:
     """Base and ours with the lines that no patch changes written as theirs are: quotation marks and commas are no conflict."""
-
-    def plain(line: bytes) -> bytes:
-        indent = line[: len(line) - len(line.lstrip())]
-        return indent + re.sub(rb"[\s,]+", b"", line.replace(b"'", b'"'))
-
-    written = {plain(line): line for line in theirs.split(b"\n") if line.strip()}
+    written = {_plain(line): line for line in theirs.split(b"\n") if line.strip()}
     unchanged = set(base.split(b"\n"))
     sides = [
-        b"\n".join(written.get(plain(line), line) if line in unchanged else line for line in side.split(b"\n"))
+        b"\n".join(written.get(_plain(line), line) if line in unchanged else line for line in side.split(b"\n"))
         for side in (base, ours)
     ]
     return sides[0], sides[1]
 
 
+def _plain(line: bytes) -> bytes:
+    """A line without what a formatter changes, but for the indentation."""
+    indent = line[: len(line) - len(line.lstrip())]
+    return indent + re.sub(rb"[\s,]+", b"", line.replace(b"'", b'"'))
+
+
 def _names(answers: Path) -> set[str]:
     """The conflicts that a file answers: the words of its lines that begin with `Answers`."""
-    return {name for line in answers.read_text(encoding="utf-8").splitlines() if line.startswith("Answers ") for name in line.split()}
+    lines = answers.read_text(encoding="utf-8").splitlines()
+    return {name for line in lines if line.startswith("Answers ") for name in line.split()}
 
 
 def _apply(path: str, content: bytes, answers: list[Path], *options: str) -> bytes | None:

@@ -178,7 +178,7 @@ def _patched(before: dict[str, bytes | None], patches: list[Path]) -> dict[str, 
             try:
                 git(folder, "apply", "--whitespace=nowarn", *without, str(patch.resolve()))
             except CommandError as error:
-                raise CheckoutError(f"patch {patch.name} does not apply to YOLOv5 at the pinned commit {COMMIT}: {error}") from None
+                raise CheckoutError(f"patch {patch.name} does not apply to YOLOv5 {COMMIT}: {error}") from None
         return {path: _read(folder / path) for path in before}
 
 
