@@ -92,6 +92,12 @@ def bar_format() -> str:
     return getattr(upstream("utils.general"), "TQDM_BAR_FORMAT", "{l_bar}{bar:10}{r_bar}")
 
 
+def openvino_networks(backend: Any) -> tuple[Any, Any]:
+    """The network that a `DetectMultiBackend` for OpenVINO has read, and the same compiled: the names of the two have changed."""
+    names = ("network", "executable_network") if hasattr(backend, "executable_network") else ("ov_model", "ov_compiled_model")
+    return getattr(backend, names[0]), getattr(backend, names[1])
+
+
 def put_first() -> None:
     """Let upstream's names mean upstream: for a process that runs one of our commands and has no other packages."""
     with suppress(CheckoutError):  # whoever needs it will say so

@@ -1,8 +1,8 @@
 """Puts our patches into a YOLOv5 of another version: a three-way merge of each file.
 
 Base is the file of the pinned commit, ours that file patched, theirs what stands in the user's checkout. Where both changed the
-same lines, an answer may be known: `patches/versions/*.patch` name the conflicts that they answer and say, as a diff from the file
-in which theirs was taken there, what it becomes. Anything else is an error, before any file is written.
+same lines, an answer may be known: `patches/versions/*.patch` name the conflicts that they answer and say, as a diff from the
+file in which theirs was taken there, what it becomes. Anything else is an error, before any file is written.
 """
 
 from __future__ import annotations
