@@ -188,7 +188,10 @@ def _merged(
     """The files of any checkout after all patches; files that it lacks and that no joint training needs are left out."""
     lacking = [path for path in _NEEDED if not (checkout / path).is_file()]
     if lacking:
-        raise CheckoutError(f"YOLOv5 in {checkout} has no {', '.join(lacking)}: it is older than v7.0, or lacks what training needs, and is not supported")
+        raise CheckoutError(
+            f"YOLOv5 in {checkout} has no {', '.join(lacking)}: it is older than v7.0, or lacks what training needs, and is "
+            f"not supported"
+        )
     ids = {entry.path: entry.blob for entry in entries()}
     source: Path | None = None
     base: dict[str, bytes | None] = {}
