@@ -24,7 +24,7 @@ FOUND = sorted(path for path in CHECKOUTS.iterdir() if (path / "train.py").is_fi
 NONE = pytest.param(None, marks=pytest.mark.skip(reason="YOLOV5_CHECKOUTS names no folder with checkouts of YOLOv5"))
 SIZE = ["--imgsz", "64", "--device", "cpu"]
 DRIVER = """
-import json, runpy, sys, traceback
+import json, runpy, sys
 from pathlib import Path
 for name, line in json.loads(Path(sys.argv[1]).read_text()):
     sys.argv = [name, *line]
@@ -87,6 +87,8 @@ def test_every_step_runs_on_another_version(source: Path, tmp_path: Path) -> Non
         [str(checkout / "val.py"), "--weights", plain, *small, *project],
         [str(checkout / "train.py"), "--weights", plain, "--epochs", "1", *small, *project],
     )
+    if "needs the package" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert (tmp_path / "runs" / "exp" / "results.csv").read_text().count("\n") == 3
     assert any(tmp_path.glob("runs/*/images.csv")) and any(tmp_path.glob("runs/*/crops/*/*.jpg"))
