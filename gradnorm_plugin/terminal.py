@@ -40,7 +40,8 @@ def parse(
 
 def guard_log() -> None:
     """Write control characters in YOLOv5's log, which has names from data sets and checkpoints in it, as escapes."""
-    logging.getLogger("yolov5").addFilter(_escape)  # once: a logger takes the same filter only once
+    for name in ("yolov5", "ultralytics"):  # later versions log under the second name
+        logging.getLogger(name).addFilter(_escape)  # once: a logger takes the same filter only once
 
 
 def _escape(record: logging.LogRecord) -> bool:

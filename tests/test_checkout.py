@@ -335,7 +335,6 @@ def test_a_fork_without_git_is_patched_over_its_own_edits(
     assert "nothing to do" in run(here, YOLOV5_DIR=str(fork))
     (fork / ".gradnorm-patches.json").unlink()  # patched by hand: its content says so
     assert find_checkout() == fork
-    assert not list((here / "yolov5").iterdir())
 
 
 def test_a_fork_at_another_commit_is_patched(here: Path, genuine: Path, tmp_path: Path) -> None:
@@ -349,6 +348,94 @@ def test_a_fork_at_another_commit_is_patched(here: Path, genuine: Path, tmp_path
     assert unlike_the_commit(fork) == PATCHED
     git(fork, "commit", "--quiet", "--all", "--message", "patched")
     assert "nothing to do" in run(here, YOLOV5_DIR=str(fork))
+
+
+def fork_of(genuine: Path, fork: Path, *changes: tuple[str, str, str]) -> Path:
+    """A copy of the pinned files, without git, in which each change (file, old, new) is made."""
+    shutil.copytree(genuine, fork, ignore=shutil.ignore_patterns(".git"))
+    for name, old, new in changes:
+        text = (fork / name).read_text()
+        assert old in text
+        (fork / name).write_text(text.replace(old, new))
+    return fork
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+OTHER_LOAD = ("models/experimental.py", "map_location='cpu')", "map_location='meta')")  # in the very line that a patch changes
+OTHER_TYPE = ("models/common.py", "from torch.cuda import amp", "from torch.cuda import amp as amp")
+
+
+def test_what_a_fork_lacks_or_has_otherwise_is_no_matter(
+    ready: Path, genuine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows line ends, no `segment/` and `classify/`, other requirements, quotation marks and edits of its own; and undone."""
+    requote = ("train.py", "torch.load(weights, map_location='cpu')", 'torch.load(weights, map_location="cpu")')
+    fork = fork_of(genuine, tmp_path / "fork", requote, ("train.py", "def train(", "MINE = 1\n\n\ndef train("))
+    for name in ("segment", "classify", "utils/aws"):
+        shutil.rmtree(fork / name)
+    for name in ("train.py", "models/common.py"):
+        (fork / name).write_bytes((fork / name).read_bytes().replace(b"\n", b"\r\n"))
+    (fork / "requirements.txt").write_text("torch\n")
+    run(ready, YOLOV5_DIR=str(fork))
+    train = (fork / "train.py").read_bytes()
+    assert b"load_model(weights)" in train and b"MINE = 1" in train and train.count(b"\n") == train.count(b"\r\n")
+    assert (fork / "requirements.txt").read_text() == "torch\n" and not (fork / "segment").exists()
+    monkeypatch.setattr(checkout, "REPOSITORY", ready)
+    monkeypatch.setenv("YOLOV5_DIR", str(fork))
+    assert find_checkout() == fork
+    assert "nothing to do" in run(ready, YOLOV5_DIR=str(fork))
+
+    merged = contents(fork)
+    extra = ready / "patches" / "9999-extra.patch"
+    extra.write_text(
+        "Why.\n\n--- a/val.py\n+++ b/val.py\n@@ -1,1 +1,2 @@\n+# extra\n # YOLOv5 🚀 by Ultralytics, AGPL-3.0 license\n"
+    )
+    assert "1 files changed" in run(ready, YOLOV5_DIR=str(fork))
+    assert (fork / "val.py").read_text().startswith("# extra\n")
+    extra.unlink()
+    assert "1 files changed" in run(ready, YOLOV5_DIR=str(fork))
+    assert {path: merged[path] for path in merged if path.suffix == ".py"} == {
+        path: content for path, content in contents(fork).items() if path.suffix == ".py"
+    }
+    (fork / ".gradnorm-patches.json").unlink()  # as in a clone of the fork, with the patches committed
+    assert "nothing to do" in run(ready, YOLOV5_DIR=str(fork))
+
+
+def test_a_conflict_names_files_and_lines_and_nothing_is_done(ready: Path, genuine: Path, tmp_path: Path) -> None:
+    fork = fork_of(genuine, tmp_path / "fork", OTHER_LOAD, OTHER_TYPE)
+    before = contents(fork)
+    error = refuse(ready, YOLOV5_DIR=str(fork))
+    for name, _, new in (OTHER_LOAD, OTHER_TYPE):
+        line = next(number for number, text in enumerate((fork / name).read_text().splitlines(), 1) if new in text)
+        assert f"{name}: line {line} (" in error
+    assert str(fork) in error and "nothing was changed" in error
+    assert contents(fork) == before
+
+
+def test_a_conflict_with_an_answer_is_none(ready: Path, genuine: Path, tmp_path: Path) -> None:
+    fork = fork_of(genuine, tmp_path / "fork", OTHER_LOAD)
+    name = refuse(ready, YOLOV5_DIR=str(fork)).partition("(")[2].partition(")")[0]
+    lines = (fork / OTHER_LOAD[0]).read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if OTHER_LOAD[2] in line)
+    answer = ready / "patches" / "versions" / "fork.patch"
+    answer.write_text(
+        f"Why.\n\nAnswers {name}\n\n--- a/{OTHER_LOAD[0]}\n+++ b/{OTHER_LOAD[0]}\n"
+        f"@@ -{at},3 +{at},3 @@\n {lines[at - 1]}\n-{lines[at]}\n"
+        f"+        ckpt = load_model(attempt_download(w), 'meta')\n {lines[at + 1]}\n"
+    )
+    run(ready, YOLOV5_DIR=str(fork))
+    assert "load_model(attempt_download(w), 'meta')" in (fork / OTHER_LOAD[0]).read_text()
+    (fork / ".gradnorm-patches.json").unlink()
+    assert "nothing to do" in run(ready, YOLOV5_DIR=str(fork))
+
+
+def test_a_yolov5_that_is_too_old_is_told_so(ready: Path, genuine: Path, tmp_path: Path) -> None:
+    fork = fork_of(genuine, tmp_path / "fork")
+    (fork / "utils" / "dataloaders.py").unlink()
+    assert "has no utils/dataloaders.py: it is older than v7.0, or lacks" in refuse(ready, YOLOV5_DIR=str(fork))
 
 
 def test_a_wrong_yolov5_dir_is_named(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.merging import answer_files
 from gradnorm_plugin.upstream.patching import patch_files, touched_files
 from gradnorm_plugin.upstream.pinned import COMMIT
 
@@ -34,9 +35,9 @@ def git(folder: Path, *arguments: str) -> bytes:
     return subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True).stdout
 
 
-@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+@pytest.mark.parametrize("patch", [*PATCHES, *answer_files(PATCHES)], ids=lambda patch: patch.stem)
 def test_opens_with_an_explanation(patch: Path) -> None:
-    explanation = patch.read_text(encoding="utf-8").partition("diff --git ")[0]
+    explanation = patch.read_text(encoding="utf-8").partition("diff --git ")[0].partition("Answers ")[0]
     assert len(explanation.split()) > 30 and explanation.endswith(".\n\n")
 
 

@@ -25,7 +25,7 @@ from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
 from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
 from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import bar_format, upstream
 
 _dataloaders = upstream("utils.dataloaders")
 
@@ -247,7 +247,7 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
                 examined,
                 desc=f"Checking {Path(label_files[0]).parent}...",
                 total=len(label_files),
-                bar_format=_dataloaders.TQDM_BAR_FORMAT,
+                bar_format=bar_format(),
                 disable=_dataloaders.LOCAL_RANK > 0,
             )
         )

@@ -28,7 +28,7 @@ from gradnorm_plugin.outputs import (
     split,
 )
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import openvino_networks, upstream
 
 if TYPE_CHECKING:
 
@@ -195,7 +195,7 @@ class JointBackend(_Backend):
         """Where boxes and image outputs stand among what the file gives, by their names; none where the format has no names."""
         if self.jit:
             return []
-        names = [output.any_name for output in self.executable_network.outputs] if self.xml else self.output_names
+        names = [output.any_name for output in openvino_networks(self)[1].outputs] if self.xml else self.output_names
         wanted = ["output0", *(output.name for output in self.outputs)]
         if sorted(names) != sorted(wanted):
             raise CheckpointError(f"its outputs are {', '.join(names)}, but it says {', '.join(wanted)}: export it again")
@@ -236,7 +236,7 @@ class JointBackend(_Backend):
         elif self.onnx and not self.dnn:
             shape = self.session.get_inputs()[0].shape
         elif self.xml:
-            sides = self.network.get_parameters()[0].get_partial_shape()
+            sides = openvino_networks(self)[0].get_parameters()[0].get_partial_shape()
             shape = [side.get_length() if side.is_static else None for side in sides]
         elif self.engine:
             return None if self.dynamic else self.batch_size, None

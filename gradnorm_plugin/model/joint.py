@@ -205,23 +205,23 @@ class JointDetectionModel(DetectionModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and saved: everything but `fork`, `watch` and `bfloat16`."""
+        """What is copied and saved: everything but `fork`, `watch` and `in_bfloat16`."""
         return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch", "in_bfloat16")}
 
-    def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
+    def forward(self, x: Tensor, augment: bool = False, *how: Any, **named: Any) -> Any:
         """See the class for what is returned."""
         if self.in_bfloat16 or (self.training and self.channels_last):  # most of what bfloat16 gains needs that format
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
-            return self._forward_once(x, profile, visualize)
+            return self._forward_once(x, *how, **named)
         augmented = AugmentedPass(self, self._run_both)
         predictions, _ = augmented.run(x)
         return predictions, (None, torch.stack(augmented.logits).mean(0))
 
-    def _forward_once(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
+    def _forward_once(self, x: Tensor, *how: Any, **named: Any) -> Any:
         if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
-            return super()._forward_once(x, profile, visualize)
-        detection, logits = self._run_both(x, profile, visualize)
+            return super()._forward_once(x, *how, **named)
+        detection, logits = self._run_both(x, *how, **named)
         if self.training:
             if self.watch is not None:
                 self.watch(logits)
@@ -230,10 +230,10 @@ class JointDetectionModel(DetectionModel):
             return detection[0], *split(self.outputs, activate(self.outputs, logits, self.temperatures))
         return detection[0], (detection[1], logits)
 
-    def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
-        """What upstream's network gives, and the logits (B, W)."""
+    def _run_both(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Tensor]:
+        """What upstream's network gives, and the logits (B, W); upstream's versions differ in `how` it may be run."""
         keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None, self.in_bfloat16)
-        detection = keeping.run(x, profile, visualize)
+        detection = keeping.run(x, *how, **named)
         if self.backbone == "shared":
             return detection, self._classify(keeping.output, detection)
         with torch.autocast(x.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext():

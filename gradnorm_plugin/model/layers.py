@@ -108,12 +108,12 @@ class KeepingPass:
             self.model[-1] = _Float32Layer(self.model[-1])
         self.save = network.save
 
-    def run(self, x: Tensor, profile: bool = False, visualize: bool = False) -> Any:
+    def run(self, x: Tensor, *how: Any, **named: Any) -> Any:
         """What upstream's network gives."""
         if not self._bfloat16:
-            return self._forward_once(x, profile, visualize)
+            return self._forward_once(x, *how, **named)
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self._forward_once(x, profile, visualize)
+            return self._forward_once(x, *how, **named)
 
     @property
     def output(self) -> Tensor | Sequence[Tensor]:

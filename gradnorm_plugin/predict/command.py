@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Upstream's parser with our defaults, and our flags."""
     parser = parser_of("detect")
+    parser.conflict_handler = "resolve"  # later versions have a --save-csv of their own, and no --visualize
     parser.prog = "yolov5-gradnorm predict"
     parser.description = (
         "Find boxes in images, videos and cameras, and say of each image its class or what else the weights have learned of it."
@@ -42,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser._optionals.title = "YOLOv5's own options (as in its detect.py)"
     project = shown(WORKSPACE / "runs" / "predict")
-    parser.set_defaults(weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=project)
+    parser.set_defaults(weights=None, source=None, data=None, imgsz=None, line_thickness=None, project=project, visualize=False)
     group = parser.add_argument_group("outputs")
     group.add_argument(
         "--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities, image outputs"

@@ -22,7 +22,7 @@ from gradnorm_plugin.predict.prediction import Prediction, Style
 from gradnorm_plugin.predict.predictor import Predictor
 from gradnorm_plugin.predict.result_files import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
 from gradnorm_plugin.predict.sources import Source, open_source
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import bar_format, upstream
 
 _general = upstream("utils.general")
 
@@ -179,7 +179,7 @@ class Progress:
         """In how many images it was left open."""
         few = source.total is not None and source.total <= FEW
         pause = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log each state of the bar stays
-        bar = {"desc": "predict", "bar_format": _general.TQDM_BAR_FORMAT, "mininterval": pause}
+        bar = {"desc": "predict", "bar_format": bar_format(), "mininterval": pause}
         self._bar = None if few else tqdm(total=source.total, **bar)
 
     def add(self, prediction: Prediction, milliseconds: float) -> None:

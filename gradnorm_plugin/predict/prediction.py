@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gradnorm_plugin.names import one_line
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Target
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import drawing, upstream
 
 _fonts = upstream("utils.fonts")
-_plots = upstream("utils.plots")
+_Annotator, _colors = drawing("Annotator"), drawing("colors")
 
 _PLAIN_FONT = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
@@ -158,7 +158,7 @@ def draw(
     """A copy of the image, (H, W, 3) uint8, BGR: boxes (by falling confidence) in upstream's colours and line width, and the
     class and `lines` (a text and the number that closes it) on a dark tag in the upper left corner."""
     names = "".join(box.name for box in boxes)
-    annotator = _plots.Annotator(np.array(image, order="C"), line_width=style.line_width, example=names)
+    annotator = _Annotator(np.array(image, order="C"), line_width=style.line_width, example=names)
     font = annotator.font if annotator.pil else None
     for box in reversed(boxes):  # the most confident one on top
         name = one_line(box.name)
@@ -166,7 +166,7 @@ def draw(
         if font and label:
             annotator.font = _fonts.with_letters(font, label)
         corners = [round(value) for value in box[3:]]
-        annotator.box_label(corners, label, color=_plots.colors(box.class_index, True))
+        annotator.box_label(corners, label, color=_colors(box.class_index, True))
     picture = np.array(annotator.im)
     if image_class:
         lines = [(image_class.name, f" {image_class.probability:.2f}" if style.confidences else ""), *lines]
@@ -220,4 +220,4 @@ def _font(size: int, letters: str) -> ImageFont.FreeTypeFont:
     # Matplotlib's own font for what it can write: upstream fetches its fonts from the network when they are first used.
     if not letters:
         return ImageFont.truetype(_PLAIN_FONT, size)
-    return _fonts.with_letters(_plots.check_pil_font("Arial.Unicode.ttf", size), letters)
+    return _fonts.with_letters(ImageFont.truetype(str(upstream("utils.general").check_font("Arial.Unicode.ttf")), size), letters)

@@ -198,7 +198,7 @@ class Predictor:
             images = torch.from_numpy(batch).to(self.backend.device)
             images = (images.half() if self.backend.fp16 else images.float()) / 255
         with self.profiles[1]:
-            outputs = self.backend(images, augment=self.augment, visualize=visualize or False)
+            outputs = self.backend(images, augment=self.augment, **({"visualize": visualize} if visualize else {}))
         predictions, answers = outputs if self.backend.outputs else (outputs, None)
         with self.profiles[2]:
             boxes = _general.non_max_suppression(predictions, **self.nms)

@@ -23,9 +23,9 @@ from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import picture_suffix, write_image
 from gradnorm_plugin.predict.prediction import Prediction, Style
 from gradnorm_plugin.predict.sources import Frame
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import drawing
 
-_plots = upstream("utils.plots")
+_save_one_box = drawing("save_one_box")
 
 _DIGITS = 6
 """Decimals of the coordinates in a label file, as in upstream's."""
@@ -312,6 +312,6 @@ class Crops(Output):
         """Cut the boxes out of the image as it was."""
         image = result.prediction.image
         for number, box in enumerate(result.prediction.boxes, start=1):
-            crop = _plots.save_one_box([round(value) for value in box[3:]], image, BGR=True, save=False)
+            crop = _save_one_box([round(value) for value in box[3:]], image, BGR=True, save=False)
             if crop.size:  # a class without a name is called by its number
                 write_image(self.folder / self.folders.get(box.name, box.name) / f"{result.name}_{number}.jpg", crop)

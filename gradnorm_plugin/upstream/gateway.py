@@ -61,16 +61,41 @@ def upstream(name: str) -> ModuleType:
         ModuleNotFoundError: if it has no such module.
     """
     root = upstream_root()
-    if _is_apart(root):
-        return _load(name, root)
-    if sys.path[:1] != [str(root)]:
-        sys.path.insert(0, str(root))
     try:
-        top = name.partition(".")[0]
-        return _load(name, root) if _belongs_to_another(top, root) else importlib.import_module(name)
-    finally:
-        if str(root) in sys.path[1:]:  # it was there already, and stays where it was
-            sys.path.remove(str(root))
+        if _is_apart(root):
+            return _load(name, root)
+        if sys.path[:1] != [str(root)]:
+            sys.path.insert(0, str(root))
+        try:
+            top = name.partition(".")[0]
+            return _load(name, root) if _belongs_to_another(top, root) else importlib.import_module(name)
+        finally:
+            if str(root) in sys.path[1:]:  # it was there already, and stays where it was
+                sys.path.remove(str(root))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package in _NAMES:
+            raise
+        raise CheckoutError(
+            f"YOLOv5 in {root} needs the package {package}, which is not installed: pip install {package}"
+        ) from None
+
+
+def drawing(name: str) -> Any:
+    """What YOLOv5 draws with (`Annotator`, `colors`, `save_one_box`): of `utils.plots`, or later the package ultralytics."""
+    plots = upstream("utils.plots")
+    return getattr(plots if hasattr(plots, name) else importlib.import_module("ultralytics.utils.plotting"), name)
+
+
+def bar_format() -> str:
+    """How YOLOv5's progress bars look; later versions leave that to the package ultralytics."""
+    return getattr(upstream("utils.general"), "TQDM_BAR_FORMAT", "{l_bar}{bar:10}{r_bar}")
+
+
+def openvino_networks(backend: Any) -> tuple[Any, Any]:
+    """The network that a `DetectMultiBackend` for OpenVINO has read, and the same compiled: the names of the two have changed."""
+    names = ("network", "executable_network") if hasattr(backend, "executable_network") else ("ov_model", "ov_compiled_model")
+    return getattr(backend, names[0]), getattr(backend, names[1])
 
 
 def put_first() -> None:

@@ -42,11 +42,18 @@ def setup() -> Path:
         try:
             if not named:
                 _provide(folder)
-            changed = apply_patches(folder, patches, pinned=not named)
+            changed = apply_patches(folder, patches, _pinned if named else None)
         except OSError as error:
             raise CheckoutError(f"cannot set up YOLOv5 in {folder}: {error}") from None
     state = f"{len(patches)} patches applied, {changed} files changed" if changed else "already patched, nothing to do"
     _say(f"YOLOv5 {'' if named else COMMIT[:7] + ' '}in {folder}: {state}")
+    return folder
+
+
+def _pinned() -> Path:
+    """The checkout at the pinned commit, fetched if it is not there."""
+    folder = (REPOSITORY / "yolov5").resolve()
+    _provide(folder)
     return folder
 
 

@@ -35,6 +35,10 @@ def replace_file(path: Path, content: bytes) -> None:
     write_bytes(path, content)
 
 
+def _originals(checkout: Path) -> Path:
+    return Record.path(checkout).with_name(Record.path(checkout).stem + "-originals")
+
+
 @dataclass
 class Record:
     """What set-ups wrote into a checkout.
@@ -64,6 +68,17 @@ class Record:
             return cls(str(data["digest"]), files, set(data["written"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def keep(self, checkout: Path, originals: dict[str, bytes | None]) -> None:
+        """Save files as they were before the patches, for the checkout whose commit does not have them so."""
+        for path, content in originals.items():
+            if content is not None:
+                replace_file(_originals(checkout) / path, content)
+
+    def original(self, checkout: Path, path: str) -> bytes | None:
+        """A file as `keep` saved it; None if it did not, or the patches added the file."""
+        kept = _originals(checkout) / path
+        return kept.read_bytes() if kept.is_file() else None
 
     def write(self, checkout: Path) -> None:
         """Save the record, all at once."""
