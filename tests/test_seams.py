@@ -107,7 +107,7 @@ def test_every_name_that_the_package_uses_exists():
     in_train = {name for module, name, _ in found if module == "train"}
     assert in_train == {
         "Model", "ComputeLoss", "create_dataloader", "validate", "fitness", "Loggers", "Callbacks", "check_dataset",
-        "check_train_batch_size", "intersect_dicts", "labels_to_image_weights", "yaml",
+        "check_amp", "check_train_batch_size", "intersect_dicts", "labels_to_image_weights", "yaml",
         "main", "RANK", "LOCAL_RANK", "yaml_save",
     }  # fmt: skip
 
@@ -182,6 +182,7 @@ def test_what_stands_in_is_looked_up_where_it_is_put():
         "fitness",
         "Loggers",
         "check_dataset",
+        "check_amp",
         "check_train_batch_size",
         "intersect_dicts",
         "labels_to_image_weights",
