@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,11 @@ class JointBackend(_common.DetectMultiBackend):
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)[:count]
         return type(parts[0])(torch.cat(of)[:count] for of in zip(*parts, strict=True))
+
+    def explain(self, im: Tensor, columns: Sequence[int]) -> Any:
+        """As `JointDetectionModel.explain`, of .pt weights of one joint model."""
+        with self._lock:
+            return self.model.explain(im, columns)
 
     def _named(self, outputs: Any) -> Any:
         if not self.outputs:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
-from gradnorm_plugin.model.guided import GuidedHead
+from gradnorm_plugin.model.guided import GuidedHead, Regions
 from gradnorm_plugin.model.head import ClassificationHead, OutputHeads
 from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.model.passes import AugmentedPass, KeepingPass
@@ -223,12 +223,42 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     def _run_both(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor]:
         """What upstream's network gives, and the logits (B, W)."""
+        detection, features = self._run(x, profile, visualize)
+        return detection, self._classify(features, detection)
+
+    def _run(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor | Sequence[Tensor]]:
+        """What upstream's network gives, and the features for the heads."""
         if self.backbone == "dual":
             detection = super()._forward_once(x, profile, visualize)
-            return detection, self._classify(self.classification_backbone(x), detection)
+            return detection, self.classification_backbone(x)
         keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None)
         detection = keeping.run(x, profile, visualize)
-        return detection, self._classify(keeping.output, detection)
+        return detection, keeping.output
+
+    def explain(self, x: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
+        """Where the features of the heads' layer speak for some logits of an image: Grad-CAM (Selvaraju et al., ICCV 2017).
+
+        A channel of the layer weighs what its gradient is on average over the map; a place counts by the weighted sum of its
+        channels, from 0 on. Detection takes no part in the gradient, as in training: one backward pass through a head is short.
+
+        Args:
+            x: (1, ch, H, W), no inference tensor.
+            columns: of the logits.
+
+        Returns:
+            (columns, h, w), not scaled, in cells of the layer; and for each head the regions that it looks into, None for a
+            head that looks into none.
+        """
+        with torch.no_grad():
+            detection, features = self._run(x)
+        with torch.enable_grad():
+            features = features.detach().requires_grad_()
+            logits = self._classify(features, detection)[0]
+            gradients = [torch.autograd.grad(logits[column], features, retain_graph=True)[0] for column in columns]
+        weights = torch.cat(gradients).mean((2, 3), keepdim=True)
+        with torch.no_grad():
+            regions = [head.attend(features, detection[0]) if isinstance(head, GuidedHead) else None for head in self.heads]
+        return (weights * features.detach()).sum(1).relu(), regions
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""

@@ -21,6 +21,8 @@ from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 NO_CLASS = -1
 CALIBRATION_BINS = 15
+_TINY = 1e-30
+"""In the place of a probability of 0."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,16 @@ class Classes(NamedLogits):
     def say(self, answer: np.ndarray) -> str:
         """The class and its probability."""
         return f"{self.say_target(self.decide(answer))} {answer.max():.2f}"
+
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """The class that is told."""
+        return {int(answer.argmax()): self.say(answer)}
+
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of the logits, which are the logarithms of the probabilities up to a constant."""
+        logits = (count * np.log(np.maximum(mean, _TINY)) + np.log(np.maximum(answer, _TINY))) / (count + 1)
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
 
     def say_target(self, target: Target) -> str:
         """The class."""

@@ -20,6 +20,8 @@ from gradnorm_plugin.names import shortened
 from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 _THRESHOLD = 0.5
+_MARGIN = 1e-7
+"""A probability nearer to 0 or 1 counts as if it were this far away."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,16 @@ class LabelSet(NamedLogits):
         pairs = zip(self.names, answer, strict=True)
         there = [f"{shortened(name, LONGEST)} {value:.2f}" for name, value in pairs if value >= _THRESHOLD]
         return self.titled(", ".join(there) or "none")
+
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """Each label that is there; the most probable one if none is."""
+        there = np.flatnonzero(answer >= _THRESHOLD) if (answer >= _THRESHOLD).any() else [answer.argmax()]
+        return {int(index): self.titled(f"{shortened(self.names[index], LONGEST)} {answer[index]:.2f}") for index in there}
+
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of each label's logit."""
+        logits = [np.log(value / (1 - value)) for value in np.clip([mean, answer], _MARGIN, 1 - _MARGIN)]
+        return 1 / (1 + np.exp(-(count * logits[0] + logits[1]) / (count + 1)))
 
     def say_target(self, target: Target) -> str:
         """The labels that are there."""

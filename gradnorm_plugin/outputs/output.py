@@ -180,6 +180,14 @@ class ImageOutput(ABC):
     def say(self, answer: np.ndarray) -> str:
         """(W,) activated logits in words, for a person."""
 
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """What an explanation of (W,) activated logits explains: the logits that `say` is about, each in words of its own."""
+        return {0: self.say(answer)}
+
+    @abstractmethod
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """(W,), the mean of `count` images' activated logits, after that of one more image of the same thing."""
+
     @abstractmethod
     def say_target(self, target: Target) -> str:
         """A label in words."""

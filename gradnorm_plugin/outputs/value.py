@@ -148,6 +148,10 @@ class Value(ImageOutput):
         """The number and its unit."""
         return self.say_target(self.decide(answer))
 
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of the numbers: that of the logits would follow a single image at an end of the range."""
+        return (count * mean + answer) / (count + 1)
+
     def say_target(self, target: Target) -> str:
         """The number and its unit."""
         return self.titled(f"{target[0]:.3g} {shortened(self.unit, LONGEST)}")
