@@ -300,6 +300,7 @@ def _over_the_image(cells: Tensor, inside: tuple[int, int], shape: tuple[int, in
     return (smooth / torch.where(most > 0, most, 1)).cpu().numpy()
 
 
+@torch.inference_mode(False)  # wherever it is called: weights that are made in inference mode give no gradients
 def load_backend(
     weights: str | Path | Sequence[str | Path], device: str, half: bool, dnn: bool, data: str | Path | None
 ) -> JointBackend:
