@@ -39,7 +39,19 @@ ALLOWED = {
     "model": {"outputs", "upstream", "reading", "files"},
     "scope": set(),
     "loss": {"outputs", "model", "balancing", "upstream", "scope"},
-    "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
+    "evaluation": {
+        "labels",
+        "outputs",
+        "data",
+        "model",
+        "predict",
+        "upstream",
+        "terminal",
+        "files",
+        "names",
+        "run_folder",
+        "versions",
+    },
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
         "labels",

@@ -206,7 +206,7 @@ def test_regions_of_a_guided_head_are_its_attention(folder):
             assert sum(region.share for region in of_kind) == pytest.approx(share, abs=1e-5)
             corners = torch.tensor([region.box[3:] for region in of_kind])
             overlap = upstream("utils.metrics").box_iou(corners, corners)
-            assert (overlap.fill_diagonal_(0) <= 0.47).all()
+            assert (overlap.fill_diagonal_(0) <= 0.45 + 1e-4).all()
             assert max(region.box.confidence for region in of_kind) == pytest.approx(
                 expected.scores[0][classes == kind].max().item(), abs=1e-5
             )
@@ -221,7 +221,7 @@ def test_a_clip_of_every_kind_of_output(predictor):
         clip = clip.after(frame)
     view, finding = (torch.tensor([frame.answers[index].values for frame in found]).double() for index in (0, 1))
     assert clip.answers[0].values == pytest.approx(view.log().mean(0).softmax(0).tolist(), abs=1e-6)
-    assert clip.answers[1].values == pytest.approx(finding.logit().mean(0).sigmoid().tolist(), abs=1e-6)
+    assert clip.answers[1].values == pytest.approx(finding.clamp(1e-7, 1 - 1e-7).logit().mean(0).sigmoid().tolist(), abs=1e-6)
     assert clip.outputs["ef"]["value"] == pytest.approx(np.mean([frame.outputs["ef"]["value"] for frame in found]))
     assert (clip.frames, clip.image_class.name) == (3, clip.outputs["view"]["class"]) and "outputs" in clip.to_dict()
     assert [text for text, _ in clip.say()] == [f"clip {answer.say()[0]}" for answer in clip.answers]

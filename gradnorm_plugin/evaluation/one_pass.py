@@ -16,6 +16,7 @@ from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.finding import find_dataset
 from gradnorm_plugin.evaluation import SPLITS, EvaluationError
+from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
@@ -25,6 +26,7 @@ from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, list_outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -117,7 +119,11 @@ def run_one_pass(
             _general.LOGGER.info(line)
         write_summary(figures, folder)
     if plots:
-        plot_outputs(recording, folder, [output for output in recording.outputs if output.task not in untrained])
+        trained = [output for output in recording.outputs if output.task not in untrained]
+        plot_outputs(recording, folder, trained)
+        if isinstance(parts.model.model, JointDetectionModel) and parts.model.pt:
+            file = weights if isinstance(weights, str) else weights[0]
+            explain_examples(recording, folder, trained, file, parts.imgsz, options["device"])
     if options["save_json"]:
         _general.LOGGER.info(f"Image classes saved to {write_predictions(recording, folder)}")
     if options["save_txt"]:

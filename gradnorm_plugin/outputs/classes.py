@@ -91,9 +91,9 @@ class Classes(NamedLogits):
         values = np.array([(scores.accuracy, scores.balanced_accuracy, scores.macro_f1) for scores in found]).reshape(-1, 3)
         return dict(zip(self.figures, values.T, strict=True))
 
-    def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Cross-entropy (log loss), natural logarithm."""
-        return classification_metrics(answers, targets).loss
+        return _log_losses(answers, targets)
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, calibration, and each class's precision, recall and F1; the confusion has the true classes in its rows."""
@@ -254,6 +254,11 @@ class ClassificationMetrics:
         return self.scores.macro_f1
 
 
+def _log_losses(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    of_true_class = probabilities[np.arange(len(classes)), classes].astype(np.float64)
+    return -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
+
+
 def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> ClassificationMetrics:
     """Score (N, C) probabilities against (N,) classes, -1 for an image without one, which is left out."""
     num_classes = probabilities.shape[1]
@@ -261,8 +266,7 @@ def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> Cl
     probabilities, classes = probabilities[labelled].astype(np.float64), classes[labelled]
     predicted = probabilities.argmax(1)
     confusion = count_pairs(classes, predicted, num_classes)
-    of_true_class = probabilities[np.arange(len(classes)), classes]
-    losses = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
+    losses = _log_losses(probabilities, classes)
     return ClassificationMetrics(
         confusion=confusion,
         scores=class_scores(confusion),

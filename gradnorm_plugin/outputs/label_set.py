@@ -96,10 +96,10 @@ class LabelSet(NamedLogits):
             ap = np.stack([_average_precision(answer, of_label, times) for answer, of_label in columns], 1)
         return {"macro_F1": _mean_of_known(f1), "mean_AP": _mean_of_known(ap)}
 
-    def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
-        """Binary cross-entropy, natural logarithm, the mean over images and labels."""
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Binary cross-entropy, natural logarithm, the mean over the labels."""
         right = np.where(targets == 1, answers, 1 - answers.astype(np.float64))
-        return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean()) if len(targets) else math.nan
+        return -np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean(1)
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, and each label's precision, recall, F1 and average precision at the threshold."""

@@ -8,6 +8,7 @@ B images in a batch, N images, D draws of them, W logits of the output.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -157,8 +158,12 @@ class ImageOutput(ABC):
         """
 
     @abstractmethod
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """(N,) the loss of each image, unweighted, of (N, W) activated and N known targets."""
+
     def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
-        """The mean loss, unweighted, of (N, W) activated and N known targets; NaN for none."""
+        """Their mean; NaN for none."""
+        return float(self.answer_losses(answers, targets).mean()) if len(targets) else math.nan
 
     @abstractmethod
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:

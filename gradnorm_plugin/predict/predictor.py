@@ -253,11 +253,10 @@ class Predictor:
 
     def _objects(self, regions: Regions, inside: tuple[int, int], shape: tuple[int, int]) -> tuple[Region, ...]:
         """What a guided head has looked into in one image, those of one object together, with the corners of the surest."""
-        corners = _general.xywh2xyxy(regions.boxes[0])
+        corners = _general.scale_boxes(inside, _general.xywh2xyxy(regions.boxes[0]), shape)
         classes = torch.arange(len(corners), device=corners.device) % len(self.names)  # their order: see `find_regions`
         overlap = _box_iou(corners, corners) * (classes[:, None] == classes)
-        placed = _general.scale_boxes(inside, corners.clone(), shape)
-        boxes = self._boxes(torch.cat([placed, regions.scores.T, classes[:, None]], 1))
+        boxes = self._boxes(torch.cat([corners, regions.scores.T, classes[:, None]], 1))
         shares: dict[int, float] = {}
         for index in regions.scores[0].argsort(descending=True).tolist():
             surer = [kept for kept in shares if overlap[index, kept] > self.nms["iou_thres"]]
