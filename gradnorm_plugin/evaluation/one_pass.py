@@ -121,7 +121,7 @@ def run_one_pass(
     if plots:
         trained = [output for output in recording.outputs if output.task not in untrained]
         plot_outputs(recording, folder, trained)
-        if isinstance(parts.model.model, JointDetectionModel) and parts.model.pt:
+        if parts.model.pt and isinstance(parts.model.model, JointDetectionModel):
             file = weights if isinstance(weights, str) else weights[0]
             explain_examples(recording, folder, trained, file, parts.imgsz, options["device"])
     if options["save_json"]:
