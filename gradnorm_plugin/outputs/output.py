@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 CLASS = "class"
 """The output of `classification_names`, whose columns and files had their names before there were others."""
@@ -252,7 +252,7 @@ def check_output_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OutputError(f"{name!r} is no name of an image output: use 1 to 40 of A-Z a-z 0-9 _ -, a letter first")
-    if name.lower() in _RESERVED:
+    if name.lower() in _RESERVED or hasattr(nn.ModuleDict(), name):  # which holds the heads by their names
         raise OutputError(f"{name!r} cannot name an image output: the word has a meaning of its own; take another")
 
 
