@@ -68,15 +68,15 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
         of_outputs = [plain.output_loss(output, part, targets.outputs[output.name]) for output, part in parts]
         return [detection_loss(detection, targets.boxes)[0], *of_outputs]
 
-    def ours(criterion: GradNormLoss, channels_last: bool = False) -> Step:
+    def ours(criterion: GradNormLoss, channels_last: bool = False, bfloat16: bool = False) -> Step:
         fork, model.fork = model.fork, None  # the loss of PCGrad or CAGrad sets it; the ways share one model
 
         def step() -> None:
-            model.fork, model.channels_last = fork, channels_last
+            model.fork, model.channels_last, model.in_bfloat16 = fork, channels_last, bfloat16
             criterion(model(images), targets)[0].backward()
             criterion.settle()
             finish()
-            model.fork, model.channels_last = None, False
+            model.fork, model.channels_last, model.in_bfloat16 = None, False, False
 
         return step
 
@@ -102,6 +102,7 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
         "PCGrad": ours(GradNormLoss(model, PCGrad(num_tasks=tasks))),
         "CAGrad": ours(GradNormLoss(model, CAGrad(num_tasks=tasks))),
         "fixed weights, --channels-last": ours(plain, channels_last=True),
+        "fixed weights, --precision bfloat16": ours(plain, channels_last=True, bfloat16=True),
         "an autograd.grad call for each task": a_call_each,
         "gradnorm-pytorch": package,
     }
@@ -150,11 +151,11 @@ def main() -> None:
     base = seconds["fixed weights"]
     setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}, {options.threads} threads"
     print(f"{setting}, {options.outputs} image outputs, {options.rounds} rounds of {STEPS} steps")
-    print(f"{'':34s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
+    print(f"{'':38s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
     for name, values in seconds.items():
         ratios = [value / reference for value, reference in zip(values, base, strict=True)]
         median = statistics.median(ratios)
-        print(f"{name:34s}{statistics.median(values):8.3f}{median:10.3f}{min(ratios):8.3f}{max(ratios):8.3f}")
+        print(f"{name:38s}{statistics.median(values):8.3f}{median:10.3f}{min(ratios):8.3f}{max(ratios):8.3f}")
 
 
 if __name__ == "__main__":

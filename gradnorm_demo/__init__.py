@@ -24,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     default = Settings()
-    parser.add_argument("--outputs", action="store_true", help="with findings and depth as well, for data/heart-outputs.yaml")
+    parser.add_argument(
+        "--outputs", action="store_true", help="with findings and the width of an effusion as well, for data/heart-outputs.yaml"
+    )
     parser.add_argument("--root", type=Path, help="folder to make; datasets/heart-phantom, or heart-outputs with --outputs")
     parser.add_argument("--train", type=int, default=default.train, help="number of training images")
     parser.add_argument("--val", type=int, default=default.val, help="number of validation images")

@@ -92,12 +92,14 @@ class Fan:
 
     def to_polar(self, image: Image) -> Image:
         """Sample an image (size, size) along the beams."""
-        return cv2.remap(image, *self._to_polar, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        polar = cv2.remap(image, *self._to_polar, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(polar, dtype=np.float32)
 
     def to_image(self, polar: Image, window: Window = WHOLE) -> Image:
         """Scan conversion: beams (rows, beams) to a window of the image; border beams are repeated outside."""
         x, y = (part[window] for part in self._to_image)
-        return cv2.remap(polar, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        image = cv2.remap(polar, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(image, dtype=np.float32)
 
 
 def _subpixel(points: Points) -> np.ndarray:
@@ -130,7 +132,7 @@ def _decibels(anatomy: Anatomy, pose: Pose, size: int, rng: np.random.Generator)
 def _cloud(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Image:
     """Smooth noise, about normal, `cells` across."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
-    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 def _facing(level: Image) -> Image:

@@ -23,7 +23,7 @@ from gradnorm_demo.plan import JETS, VIEWS, Case, add_extras, count_cases, plan_
 from gradnorm_demo.render import Rendered, render
 from gradnorm_plugin.reading import read_text
 
-VERSION = 1  # raise it whenever the same settings give other bytes
+VERSION = 1  # raise it whenever the same settings give other bytes; with more image outputs it is one more
 MANIFEST = "phantom.json"
 SPLITS = ("train", "val")
 _STALE_SECONDS = 3600
@@ -31,7 +31,7 @@ _STALE_SECONDS = 3600
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines every byte of the set: images a split, seed, side of an image in pixels, with findings and depth or not."""
+    """What determines every byte of the set: images a split, seed, side of an image in pixels, with more image outputs or not."""
 
     train: int = 1042
     val: int = 183
@@ -65,7 +65,7 @@ def draw(case: Case, settings: Settings, split: str, index: int) -> Rendered:
     return render(case, settings.size, np.random.default_rng([settings.seed, SPLITS.index(split), index, 1]))
 
 
-def label_text(case: Case, boxes: np.ndarray, size: int, depth: float = 0.0) -> str:
+def label_text(case: Case, boxes: np.ndarray, size: int) -> str:
     """The joint label file of an image: box lines, named lines, a blank line, the view as one-hot (left out without a view)."""
     lines = []
     for jet, (x1, y1, x2, y2) in zip(case.jets, boxes.tolist(), strict=True):
@@ -73,7 +73,7 @@ def label_text(case: Case, boxes: np.ndarray, size: int, depth: float = 0.0) -> 
         lines.append(" ".join([str(JETS.index(jet)), *(f"{value:.6f}" for value in values)]))
     if case.extras:
         found = " ".join(str(int(present)) for present in case.extras.findings.values())
-        said = {"finding": found, "depth": f"{depth:.1f}"}
+        said = {"finding": found, "rim": f"{case.extras.rim:.1f}"}
         lines += [f"{output}: {said[output]}" for output in case.extras.stated]
     if case.view:
         lines += ["", " ".join(str(int(view == case.view)) for view in VIEWS)]
@@ -88,7 +88,7 @@ def _write(root: Path, settings: Settings, split: str, index: int, case: Case) -
     if not done:
         raise RuntimeError("OpenCV cannot write JPEG images; install another opencv-python")
     (root / "images" / split / f"{name}.jpg").write_bytes(data.tobytes())
-    label = label_text(case, drawn.boxes, settings.size, drawn.depth)
+    label = label_text(case, drawn.boxes, settings.size)
     (root / "labels" / split / f"{name}.txt").write_text(label, encoding="utf-8")
 
 
@@ -97,7 +97,7 @@ def _describe(settings: Settings) -> dict[str, object]:
     said = asdict(settings)
     if not settings.outputs:  # as it was before there were any
         del said["outputs"]
-    return {"generator": "gradnorm_plugin phantom", "version": VERSION, "settings": said, "counts": counts}
+    return {"generator": "gradnorm_plugin phantom", "version": VERSION + settings.outputs, "settings": said, "counts": counts}
 
 
 def read_manifest(root: Path) -> dict[str, object] | None:
@@ -109,18 +109,18 @@ def read_manifest(root: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) and found.get("generator") == "gradnorm_plugin phantom" else None
 
 
-def _already_there(root: Path, wanted: dict[str, object]) -> bool:
-    """Whether `root` holds the wanted set; raises FileExistsError if it holds anything else."""
+def _already_there(root: Path, settings: Settings) -> bool:
+    """Whether `root` holds the set of these settings; raises FileExistsError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     found = read_manifest(root)
     if found is None:
         raise FileExistsError(f"{root} exists and is not a generated demo set; move it away or choose another --root")
-    settings = wanted["settings"]
-    expected = [root / "images" / split / f"{split}_{n:05d}.jpg" for split in SPLITS for n in range(settings[split])]
-    if found == wanted and all(image.is_file() for image in expected):
+    same, counts = found == _describe(settings), asdict(settings)
+    expected = [root / "images" / split / f"{split}_{n:05d}.jpg" for split in SPLITS for n in range(counts[split])]
+    if same and all(image.is_file() for image in expected):
         return True
-    reason = "images are missing in it" if found == wanted else f"it was made with {found.get('settings')}"
+    reason = "images are missing in it" if same else f"it was made with {found.get('settings')}"
     raise FileExistsError(f"{root} holds another demo set ({reason}); --overwrite replaces it, --root names another")
 
 
@@ -150,9 +150,8 @@ def generate(root: Path, settings: Settings, workers: int = 0, overwrite: bool =
     if workers < 0:
         raise ValueError(f"workers is {workers}; it must be 0 (one for each processor) or more")
     root = root.expanduser().resolve()
-    wanted = _describe(settings)
     ours = read_manifest(root) is not None
-    if not (overwrite and ours) and _already_there(root, wanted):
+    if not (overwrite and ours) and _already_there(root, settings):
         return False
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(root)
@@ -172,7 +171,7 @@ def generate(root: Path, settings: Settings, workers: int = 0, overwrite: bool =
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        (partial / MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        (partial / MANIFEST).write_text(json.dumps(_describe(settings), indent=2) + "\n", encoding="utf-8")
         if ours:
             shutil.rmtree(root)
         elif root.exists():

@@ -83,7 +83,7 @@ def _within(plume: Plume, outline: Points, pose: Pose, size: int, bleed: float) 
     canvas = np.zeros((size, size), np.uint8)
     fill(canvas, pose.points(outline), 255)
     side = 2 * round(bleed * pose.scale) + 1
-    room = cv2.dilate(canvas, np.ones((side, side), np.uint8))[plume.window].astype(np.float32) / 255
+    room = cv2.dilate(canvas, np.ones((side, side), np.uint8))[plume.window].astype(np.float32) / np.float32(255)
     return Plume(plume.window, plume.opacity * room, plume.along, plume.across)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 JETS = ("AR", "MR", "PR", "TR")
 VIEWS = ("PSAX", "PLAX", "A4C")
 FINDINGS = ("effusion", "lead")
+HEART_UNIT = 150.0
+"""Millimetres."""
 LEVEL_VIEW = {"plax": "PLAX", "a4c": "A4C", "aortic": "PSAX", "papillary": "PSAX", "mitral": "PSAX"}
 
 
@@ -28,26 +30,28 @@ class Extras:
         effusion: mean width of the dark rim around the heart, heart units; 0 for no pericardial effusion.
         lead: whether a pacemaker's lead runs through the right heart.
         side: radians; where the rim is widest, and the lead away from the middle of its chamber.
-        zoom: how much larger the heart is drawn than at the usual depth.
         stated: the image outputs about which the label file says something.
     """
 
     effusion: float
     lead: bool
     side: float
-    zoom: float
     stated: tuple[str, ...]
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> Extras:
-        """Each finding in three images of ten, whatever the view; each label line missing in one of five."""
+        """Each finding in four images of ten, whatever the view; each label line missing in one of five."""
         return cls(
-            effusion=float(rng.uniform(0.04, 0.065)) if rng.random() < 0.3 else 0.0,
-            lead=bool(rng.random() < 0.3),
+            effusion=float(rng.uniform(0.02, 0.09)) if rng.random() < 0.4 else 0.0,
+            lead=bool(rng.random() < 0.4),
             side=float(rng.uniform(0, 2 * math.pi)),
-            zoom=float(rng.uniform(0.78, 1.08)),
-            stated=tuple(output for output in ("finding", "depth") if rng.random() < 0.8),
+            stated=tuple(output for output in ("finding", "rim") if rng.random() < 0.8),
         )
+
+    @property
+    def rim(self) -> float:
+        """Mean width of the effusion, mm."""
+        return self.effusion * HEART_UNIT
 
     @property
     def findings(self) -> dict[str, bool]:
@@ -63,7 +67,7 @@ class Case:
         level: imaging plane, a key of `LEVEL_VIEW`.
         jets: names of the jets in it, in the order in which their label lines are written.
         labelled: whether the label file states the view.
-        extras: findings and depth, in the set with more image outputs.
+        extras: findings and the width of the rim, in the set with more image outputs.
     """
 
     level: str
@@ -132,7 +136,7 @@ def plan_split(images: int, rng: np.random.Generator) -> list[Case]:
 
 
 def add_extras(plan: list[Case], rng: np.random.Generator) -> list[Case]:
-    """The same cases, each with findings and a depth of its own."""
+    """The same cases, each with findings of its own."""
     return [replace(case, extras=Extras.sample(rng)) for case in plan]
 
 
@@ -151,6 +155,6 @@ def count_cases(plan: list[Case]) -> dict[str, dict[str, int]]:
     }
     extras = [case.extras for case in plan if case.extras]
     if extras:
-        counts["images"] |= {f"without {output}": sum(output not in e.stated for e in extras) for output in ("finding", "depth")}
+        counts["images"] |= {f"without {output}": sum(output not in e.stated for e in extras) for output in ("finding", "rim")}
         counts["findings"] = {name: sum(e.findings[name] for e in extras) for name in FINDINGS}
     return counts

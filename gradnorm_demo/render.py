@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -25,7 +25,6 @@ from gradnorm_demo.planes import PLANES
 
 MAX_OVERLAP = 0.25  # boxes of two jets overlap at most this much (intersection over union)
 MIN_SIDE = 0.04  # shortest side of a box, share of the image
-HEART_UNIT = 15.0  # cm
 _TRIES = 40
 
 Canvas = NDArray[np.uint8]
@@ -50,13 +49,11 @@ def draw_overlays(
     fan: Fan,
     window: tuple[float, float, float, float] | None,
     rng: np.random.Generator,
-    depth: float | None = None,
 ) -> None:
     """Draw a random choice of overlays on BGR bytes (size, size, 3).
 
     Args:
         window: as `colour_window` gives it.
-        depth: of the fan in cm: a tick for each, a long one for every fifth; None for ticks at tenths of the depth.
     """
     size = fan.size
     if window and rng.random() < 0.8:
@@ -65,11 +62,9 @@ def draw_overlays(
         rays = np.stack([np.sin(angles), np.cos(angles)], 1)
         _curve(canvas, np.concatenate([near * rays, far * rays[::-1]]) + fan.apex, (190, 190, 190), closed=True)
     if rng.random() < 0.7:
-        ticks = np.arange(0.1, 0.95, 0.1) if depth is None else np.arange(1, int(depth) + 1) / depth
-        for number, tick in enumerate(ticks, start=1):
+        for tick in np.arange(0.1, 0.95, 0.1):
             y = int(fan.apex[1] + tick * fan.far)
-            long = depth is not None and number % 5 == 0
-            cv2.line(canvas, (size - (9 if long else 4), y), (size - 2, y), (170, 170, 170), 1)
+            cv2.line(canvas, (size - 4, y), (size - 2, y), (170, 170, 170), 1)
     if window and rng.random() < 0.8:
         bar = colours(np.linspace(1, -1, int(0.22 * size), dtype=np.float32)[:, None])
         top, left, width = int(0.03 * size), int(0.93 * size), max(3, int(0.025 * size))
@@ -86,7 +81,6 @@ class Rendered:
         image: BGR bytes (size, size, 3).
         boxes: pixels (n, 4), x1 y1 x2 y2, the first and one past the last column and row of each jet.
         masks: the jets' pixels (n, size, size), boolean, in the order of `case.jets`.
-        depth: of the fan, cm.
         heart, pose: what is drawn, and where.
         fan: the pixels (size, size) that the beams reach, boolean.
     """
@@ -94,7 +88,6 @@ class Rendered:
     image: NDArray[np.uint8]
     boxes: NDArray[np.int64]
     masks: NDArray[np.bool_]
-    depth: float
     heart: Anatomy
     pose: Pose
     fan: NDArray[np.bool_]
@@ -142,8 +135,6 @@ def _place(case: Case, heart: Anatomy, noise: Turbulence, rng: np.random.Generat
     fewest = float("inf")
     for attempt in range(_TRIES):
         pose = Pose.sample(fan.size, rng, spread=1 - attempt / _TRIES)
-        if case.extras:
-            pose = replace(pose, scale=pose.scale * case.extras.zoom)
         plumes = [jet_plume(heart.valves[jet], pose, noise, rng, seat, share)
                   for jet, (seat, share) in zip(case.jets, _seats(case.jets, rng), strict=True)]  # fmt: skip
         faults = _faults(plumes, fan)
@@ -171,7 +162,6 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
     if case.extras:
         add_findings(heart, case.extras)
     pose, jets = _place(case, heart, noise, rng)
-    depth = HEART_UNIT * fan.far / pose.scale
     image = np.repeat(b_mode(heart, pose, fan, rng)[..., None], 3, axis=2)
 
     streams = []
@@ -189,9 +179,9 @@ def render(case: Case, size: int, rng: np.random.Generator) -> Rendered:
         holes = np.clip((1.3 if faint else 2.2) + noise.cells(1.6, plume.window), 0.3, 1)
         _paint(image, plume, fan, tint, holes * (0.75 if faint else 0.95))
 
-    image = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
-    canvas = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng, depth if case.extras else None)
+    blurred = cv2.GaussianBlur(image, (0, 0), 0.45 * size / 320)
+    canvas = np.clip(blurred * 255 + 0.5, 0, 255).astype(np.uint8)
+    draw_overlays(canvas, fan, colour_window(fan, streams + jets, rng), rng)
     masks = [plume.mask(size) & fan.mask for plume in jets]
     boxes = np.array([box_of(mask) for mask in masks], dtype=np.int64).reshape(-1, 4)
-    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size), depth, heart, pose, fan.mask)
+    return Rendered(canvas, boxes, np.array(masks, dtype=bool).reshape(-1, size, size), heart, pose, fan.mask)

@@ -11,9 +11,9 @@ not, finite or not, the weights) is decided on the whole batch's figures, on all
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,8 @@ from gradnorm_plugin.balancing import (
     sum_over_ranks,
     world_size,
 )
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import ImageOutput, split
-from gradnorm_plugin.scope import rescale_unshared
 from gradnorm_plugin.upstream.gateway import upstream
 
 _loss = upstream("utils.loss")
@@ -71,8 +71,13 @@ class GradNormLoss:
     three (box, objectness, class). Where gradients are off (validation), `targets` may be upstream's plain tensor, and the
     loss is detection's alone.
 
-    After each training call `losses` holds the batch's parts. A balancer that asked for gradients gets them in `settle`.
+    A balancer that asked for gradients gets them in `settle`.
     """
+
+    losses: JointLosses
+    """The parts of the last training batch; not there before the first."""
+    gradients: TaskGradients | None
+    """Of the last batch that was measured."""
 
     def __init__(
         self,
@@ -94,7 +99,7 @@ class GradNormLoss:
         Raises:
             ValueError: if the scope is unknown, or the balancer is for another number of tasks.
         """
-        self.model = _torch_utils.de_parallel(model)
+        self.model: JointDetectionModel = _torch_utils.de_parallel(model)
         self.detection_loss = _loss.ComputeLoss(model)
         self.outputs = self.model.outputs
         tasks = 1 + len(self.outputs)
@@ -104,7 +109,8 @@ class GradNormLoss:
                 f"the balancer has {len(self.balancer.weights)} weights, expected {tasks}: detection's and one for each "
                 f"image output"
             )
-        self.label_smoothing = model.hyp.get("label_smoothing", 0.0) if label_smoothing is None else label_smoothing
+        hyp = cast("Mapping[str, float]", model.hyp)
+        self.label_smoothing = hyp.get("label_smoothing", 0.0) if label_smoothing is None else label_smoothing
         device = next(self.model.parameters()).device
         given = class_weights if isinstance(class_weights, Mapping) else {self.outputs[0].name: class_weights}
         self.class_weights = {name: None if of is None else of.float().to(device) for name, of in given.items()}
@@ -112,8 +118,7 @@ class GradNormLoss:
         self._inner_logits: Tensor | None = None
         if self.model is not model:
             self.model.watch = self._keep_inner_logits
-        self.losses: JointLosses | None = None
-        self.gradients: TaskGradients | None = None
+        self.gradients = None
         if weight_scope == "shared":
             rescale_unshared(self.model, lambda: self.applied_weights)
         elif weight_scope != "loss":
@@ -192,7 +197,7 @@ class GradNormLoss:
         here = torch.cat([torch.stack(weights).float(), counts])
         everywhere = sum_over_ranks(here)
         tiny = torch.finfo(torch.float32).tiny
-        shares = [here[i] / everywhere[i].clamp(min=tiny) * world_size() for i in range(len(labels))]
+        shares: list[float | Tensor] = [here[i] / everywhere[i].clamp(min=tiny) * world_size() for i in range(len(labels))]
         return shares, tuple(int(count) for count in everywhere[len(labels) :])
 
     def output_loss(self, output: ImageOutput, logits: Tensor, targets: Tensor) -> Tensor:
@@ -220,12 +225,12 @@ class GradNormLoss:
         found = None if self._probe is None else self._probe.take()
         if found is not None:
             self.gradients = found
-            self.balancer.update(self._measured_losses(), [float(x) for x in found.norms])
+            self.balancer.update(self._of_an_image(found), [float(x) for x in found.norms])
         return found
 
-    def _measured_losses(self) -> list[float]:
-        """Of an image, as the balancer's; those of the batch that was measured last."""
-        return [float(loss) / self.losses.images for loss in self.gradients.losses]
+    def _of_an_image(self, measured: TaskGradients) -> list[float]:
+        """The losses of a measured batch as the balancer sees them."""
+        return [float(loss) / self.losses.images for loss in measured.losses]
 
     def end_epoch(self) -> None:
         """Settle, and tell the balancer that an epoch is over; on all ranks."""
@@ -236,7 +241,7 @@ class GradNormLoss:
         """r_i of the last measured batch's losses; NaN for a balancer that has no such rates."""
         if self.gradients is None or not isinstance(self.balancer, GradNorm):
             return (float("nan"),) * (1 + len(self.outputs))
-        losses = torch.tensor(self._measured_losses(), dtype=torch.float64)
+        losses = torch.tensor(self._of_an_image(self.gradients), dtype=torch.float64)
         return tuple(self.balancer.training_rates(losses).tolist())
 
     def _refuse_non_finite(self, items: Tensor) -> None:
@@ -252,7 +257,7 @@ class GradNormLoss:
             f"lower the learning rate (lr0, warmup_bias_lr) or the task weights"
         )
 
-    def state_dict(self) -> Mapping[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """The balancer's state, with a measurement that still waits taken in first."""
         self.settle()
         return self.balancer.state_dict()
@@ -263,3 +268,39 @@ def _weighted_sum(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
     for weight, loss in zip(weights[1:], losses[1:], strict=True):
         total = total + weight * loss
     return total
+
+
+def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
+    """The parameters that serve detection alone (the layers after the shared one, all if none is), and each image output alone.
+
+    A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
+    """
+    if model.backbone == "shared":
+        return [list(part.parameters()) for part in (model.model[model.shared_layer + 1 :], *model.heads)]
+    if len(model.heads) == 1:
+        return [list(model.model.parameters()), model.classification_parameters()]
+    return [list(part.parameters()) for part in (model.model, *model.heads)]
+
+
+def rescale_unshared(model: JointDetectionModel, weights: Callable[[], tuple[float, ...]]) -> None:
+    """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
+
+    So the weights act on the shared layers only (`--weight-scope shared`). The loss is weighted as a whole; this undoes it
+    outside the shared layers, in the same backward pass. A task whose weight is 0 gets no gradient anywhere.
+
+    Args:
+        model: the hooks stay on its parameters.
+        weights: gives the weights that the loss of the running step was multiplied with.
+    """
+
+    def rescaled_by(task: int) -> Callable[[Tensor], Tensor | None]:
+        def rescale(gradient: Tensor) -> Tensor | None:
+            weight = weights()[task]
+            return gradient / weight if weight > 0 else None
+
+        return rescale
+
+    for task, parameters in enumerate(unshared_parameters(model)):
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.register_hook(rescaled_by(task))

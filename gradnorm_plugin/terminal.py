@@ -46,3 +46,20 @@ def guard_log() -> None:
 def _escape(record: logging.LogRecord) -> bool:
     record.msg, record.args = on_screen(record.getMessage()), None
     return True
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of `val` and `predict` for what the network computes in."""
+    parser.add_argument_group("speed").add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="what the network computes in: bfloat16 (.pt weights only) takes less time on a processor that has instructions for "
+        "it, and changes the third digit",
+    )
+
+
+def check_precision(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program where two precisions are asked for."""
+    if options.half and options.precision == "bfloat16":
+        parser.error("--half and --precision bfloat16 are two precisions: choose one")

@@ -37,8 +37,7 @@ ALLOWED = {
     "terminal": {"names"},
     "data": {"labels", "outputs", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
-    "scope": set(),
-    "loss": {"outputs", "model", "balancing", "upstream", "scope"},
+    "loss": {"outputs", "model", "balancing", "upstream"},
     "evaluation": {
         "labels",
         "outputs",
@@ -61,7 +60,6 @@ ALLOWED = {
         "terminal",
         "data",
         "model",
-        "scope",
         "loss",
         "evaluation",
         "report",

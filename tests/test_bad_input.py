@@ -23,12 +23,11 @@ from PIL import Image
 
 from gradnorm_plugin.data.checking import check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, classification_names, image_outputs
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import DescriptionError, classification_names, find_dataset, image_outputs
 from gradnorm_plugin.labels import LabelError, LabelErrors, read_label_file, write_label_file
 from gradnorm_plugin.outputs import class_output
-from gradnorm_plugin.training.files import read_checkpoint
 from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.option_files import read_checkpoint
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.gateway import upstream

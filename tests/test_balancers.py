@@ -25,8 +25,8 @@ from gradnorm_plugin.balancing import (
 )
 from gradnorm_plugin.balancing.balancer import WatchedBalancer
 from gradnorm_plugin.compare.methods import METHODS
-from gradnorm_plugin.training.facts import balancing_facts
 from gradnorm_plugin.training.options import make_balancer, parse_options
+from gradnorm_plugin.training.run_file import balancing_facts
 
 sizes = st.floats(1e-3, 1e3)
 

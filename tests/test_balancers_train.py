@@ -10,8 +10,8 @@ import pytest
 import torch
 from joint_data import write_joint_dataset
 
+from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.run import main
-from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from test_dataset import HYP, NAMES, SIZE, description, joint, write_images
 
-from gradnorm_plugin.data import checking, label_cache
+from gradnorm_plugin.data import caches as kept
+from gradnorm_plugin.data import checking
 from gradnorm_plugin.data.checking import check_labels, collector_paused
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError
@@ -178,7 +179,7 @@ def test_other_bounds_read_again(data: dict[str, Any]) -> None:
 def test_other_rules_read_again(data: dict[str, Any], reads: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     start(data)
     reads["ours"].clear()
-    monkeypatch.setattr(label_cache, "_RULES", "another version of gradnorm_plugin/labels.py")
+    monkeypatch.setattr(kept, "_RULES", "another version of gradnorm_plugin/labels.py")
     start(data)
     assert len(reads["ours"]) == 2 * len(CLASSES)
 

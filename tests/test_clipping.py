@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.training.clipping import SeparateClip
+from gradnorm_plugin.training.seams import SeparateClip
 
 clip = torch.nn.utils.clip_grad_norm_
 

@@ -25,10 +25,11 @@ import torch
 from hypothesis import given, settings
 from test_labels import records
 from torch import distributed
+from torch.utils.data import DataLoader
 
 from gradnorm_plugin.data import DescriptionError
 from gradnorm_plugin.data.checking import check_labels
-from gradnorm_plugin.data.dataset import JointDataset, LoaderError, create_joint_dataloader
+from gradnorm_plugin.data.dataset import JointDataset, JointLoader, LoaderError, create_joint_dataloader
 from gradnorm_plugin.labels import LabelErrors, LabelRecord, write_label_file
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
@@ -239,9 +240,9 @@ class Ended(JointDataset):
 
 
 def test_a_worker_that_is_killed_is_one_error(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, outputs=(class_output(NAMES),))
+    _, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, outputs=(class_output(NAMES),))
     dataset.__class__ = Ended
-    ended = type(loader)(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn)
+    ended = JointLoader(DataLoader(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn))
     with pytest.raises(LoaderError, match="a worker of the loader was ended from outside, .* use fewer --workers than 1"):
         list(ended)
 

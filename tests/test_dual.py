@@ -21,9 +21,9 @@ from upstream_driver import run as run_script
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
 from gradnorm_plugin.evaluation.command import main as val
+from gradnorm_plugin.loss import unshared_parameters
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.predict.predictor import Predictor
-from gradnorm_plugin.scope import unshared_parameters
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.checkout import find_checkout

@@ -13,9 +13,8 @@ from joint_data import write_joint_dataset
 from test_loss import make_batch, make_model
 
 from gradnorm_plugin import JointDetectionModel
-from gradnorm_plugin.model.guided import GuidedHead
+from gradnorm_plugin.model.guided import GuidedHead, decode, find_regions, region_weights
 from gradnorm_plugin.model.pooled_linear import PooledNorm
-from gradnorm_plugin.model.regions import decode, find_regions, region_weights
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.upstream.gateway import upstream
 

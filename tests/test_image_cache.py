@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from test_dataset import NAMES, SIZE, joint, write_images
 
+from gradnorm_plugin.data.caches import SUFFIX
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.image_cache import SUFFIX
 from gradnorm_plugin.outputs import class_output
 
 

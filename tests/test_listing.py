@@ -15,8 +15,7 @@ from joint_data import write_joint_dataset
 
 from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import JointDataset
-from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.upstream.gateway import upstream
 

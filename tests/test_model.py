@@ -159,6 +159,26 @@ def test_channels_last_is_the_same_network():
     assert all(parameter.is_contiguous() for parameter in other.parameters())
 
 
+@pytest.mark.parametrize("network", [{}, {"head": "guided"}, {"backbone": "dual"}])
+def test_bfloat16_reaches_the_layers_but_neither_boxes_nor_heads_nor_weights(network):
+    torch.manual_seed(0)
+    model = JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, **network).train()
+    images, seen = torch.rand(4, 3, 64, 64), {}
+    for name in ("model.4", "model.24.m.0", "classification_head"):
+        model.get_submodule(name).register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
+    exact = model.eval()(images)[0].detach()
+    model.in_bfloat16 = True
+    rounded, (_, logits) = model(images)
+    assert 0 < (rounded - exact)[..., :4].abs().max() < 1  # pixels
+    detection, logits = model.train()(images)
+    assert {output.dtype for output in (*detection, logits, rounded)} == {torch.float32}
+    assert seen["model.4"][1].dtype == torch.bfloat16
+    assert seen["model.24.m.0"][0].dtype == seen["classification_head"][0].dtype == torch.float32
+    (logits.sum() + sum(output.sum() for output in detection)).backward()
+    assert all(parameter.grad.dtype == parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert not deepcopy(model).in_bfloat16  # what is validated or saved says for itself
+
+
 def _networks() -> dict[str, dict[str, Any]]:
     """Upstream's model yamls by name, narrow and shallow; of those that differ in size only, the first."""
     found: dict[str, dict[str, Any]] = {}

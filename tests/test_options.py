@@ -13,10 +13,12 @@ import pytest
 from gradnorm_plugin import FixedWeights, GradNorm
 from gradnorm_plugin.training.options import (
     build_parser,
+    choices,
     given_flags,
     make_balancer,
     parse_options,
     resolve_weights,
+    settle,
     upstream_parser,
 )
 from gradnorm_plugin.upstream.checkout import REPOSITORY
@@ -74,7 +76,7 @@ def test_our_defaults():
     assert (found.imgsz, found.epochs, found.batch_size, found.weights) == (320, 5, 8, None)
     for name, path in (("data", "data/joint.yaml"), ("hyp", "data/hyp.joint.yaml"), ("project", "runs/train")):
         assert Path(getattr(found, name)).resolve() == REPOSITORY / path
-    assert (found.balancer, found.gradnorm_preset, found.weight_scope) == ("gradnorm", "report", "loss")
+    assert (found.balancer, found.gradnorm_preset, found.weight_scope) == ("gradnorm", "auto", "loss")
     assert (found.class_weights, found.fitness_share, found.log_interval) == ("balanced", 0.25, 10)
 
 
@@ -130,7 +132,7 @@ def test_ours_are_told_apart_from_upstreams():
         "balancer", "gradnorm_preset", "gradnorm_alpha", "initial_weights", "weight_sum", "weight_ranges", "gradnorm_interval",
         "gradnorm_warmup", "gradnorm_lr", "gradnorm_start", "uncertainty_lr", "dwa_temperature", "uw_so_temperature", "cagrad_c",
         "weight_scope", "class_weights", "fitness_share", "allow_download", "log_interval", "backbone", "head", "shared_layer",
-        "channels_last",
+        "channels_last", "precision",
     }  # fmt: skip
 
 
@@ -247,6 +249,38 @@ def test_a_wrong_value_is_one_line(line, message, capsys):
     usage, last = capsys.readouterr().err.strip().splitlines()
     assert usage == "usage: train_joint_gradnorm_fixed.py [flags]   (--help lists them)"
     assert last.startswith("train_joint_gradnorm_fixed.py: error:") and message in last
+
+
+@pytest.mark.parametrize(
+    ("line", "head", "preset"),
+    [
+        ("--weights= --cfg yolov5n.yaml", "pooled", "report"),
+        ("--weights yolov5n.pt", "guided", "ratio"),
+        ("--weights yolov5n.pt --cfg yolov5n.yaml", "guided", "ratio"),
+        ("--weights yolov5n.pt --weight-sum 1.1", "guided", "report"),
+        ("--weights yolov5n.pt --head pooled --gradnorm-preset paper", "pooled", "paper"),
+        ("--weights yolov5n.pt --backbone dual", "pooled", "ratio"),
+    ],
+)
+def test_head_and_preset_follow_from_what_training_starts_from(offline, line, head, preset):
+    found = parse_options(line.split())
+    assert (found.head, found.gradnorm_preset) == (head, preset)
+    named = {word.removeprefix("--").replace("-", "_") for word in line.split() if word.startswith("--")}
+    assert set(choices(found, named)) == {"head", "gradnorm_preset", "precision", "epochs"} - named - (
+        {"gradnorm_preset"} if found.balancer == "fixed" else set()
+    )
+
+
+def test_head_and_preset_wait_for_the_weights_that_can_be_had(offline):
+    scratch = parse_options([])
+    (offline / "yolov5s.pt").write_bytes(b"weights")
+    trained = parse_options([])
+    for options, weights in ((scratch, ""), (trained, "yolov5s.pt")):
+        assert (options.head, options.gradnorm_preset) == (None, "auto")
+        options.weights = weights
+        settle(options)
+    assert (scratch.head, scratch.gradnorm_preset) == ("pooled", "report")
+    assert (trained.head, trained.gradnorm_preset) == ("guided", "ratio")
 
 
 def test_without_pretrained_weights_training_is_from_scratch_and_one_line_says_so(offline):

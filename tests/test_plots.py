@@ -21,9 +21,8 @@ from gradnorm_plugin.files import WriteError
 from gradnorm_plugin.outputs import CLASS, class_output, read_outputs
 from gradnorm_plugin.run_folder import CLASSIFICATION as CLASSIFICATION_TASK
 from gradnorm_plugin.run_folder import ImageTask, epoch_columns, update_columns
-from gradnorm_plugin.training.epoch_plot import best_row, epochs_figure, majority_share, plot_epochs
 from gradnorm_plugin.training.figures import CLASSIFICATION, DETECTION
-from gradnorm_plugin.training.update_plot import plot_updates, updates_figure
+from gradnorm_plugin.training.plots import best_row, epochs_figure, majority_share, plot_epochs, plot_updates, updates_figure
 from gradnorm_plugin.upstream.gateway import upstream
 
 SETTINGS = {"weight_sum": 4.0, "weight_ranges": [[1.0, 4.0], [0.01, 0.4]]}

@@ -178,8 +178,17 @@ def test_exported_weights_find_the_same_in_batches_of_their_size(folder, exporte
         assert ours.image_class.probabilities == pytest.approx(theirs.image_class.probabilities, abs=1e-4)
     with pytest.raises(PredictError, match="imgsz is 96 x 96, but the weights were exported for 64 x 64"):
         Predictor(exported / file, imgsz=96)
-    with pytest.raises(PredictError, match="augmented inference needs .pt weights"):
-        Predictor(exported / file, augment=True)
+    for flag, why in (("augment", "augmented inference needs .pt weights"), ("bfloat16", "for .pt weights of joint networks")):
+        with pytest.raises(PredictError, match=why):
+            Predictor(exported / file, **{flag: True})
+
+
+def test_bfloat16_finds_nearly_the_same(folder, predictor):
+    pictures = sorted((folder / "data/images/train").glob("*.jpg"))[:3]
+    rounded = Predictor(folder / "joint.pt", imgsz=SIZE, conf_thres=0.3, bfloat16=True)(pictures)
+    for ours, theirs in zip(rounded, predictor(pictures), strict=True):
+        assert ours.image_class.probabilities != theirs.image_class.probabilities
+        assert ours.image_class.probabilities == pytest.approx(theirs.image_class.probabilities, abs=0.05)
 
 
 def test_opencv_runs_onnx(folder, exported, predictor):

@@ -9,8 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, check_description, find_dataset
 from gradnorm_plugin.reading import read_text, read_yaml
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 

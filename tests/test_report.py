@@ -20,7 +20,7 @@ from gradnorm_plugin.report import render, wording
 from gradnorm_plugin.report.compose import main, write_report
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.run_folder import EXPLAINED_PICTURES, ReportError, output_picture
-from gradnorm_plugin.training.epoch_plot import best_row
+from gradnorm_plugin.training.plots import best_row
 
 FILES = ("opt.yaml", "hyp.yaml", "run.json", "joint_metrics.json", "joint_results.csv", "gradnorm.csv", "batches.csv")
 HOSTILE = "<script>alert(1)</script>|\"'&amp; `x` *y* __z__ [a](b) $q$\n# {0}"

@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from gradnorm_plugin.training.scalars import send_scalars
+from gradnorm_plugin.training.tables import send_scalars
 from gradnorm_plugin.upstream.gateway import upstream
 
 FIGURES = [{"joint/accuracy": 0.5, "joint/detection_weight": 3.6}, {"joint/accuracy": 0.75, "joint/detection_weight": 3.8}]

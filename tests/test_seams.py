@@ -25,12 +25,11 @@ from gradnorm_plugin.evaluation.recording import validate
 from gradnorm_plugin.loss import GradNormLoss
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import class_output
-from gradnorm_plugin.training.clipping import SeparateClip
-from gradnorm_plugin.training.facts import tasks_of
-from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.hooks import JointCallbacks
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.records import EpochTable
+from gradnorm_plugin.training.option_files import tasks_of
+from gradnorm_plugin.training.seams import Hook, SeparateClip
+from gradnorm_plugin.training.tables import EpochTable
 from gradnorm_plugin.upstream.gateway import upstream
 
 PACKAGE = Path(gradnorm_plugin.__file__).parent

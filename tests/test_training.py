@@ -21,8 +21,8 @@ from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
+from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.run import main, train
-from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -117,7 +117,7 @@ def test_the_best_checkpoint_is_calibrated_on_val(trained):
 
 def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
-    lines = [line.split() for line in caplog.text.splitlines() if "screen.py" in line]
+    lines = [line.split() for line in caplog.text.splitlines() if "tables.py:" in line]
     assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
     assert [line[-7] for line in lines[1:]] == ["3/6", "6/6"]
     assert "this run has 6 batches, and GradNorm looks at the gradients from batch 11 on, every 10" in caplog.text

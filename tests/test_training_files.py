@@ -11,7 +11,7 @@ import yaml
 from joint_data import IMAGE_CLASSES
 from upstream_data import CLASS_NAMES
 
-from gradnorm_plugin.training.files import OptionError, check_files, check_place
+from gradnorm_plugin.training.option_files import OptionError, check_files, check_place
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream

@@ -28,8 +28,7 @@ from torchvision import transforms as T
 from upstream_data import write_plain_dataset
 
 from gradnorm_plugin import cli
-from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import DescriptionError, find_dataset
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import read_outputs
 from gradnorm_plugin.training.run import main

@@ -134,6 +134,15 @@ def test_detection_is_upstreams_to_the_last_digit(data, weights, tmp_path, more)
     assert [found["classes"][c]["mAP50-95"] for c in classes] == maps.tolist()
 
 
+def test_the_precision_is_noted_and_moves_the_figures_a_little(data, weights, done, tmp_path):
+    main(flags(data, weights, tmp_path, "--precision", "bfloat16"))
+    exact, rounded = figures(done), figures(tmp_path)
+    assert (exact["precision"], rounded["precision"]) == ("float32", "bfloat16")
+    for name in ("precision", "recall", "mAP50", "mAP50-95"):
+        assert rounded["detection"][name] == pytest.approx(exact["detection"][name], abs=0.02)
+    assert rounded["classification"]["loss"] == pytest.approx(exact["classification"]["loss"], rel=0.02)
+
+
 def test_classification_is_that_of_the_same_images(data, weights, done):
     model = torch.load(weights, weights_only=False)["model"].float().fuse().eval()
     loader, dataset = create_joint_dataloader(
@@ -544,6 +553,7 @@ def test_bad_labels_are_one_error(weights, tmp_path, capsys):
         (["--weights", "x.pt", "--task", "valid"], "--task valid: choose one of train, val, test, speed, study"),
         (["--weights", "x.pt", "--bootstrap", "-1"], "--bootstrap and --seed are whole numbers from 0"),
         (["--weights", "x.pt", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--weights", "x.pt", "--half", "--precision", "bfloat16"], "two precisions: choose one"),
         (["--weights", "x.pt", "--dnn"], "--dnn: OpenCV reads no names of the image's classes"),
     ],
     ids=str,

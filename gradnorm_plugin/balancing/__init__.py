@@ -5,10 +5,9 @@ from gradnorm_plugin.balancing.bisector import Bisector
 from gradnorm_plugin.balancing.directions import CAGrad, GradientSurgery, PCGrad
 from gradnorm_plugin.balancing.dwa import DynamicWeightAverage
 from gradnorm_plugin.balancing.fixed import FixedWeights
+from gradnorm_plugin.balancing.gradients import GradientProbe, Meeting, TaskGradients, pairs
 from gradnorm_plugin.balancing.gradnorm import PRESETS, STARTS, GradNorm, preset
 from gradnorm_plugin.balancing.log_losses import LogLosses
-from gradnorm_plugin.balancing.meeting import Meeting
-from gradnorm_plugin.balancing.probe import GradientProbe, TaskGradients, pairs
 from gradnorm_plugin.balancing.projection import project_weights
 from gradnorm_plugin.balancing.ranks import sum_over_ranks, world_size
 from gradnorm_plugin.balancing.uncertainty import UncertaintyWeights

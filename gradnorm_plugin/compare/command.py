@@ -35,7 +35,7 @@ from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError
 from gradnorm_plugin.terminal import fail
-from gradnorm_plugin.training.files import OptionError
+from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import shown
 from gradnorm_plugin.upstream.gateway import upstream

@@ -26,7 +26,7 @@ from gradnorm_plugin.files import write_text
 from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.run_folder import DETECTION, read_facts, read_run
 from gradnorm_plugin.strip import strip
-from gradnorm_plugin.training.facts import device_name
+from gradnorm_plugin.training.run_file import device_name
 from gradnorm_plugin.upstream.gateway import upstream
 
 FILE = "latency.json"

@@ -26,9 +26,10 @@ from gradnorm_plugin.files import write_text
 from gradnorm_plugin.outputs import Classes, the_classes
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import CLASSIFICATION, METRICS_FILE, ImageTasks, image_tasks, read_facts
-from gradnorm_plugin.training.files import FETCHED, check_files, is_address, read_tasks
+from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.options import given_flags, make_balancer, parse_options, resolve_weights
+from gradnorm_plugin.training.option_files import FETCHED, check_files, is_address, read_tasks
+from gradnorm_plugin.training.options import given_flags, parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import upstream
 
 if sys.platform != "win32":

@@ -15,19 +15,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+from gradnorm_plugin.data.caches import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.label_cache import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
 from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
 from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules
 from gradnorm_plugin.upstream.gateway import upstream
 
 _dataloaders = upstream("utils.dataloaders")
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 CHUNK = 64
 """Files that a process is handed at a time; one by one, handing over costs as much as reading."""
@@ -45,7 +48,7 @@ class FilePool:
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def imap(self, function: Callable[[Any], Any], arguments: Iterable[Any]) -> Iterator[Any]:
+    def imap(self, function: Callable[[A], R], arguments: Iterable[A]) -> Iterator[R]:
         """What `function` gives for each of the arguments, in their order.
 
         Raises:

@@ -18,20 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gradnorm_plugin.data.caches import CachedImage, cache_file, write_targets
 from gradnorm_plugin.data.checking import FilePool, LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.image_cache import CachedImage
-from gradnorm_plugin.data.label_cache import cache_file, write_targets
-from gradnorm_plugin.data.listing import ImageLists
+from gradnorm_plugin.data.listing import ImageLists, LoadImagesAndLabels
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _dataloaders = upstream("utils.dataloaders")
-# By a name of its own: workers are forked while the name in upstream's module means ours.
-_LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
-
-
 _MOST_POOLS = 500
 """Of images that may be combined; where a number is said of each, hardly two have the same."""
 
@@ -71,9 +66,9 @@ class JointDataset(ImageLists):
         """
         self.outputs = outputs
         self._bounds = (num_box_classes, outputs)
-        self._scan = scan
+        self._given = scan
         self.lists, self.root = {} if scan is None else scan.lists, root
-        arguments = inspect.signature(_LoadImagesAndLabels).bind(path, *args, **kwargs).arguments
+        arguments = inspect.signature(LoadImagesAndLabels).bind(path, *args, **kwargs).arguments
         self._on_disk = arguments.get("cache_images") == "disk"
         self._unwritten: OSError | None = None
         try:
@@ -89,7 +84,8 @@ class JointDataset(ImageLists):
         order = np.array([places[file] for file in self._label_files], dtype=np.int64)
         self.targets = {name: values[order] for name, values in self._scan.targets.items()}
         self._keep_targets()
-        self._scan, self.lists = None, {}
+        del self._scan
+        self.lists = {}
         self._warn_of_unwritten()
         self.mix_classes = mix_classes
         self._anchor: int | None = None
@@ -107,7 +103,8 @@ class JointDataset(ImageLists):
         first = "_label_files" not in vars(self)
         self._label_files = files
         if first:
-            self._scan = scan_labels(self.path, self, self._bounds, self._scan)
+            self._scan = scan_labels(self.path, self, self._bounds, self._given)
+            self._given = None
             if self._scan.results is not None:
                 # Upstream's own cache may be older than a file whose size did not change; no cache is of this version.
                 self.cache_version = None
@@ -231,7 +228,7 @@ class JointDataset(ImageLists):
     @staticmethod
     def collate_fn(batch: Sequence[tuple]) -> tuple[Tensor, JointTargets, tuple[str, ...], tuple]:
         """Images (B, 3, H, W) uint8, targets, paths and shapes of one batch."""
-        images, boxes, paths, shapes = _LoadImagesAndLabels.collate_fn([item[:4] for item in batch])
+        images, boxes, paths, shapes = LoadImagesAndLabels.collate_fn([item[:4] for item in batch])
         outputs = {name: torch.from_numpy(np.stack([item[4][name] for item in batch])) for name in batch[0][4]}
         return images, JointTargets(boxes, outputs), paths, shapes
 
@@ -289,20 +286,27 @@ def _one_error(workers: int) -> Iterator[None]:
         raise LoaderError(f"{advice} ({line})") from error
 
 
-class _Loader(_dataloaders.InfiniteDataLoader):
-    """Upstream's loader, ending with one message."""
+class JointLoader:
+    """Upstream's loader, whose iteration ends with one message; everything else is the loader's own."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        with _one_error(self.num_workers):
-            yield from super().__iter__()
+        with _one_error(self.loader.num_workers):
+            yield from self.loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
-class _PlainLoader(DataLoader):
-    """PyTorch's loader, which upstream takes for `--image-weights`, ending with one message."""
+class _MakeDataset(partial[JointDataset]):
+    """In the place of the class that upstream makes its data set with, and takes the collate function from."""
 
-    def __iter__(self) -> Iterator[Any]:
-        with _one_error(self.num_workers):
-            yield from super().__iter__()
+    collate_fn = staticmethod(JointDataset.collate_fn)
 
 
 def create_joint_dataloader(
@@ -313,7 +317,7 @@ def create_joint_dataloader(
     scan: LabelScan | None = None,
     root: Path | None = None,
     **kwargs: Any,
-) -> tuple[DataLoader, JointDataset]:
+) -> tuple[JointLoader, JointDataset]:
     """Upstream's `create_dataloader` (same arguments, then ours) for joint data: batches carry `JointTargets`.
 
     Iterating over the loader raises LoaderError if a batch cannot be made or a worker is gone.
@@ -329,7 +333,7 @@ def create_joint_dataloader(
             "--quad cannot be used with image classes: it makes one image out of four of a batch, whose classes "
             "differ; leave it out (a larger --imgsz has a like effect)"
         )
-    dataset = partial(
+    make_dataset = _MakeDataset(
         JointDataset,
         outputs=outputs,
         num_box_classes=num_box_classes,
@@ -337,6 +341,6 @@ def create_joint_dataloader(
         scan=scan,
         root=root,
     )
-    dataset.collate_fn = JointDataset.collate_fn  # upstream takes it from the name it makes the data set with
-    with swapped(_dataloaders, LoadImagesAndLabels=dataset, InfiniteDataLoader=_Loader, DataLoader=_PlainLoader):
-        return create(*args, **kwargs)
+    with swapped(_dataloaders, LoadImagesAndLabels=make_dataset):
+        loader, dataset = create(*args, **kwargs)
+    return JointLoader(loader), dataset

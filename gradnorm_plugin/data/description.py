@@ -1,18 +1,31 @@
-"""What a data yaml says about places and names, checked before upstream reads it."""
+"""What a data yaml says, checked before upstream reads it, and where its images are.
+
+Images that are not there are fetched as it says, without running code from strangers.
+"""
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
 from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs
-from gradnorm_plugin.reading import OUTPUTS_KEY, DescriptionError
+from gradnorm_plugin.reading import OUTPUTS_KEY, DescriptionError, read_yaml
+from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.gateway import upstream, upstream_root
 
 NAME_KEYS = ("names", "classification_names")
 LONGEST_NAME = 200
 """Characters; a longer name would fit neither a table nor the name of a file."""
+SPLITS = ("train", "val", "test")
+_OWN = ("joint.yaml", "heart-outputs.yaml")
+"""The data yamls that this package brings, whose `download` may run."""
+_GENERATOR, _OLD_GENERATOR = "import gradnorm_demo as phantom", "from gradnorm_plugin.data import phantom"
+"""How their `download` begins, and how it did: copies of them are older."""
 
 
 def image_outputs(data: Mapping[str, Any]) -> Outputs:
@@ -60,7 +73,7 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
     return names
 
 
-def check_description(data: Any) -> None:
+def check_description(data: object) -> None:
     """Refuse what upstream would stumble over in a data yaml's content: places that are no text, names that are no names.
 
     What is missing altogether is left to upstream, which says so.
@@ -87,7 +100,62 @@ def check_description(data: Any) -> None:
         _check_name("names", index, name)
 
 
-def _check_name(key: str, index: int, name: Any) -> None:
+def read_description(data: str | Path) -> dict[str, Any]:
+    """The content of the data yaml `data`, its names as text.
+
+    Raises:
+        DescriptionError: if the file cannot be read, or says what upstream would stumble over.
+    """
+    contents = read_yaml(data, NAME_KEYS)
+    try:
+        check_description(contents)
+    except DescriptionError as error:
+        raise DescriptionError(f"{data}: {error}") from None
+    return contents
+
+
+def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, Any]:
+    """What upstream's `check_dataset` makes of the data yaml `data`, with missing images fetched as it says.
+
+    Upstream gets the content that was checked here, and does not read the file again. A relative `path` counts from upstream's
+    folder, as ever; where the images are not there, from the folder of the yaml.
+
+    Upstream runs what a data yaml has under `download`, as Python or in a shell. Here that is done only for the text that one
+    of this package's own data yamls has, for the address of a .zip, which is data, or if `allow_download` is set.
+
+    Raises:
+        DescriptionError: if the yaml is not as it should be, or its images are not there.
+    """
+    contents = read_description(data)
+    general = upstream("utils.general")
+    if isinstance(contents.get("path"), str):
+        contents["path"] = os.path.expanduser(contents["path"])
+    beside, looked_in = _beside(contents, Path(data))
+    if beside is not None:
+        contents["path"] = str(beside)
+        general.LOGGER.info(f"{data}: its `path` is taken from the folder of the yaml: {beside}")
+    names = contents.get("names") or {}
+    twice = [name for name, count in Counter(names if isinstance(names, list) else names.values()).items() if count > 1]
+    if twice:
+        general.LOGGER.warning(f"WARNING ⚠️ {data}: `names` has {', '.join(twice)} more than once: results cannot tell them apart")
+    named = {split: contents.get(split) for split in SPLITS}
+    allowed = allow_download or not _runs_code(contents)
+    try:
+        found = general.check_dataset(contents, autodownload=allowed)
+    except (Exception, SystemExit) as error:  # upstream raises bare exceptions for what is wrong with a data yaml
+        hint = "; its `download` is code: read it, and let it run with --allow-download" if not allowed else ""
+        raise DescriptionError(f"{data}: {error}{looked_in}{hint}") from error
+    for split, places in named.items():
+        if places and isinstance(found.get(split), (str, list)):
+            root, resolved = Path(found.get("path") or upstream_root()), found[split]
+            if isinstance(places, list):
+                found[split] = [_own_labels(split, root, *pair) for pair in zip(places, resolved, strict=True)]
+            else:
+                found[split] = _own_labels(split, root, places, resolved)
+    return found
+
+
+def _check_name(key: str, index: int, name: object) -> None:
     """Refuse what would be no name, or break the tables, logs and files that name the class."""
     where = f"`{key}` of the data yaml has {short(name)} at {index}"
     if not isinstance(name, str) or not name.strip():
@@ -99,10 +167,61 @@ def _check_name(key: str, index: int, name: Any) -> None:
         raise DescriptionError(f"{where} with {len(name)} characters: shorten it to {LONGEST_NAME}")
 
 
-def _check_numbers(key: str, names: Any) -> None:
+def _check_numbers(key: str, names: object) -> None:
     """Refuse names that are not {0: name, 1: name, ...}."""
     if not isinstance(names, Mapping):
         raise DescriptionError(f"`{key}` of the data yaml is {short(names)}: write a list, or {{0: name, 1: name, ...}}")
     if any(type(index) is not int for index in names) or sorted(names) != list(range(len(names))):
         numbers = ", ".join(str(index) for index in names)
         raise DescriptionError(f"`{key}` of the data yaml is numbered {numbers}: number the classes 0, 1, 2, ...")
+
+
+def _beside(contents: dict[str, Any], data: Path) -> tuple[Path | None, str]:
+    """The folder that a relative `path` means if it counts from the yaml's own folder and only there are its images.
+
+    And, for a message, where images were looked for.
+    """
+    path = Path(contents.get("path") or "")
+    if path.is_absolute():
+        return None, ""
+    theirs, ours = (Path(os.path.normpath(folder / path)) for folder in (upstream_root(), data.absolute().parent))
+    places = contents.get("val") or contents.get("train") or []
+
+    def there(folder: Path) -> bool:
+        # Upstream takes `../x` for `x` where only that is there: so other tools write their yamls
+        return all(
+            os.path.exists(folder / place) or (place.startswith("../") and os.path.exists(folder / place[3:]))
+            for place in ([places] if isinstance(places, str) else places)
+        )
+
+    looked_in = f"; a relative `path` counts from {theirs.parent if contents.get('path') else theirs} or from the yaml's folder"
+    return (ours if not there(theirs) and there(ours) else None), looked_in
+
+
+def _own_labels(split: str, path: Path, named: str, resolved: str) -> str:
+    """A folder under the name that the yaml has for it, where that is a link and has a folder of labels of its own.
+
+    Upstream follows the link first, and reads the labels that lie at its target.
+    """
+    place = os.path.normpath(path / named)
+    if not os.path.isdir(place) or os.path.realpath(place) != resolved:
+        return resolved
+    img2label_paths = upstream("utils.dataloaders").img2label_paths
+    own, theirs = (os.path.dirname(img2label_paths([os.path.join(folder, "x.png")])[0]) for folder in (place, resolved))
+    if not os.path.isdir(own) or os.path.realpath(own) == os.path.realpath(theirs) or own == place:
+        return resolved
+    if os.path.isdir(theirs) and theirs != resolved:
+        upstream("utils.general").LOGGER.warning(
+            f"WARNING ⚠️ `{split}` is a link with two folders of labels: {own} is read, {theirs} is not"
+        )
+    return place
+
+
+def _runs_code(contents: dict[str, Any]) -> bool:
+    """Whether upstream would run code of a data yaml with these contents that is not this package's own."""
+    script = contents.get("download")
+    is_archive = isinstance(script, str) and script.startswith("http") and script.endswith(".zip")
+    if not script or is_archive:
+        return False
+    script = script.replace(_OLD_GENERATOR, _GENERATOR) if isinstance(script, str) else script
+    return all(script != read_yaml(REPOSITORY / "data" / name).get("download") for name in _OWN)

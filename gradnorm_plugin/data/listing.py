@@ -9,12 +9,48 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from reprlib import repr as short
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.reading import read_text
 from gradnorm_plugin.upstream.gateway import upstream
 
 _dataloaders = upstream("utils.dataloaders")
+
+if TYPE_CHECKING:
+
+    class LoadImagesAndLabels(Dataset[tuple]):
+        """What is used here of upstream's data set."""
+
+        path: str | list[str]
+        im_files: list[str]
+        label_files: list[str]
+        labels: list[np.ndarray]
+        """(boxes, 5) of each image: class, centre, size."""
+        indices: Sequence[int]
+        cache_version: float | None
+
+        def __init__(self, path: str | list[str], *args: Any, **kwargs: Any) -> None: ...
+
+        def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
+            """Whether the images fit into memory."""
+
+        def cache_labels(self, path: Path, prefix: str) -> dict[str, Any]:
+            """Read all images and labels."""
+
+        def load_mosaic(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            """Image `index` among others, and their boxes."""
+
+        @staticmethod
+        def collate_fn(batch: Sequence[tuple]) -> tuple[Tensor, Any, tuple[str, ...], tuple]:
+            """Images, targets, paths, shapes."""
+
+else:
+    LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
 
 SHOWN = 5
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -75,7 +111,7 @@ def _meant(text: str, folder: Path, root: Path | None) -> Iterator[str]:
             yield os.path.normpath(base / os.path.expanduser(spelling))
 
 
-class ImageLists(_dataloaders.LoadImagesAndLabels):
+class ImageLists(LoadImagesAndLabels):
     """Upstream's data set, its lists of images read by `read_list`, once each."""
 
     lists: dict[Path, list[str]]
@@ -111,7 +147,7 @@ def list_images(source: str | list[str], root: Path | None = None) -> Listing:
     listing = Listing.__new__(Listing)
     listing.lists, listing.root = {}, root
     try:
-        listing.__init__(source)
+        Listing.__init__(listing, source)
     except _Listed:
         for file in listing.im_files:
             if not file.isprintable() and any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in file):
@@ -122,11 +158,11 @@ def list_images(source: str | list[str], root: Path | None = None) -> Listing:
     raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer names its label_files: this version is not supported")
 
 
-def check_found(split: str, listing: Listing, missing: Sequence[bool], needed: bool) -> None:
+def check_found(split: str, listing: Listing, missing: np.ndarray, needed: bool) -> None:
     """Name the label files that lie near images without one and are not read.
 
     Args:
-        missing: for each image, whether it has no label file.
+        missing: (images,) bool, which of them have no label file.
         needed: whether the split must have one at least.
 
     Raises:

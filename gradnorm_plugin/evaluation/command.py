@@ -11,7 +11,7 @@ from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.files import explain, is_a_matter_of_place
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.model import DEFAULT_SIZE
-from gradnorm_plugin.terminal import fail, parse
+from gradnorm_plugin.terminal import add_precision, check_precision, fail, parse
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 from gradnorm_plugin.upstream.gateway import upstream
@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where images are missing, run the code that the data yaml has under `download`, whoever wrote it",
     )
+    add_precision(parser)
     group = parser.add_argument_group("intervals")
     group.add_argument(
         "--bootstrap",
@@ -97,6 +98,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--task {options.task}: choose one of {', '.join((*SPLITS, *BENCHMARKS))}")
     if options.bootstrap < 0 or options.seed < 0:
         parser.error("--bootstrap and --seed are whole numbers from 0")
+    check_precision(parser, options)
     if options.batch_size < 1:
         parser.error(f"--batch-size must be at least 1, found {options.batch_size}")
     if options.imgsz is not None and options.imgsz < 1:

@@ -13,8 +13,7 @@ from typing import Any
 
 from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
 from gradnorm_plugin.evaluation import SPLITS, EvaluationError
 from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
@@ -26,7 +25,6 @@ from gradnorm_plugin.files import explain, replace_links
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
-from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, list_outputs
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
@@ -53,7 +51,13 @@ def evaluate(options: argparse.Namespace) -> None:
         raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
     if options.save_json and (pair := called_alike(scan.label_files, image_id)):
         raise EvaluationError(f"--save-json: {pair[0]} and {pair[1]} would be one image_id; rename one image")
-    one_pass = partial(run_one_pass, joint_data=data, scan=scan, bootstrap=bootstrap if bootstrap.resamples else None)
+    one_pass = partial(
+        run_one_pass,
+        joint_data=data,
+        scan=scan,
+        bootstrap=bootstrap if bootstrap.resamples else None,
+        precision=settings.pop("precision"),
+    )
     with swapped(_val, run=one_pass):
         _val.main(argparse.Namespace(**settings))
 
@@ -71,6 +75,7 @@ def run_one_pass(
     joint_data: dict[str, Any],
     scan: LabelScan,
     bootstrap: Bootstrap | None,
+    precision: str,
     weights: list[str] | str,
     project: str | Path,
     name: str,
@@ -87,6 +92,7 @@ def run_one_pass(
         joint_data: the data yaml's content as `find_dataset` returns it.
         scan: what `check_labels` found in the split.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
+        precision: "float32" or "bfloat16", what the network computes in.
 
     Returns:
         What upstream returns, to the last digit.
@@ -97,7 +103,7 @@ def run_one_pass(
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     replace_links(folder)  # upstream writes its files by name
     recording, labels = Recording(image_outputs(joint_data)), LabelFiles()
-    parts = _Parts(recording, joint_data, scan, options["single_cls"])
+    parts = _Parts(recording, joint_data, scan, options["single_cls"], precision == "bfloat16")
     ours = swapped(
         _val,
         check_dataset=lambda _: joint_data,
@@ -111,6 +117,7 @@ def run_one_pass(
             results = _run(
                 weights=weights, project=folder.parent, name=folder.name, exist_ok=True, task=task, plots=plots, **options
             )
+        options["precision"] = precision
         settings = pass_settings(**{**options, "imgsz": parts.imgsz, "batch_size": parts.batch_size, "half": parts.model.fp16})
         untrained = parts.model.untrained
         figures = summarise(recording, parts.names, weights, task, settings, bootstrap if plots else None, untrained)
@@ -121,7 +128,7 @@ def run_one_pass(
     if plots:
         trained = [output for output in recording.outputs if output.task not in untrained]
         plot_outputs(recording, folder, trained)
-        if parts.model.pt and isinstance(parts.model.model, JointDetectionModel):
+        if parts.model.joint is not None:
             file = weights if isinstance(weights, str) else weights[0]
             explain_examples(recording, folder, trained, file, parts.imgsz, options["device"])
     if options["save_json"]:
@@ -139,8 +146,11 @@ class _Parts:
     model: JointBackend
     """From `load` on."""
 
-    def __init__(self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool) -> None:
+    def __init__(
+        self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool, bfloat16: bool = False
+    ) -> None:
         self.recording, self.joint_data, self.scan, self.single_cls = recording, joint_data, scan, single_cls
+        self.bfloat16 = bfloat16
         self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
         self.imgsz = 0
         self.batch_size = 0
@@ -166,6 +176,11 @@ class _Parts:
         if not self.single_cls:
             names = model.names if isinstance(model.names, dict) else dict(enumerate(model.names))
             _check_box_names(shown, [str(name) for name in names.values()], [str(name) for name in self.names.values()])
+        if self.bfloat16:
+            try:
+                model.use_bfloat16()
+            except ValueError as error:
+                raise EvaluationError(f"--weights {shown}: {error}") from None
         self.model = model
         model.calibrated, self.recording.temperatures = False, model.temperatures  # figures are those of training; both are told
         return model

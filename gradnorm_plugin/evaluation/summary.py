@@ -28,6 +28,7 @@ def pass_settings(
     iou_thres: float = 0.6,
     max_det: int = 300,
     half: bool = False,
+    precision: str = "float32",
     augment: bool = False,
     **_: Any,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def pass_settings(
         "iou_thres": iou_thres,
         "max_det": max_det,
         "half": half,
+        "precision": precision,
         "augment": augment,
         "versions": dict(version_facts()),
     }

@@ -9,36 +9,73 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_classes, image_outputs
+from gradnorm_plugin.model.guided import Regions
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
+    class_names,
     class_output,
     cooled,
     list_outputs,
     read_outputs,
     read_temperatures,
     split,
-    the_classes,
 )
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.upstream.gateway import upstream
 
-_common = upstream("models.common")
+if TYPE_CHECKING:
+
+    class _Backend(nn.Module):
+        """What is used here of upstream's `DetectMultiBackend`: which format the weights have, and what then runs them."""
+
+        pt: bool
+        jit: bool
+        onnx: bool
+        dnn: bool
+        xml: bool
+        engine: bool
+        model: nn.Module
+        w: str
+        device: torch.device
+        stride: int
+        fp16: bool
+        dynamic: bool
+        batch_size: int
+        names: dict[int, str]
+        extra_files: dict[str, str]
+        meta: dict[str, str]
+        output_names: list[str]
+        session: Any
+        network: Any
+        executable_network: Any
+
+        def __init__(self, weights: str | list[str], *args: Any, **kwargs: Any) -> None: ...
+
+        def warmup(self, imgsz: tuple[int, ...]) -> None: ...
+
+    class _Ensemble(nn.ModuleList):
+        """Upstream's."""
+
+else:
+    _Backend = upstream("models.common").DetectMultiBackend
+    _Ensemble = upstream("models.experimental").Ensemble
+
 _general = upstream("utils.general")
-_Ensemble = upstream("models.experimental").Ensemble
 
 METADATA_KEY = "classification_names"
 OUTPUTS_KEY = "image_outputs"
 TEMPERATURES_KEY = "temperatures"
 
 
-class JointBackend(_common.DetectMultiBackend):
+class JointBackend(_Backend):
     """Upstream's `DetectMultiBackend`, which also knows the image outputs, and what a file was made for.
 
     * `outputs`: the image outputs; empty for a model that only detects.
@@ -78,12 +115,25 @@ class JointBackend(_common.DetectMultiBackend):
         found = getattr(self.model, TEMPERATURES_KEY, None) if self.pt else metadata.get(TEMPERATURES_KEY)
         self.temperatures, self.calibrated = read_temperatures(found, self.outputs), True
         self._places = self._find_outputs() if OUTPUTS_KEY in metadata else []
-        told = the_classes(self.outputs)
-        self.classification_names = dict(enumerate(told.names)) if told else {}
+        self.classification_names = class_names(self.outputs)
         self.untrained = _untrained(options, self.outputs)
         self._settle_precision(kwargs.get("fp16", False))
         if OUTPUTS_KEY in metadata:
             self._try_outputs()
+
+    def use_bfloat16(self) -> None:
+        """Compute all but the boxes' coordinates and the heads in bfloat16.
+
+        Raises:
+            ValueError: if an exported file or another network is in here, which compute as they were made.
+        """
+        model = getattr(self, "model", None)
+        members = list(model) if isinstance(model, nn.ModuleList) else [model]
+        joint = [member for member in members if isinstance(member, JointDetectionModel)]
+        if not self.pt or len(joint) < len(members):
+            raise ValueError("bfloat16 is for .pt weights of joint networks: leave it out")
+        for member in joint:
+            member.in_bfloat16 = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -113,10 +163,17 @@ class JointBackend(_common.DetectMultiBackend):
             return torch.cat(parts)[:count]
         return type(parts[0])(torch.cat(of)[:count] for of in zip(*parts, strict=True))
 
-    def explain(self, im: Tensor, columns: Sequence[int]) -> Any:
-        """As `JointDetectionModel.explain`, of .pt weights of one joint model."""
+    @property
+    def joint(self) -> JointDetectionModel | None:
+        """The joint model itself; None for an exported file, an ensemble, or a model that only detects."""
+        return self.model if self.pt and isinstance(self.model, JointDetectionModel) else None
+
+    def explain(self, im: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
+        """As `JointDetectionModel.explain`, of weights that have a `joint` model."""
+        if self.joint is None:
+            raise CheckpointError("these weights are not one joint model")
         with self._lock:
-            return self.model.explain(im, columns)
+            return self.joint.explain(im, columns)
 
     def _named(self, outputs: Any) -> Any:
         if not self.outputs:
@@ -218,6 +275,9 @@ class JointBackend(_common.DetectMultiBackend):
 class _JointEnsemble(_Ensemble):
     """Upstream's ensemble, with the mean of the logits of its joint models."""
 
+    classification_names: Mapping[int, str]
+    image_outputs: Mapping[str, Any] | None
+
     @classmethod
     def of(cls, ensemble: _Ensemble) -> _Ensemble:
         """The same models; the ensemble itself where none of them is joint.
@@ -236,7 +296,7 @@ class _JointEnsemble(_Ensemble):
         ours.extend(ensemble)
         for name in ("names", "nc", "yaml", "stride"):
             setattr(ours, name, getattr(ensemble, name))
-        ours.classification_names = joint[0].classification_names
+        ours.classification_names = dict(enumerate(image_classes(joint[0])))
         ours.image_outputs = getattr(joint[0], OUTPUTS_KEY, None)
         return ours.eval()
 

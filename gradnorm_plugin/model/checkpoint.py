@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from gradnorm_plugin.files import whole_file
+from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.head import OutputHeads
+from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import OutputError, Outputs, class_output, read_outputs, read_temperatures
 from gradnorm_plugin.upstream.gateway import under_their_own_names, upstream
 
@@ -63,6 +65,16 @@ def write_contents(contents: Any, path: Path) -> None:
         torch.save(contents, file)  # of a path, torch writes the name into the file
 
 
+def keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
+    """Write what was fitted into a checkpoint's networks, and touch nothing else."""
+    if temperatures and file.is_file():
+        contents = read_checkpoint(file)
+        for network in (contents["model"], contents.get("ema")):
+            if isinstance(network, JointDetectionModel):
+                network.temperatures = temperatures
+        write_contents(contents, file)
+
+
 def check_network(model: nn.Module) -> None:
     """Refuse a network whose parts do not fit each other, or whose weights are not finite.
 
@@ -86,12 +98,17 @@ def check_detector(model: nn.Module) -> None:
         CheckpointError: saying what is wrong, without a file's name.
     """
     yolo = upstream("models.yolo")
-    segments = isinstance(model, yolo.DetectionModel) and isinstance(model.model[-1], yolo.Segment)
-    if segments or not isinstance(model, yolo.DetectionModel):
+    segments = isinstance(model, DetectionModel) and isinstance(model.model[-1], yolo.Segment)
+    if segments or not isinstance(model, DetectionModel):
         kind = "segmentation" if segments else "classification" if isinstance(model, yolo.ClassificationModel) else None
         its_own = f": use YOLOv5's scripts for that ({'segment' if segments else 'classify'}/)" if kind else ""
         raise CheckpointError(f"it holds no detector but a {kind or type(model).__name__} network{its_own}")
     check_network(model)
+
+
+def finite_weights(model: nn.Module) -> bool:
+    """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
+    return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())
 
 
 def why_unreadable(files: Sequence[str], error: Exception) -> str:
@@ -126,7 +143,7 @@ def image_outputs(model: nn.Module) -> Outputs:
         raise CheckpointError(f"its image outputs are not described: {error}") from None
 
 
-def box_classes(model: nn.Module) -> list[str]:
+def box_classes(model: DetectionModel) -> list[str]:
     """The names of the boxes' classes that the detector `model` finds, in their order."""
     return [str(model.names[index]) for index in range(len(model.names))]
 
@@ -145,17 +162,17 @@ def _problem(model: nn.Module) -> str | None:
         return "its weights are not finite"
     if any(torch.isnan(buffer).any() for buffer in model.buffers() if buffer.is_floating_point()):
         return "its batch statistics are not finite"
-    if not isinstance(model, upstream("models.yolo").DetectionModel):
+    if not isinstance(model, DetectionModel):
         return None
     if not isinstance(model.yaml, Mapping):
         return "its `yaml` is no description of a network"
-    if not isinstance(model.names, (Mapping, list)) or len(box_classes(model)) < model.model[-1].nc:
-        return f"its `names` do not name its {model.model[-1].nc} classes of boxes"
+    if not isinstance(model.names, (Mapping, list)) or len(box_classes(model)) < detect_layer(model).nc:
+        return f"its `names` do not name its {detect_layer(model).nc} classes of boxes"
     head = getattr(model, "classification_head", None)
     if head is None:
         return None
     outputs = image_outputs(model)
-    heads = dict(head.heads.items()) if isinstance(head, OutputHeads) else {output.name: head for output in outputs[:1]}
+    heads = head.by_name() if isinstance(head, OutputHeads) else {output.name: head for output in outputs[:1]}
     widths = [(name, {layer.out_features for layer in part.class_layers()}) for name, part in heads.items()]
     if widths != [(output.name, {output.width}) for output in outputs]:
         of_class = "its `classification_names` do not name the classes that its head tells"

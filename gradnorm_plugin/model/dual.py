@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gradnorm_plugin.model.detector import BaseModel
 from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
@@ -16,7 +17,7 @@ _torch_utils = upstream("utils.torch_utils")
 BACKBONES = ("shared", "dual")
 
 
-class ClassificationBackbone(_yolo.BaseModel):
+class ClassificationBackbone(BaseModel):
     """The first layers of a detector, with weights of their own: (B, ch, H, W) to the feature map of the last of them.
 
     Its parameters are called as those of the detector's layers, `model.N. ...`. That is what upstream's `--freeze` looks for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,15 @@ from torch import Tensor, nn
 from gradnorm_plugin.model.pooled_linear import average_and_maximum, projection
 
 
-class ClassificationHead(nn.Module):
+class Head(nn.Module):
+    """From features, and whatever else it looks at, to the logits of the whole image."""
+
+    def class_layers(self) -> list[nn.Linear]:
+        """The layers whose rows are the logits."""
+        raise NotImplementedError
+
+
+class ClassificationHead(Head):
     """Feature map to logits: a 1 x 1 convolution, average and maximum pooling side by side, dropout, a linear layer.
 
     * Average pooling alone drowns a small object in the rest of the image: a cell of 2 x 2 positions on a 10 x 10 map makes
@@ -41,16 +50,20 @@ class ClassificationHead(nn.Module):
         return self.linear(self.dropout(pooled) / self.linear.in_features**0.5)
 
 
-class OutputHeads(nn.Module):
+class OutputHeads(Head):
     """A head for each image output, by its name; their logits stand side by side, (B, W)."""
 
-    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.heads = nn.ModuleDict(heads)
 
+    def by_name(self) -> dict[str, Head]:
+        """The head of each image output."""
+        return cast("dict[str, Head]", dict(self.heads.items()))
+
     def class_layers(self) -> list[nn.Linear]:
         """The layers whose rows are the logits, head by head."""
-        return [layer for head in self.heads.values() for layer in head.class_layers()]
+        return [layer for head in self.by_name().values() for layer in head.class_layers()]
 
     def forward(self, features: Tensor | Sequence[Tensor], *rest: Tensor) -> Tensor:
         """Logits of the features, the same for all heads or one for each; `rest` goes to all."""

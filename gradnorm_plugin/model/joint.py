@@ -9,38 +9,37 @@ anchors, no outputs an anchor, n predictions an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
-from gradnorm_plugin.model.guided import GuidedHead, Regions
-from gradnorm_plugin.model.head import ClassificationHead, OutputHeads
-from gradnorm_plugin.model.layers import LayerOutput, inspect_layers, last_weights
-from gradnorm_plugin.model.passes import AugmentedPass, KeepingPass
-from gradnorm_plugin.model.regions import decode
+from gradnorm_plugin.model.guided import GuidedHead, Regions, decode
+from gradnorm_plugin.model.head import ClassificationHead, Head, OutputHeads
+from gradnorm_plugin.model.layers import AugmentedPass, KeepingPass, LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.outputs import (
     CLASS,
     ImageOutput,
     Outputs,
     activate,
+    class_names,
     class_output,
     describe_outputs,
     read_outputs,
     split,
-    the_classes,
 )
 from gradnorm_plugin.upstream.gateway import upstream
 
-_yolo = upstream("models.yolo")
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
 HEADS = ("pooled", "guided")
 
 
-class JointDetectionModel(_yolo.DetectionModel):
+class JointDetectionModel(DetectionModel):
     """Detects objects and says something about the whole image: its class, or whatever its image outputs are.
 
     What `forward` returns:
@@ -63,6 +62,10 @@ class JointDetectionModel(_yolo.DetectionModel):
     channels_last = False
     """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
     images. The weights keep theirs, since upstream's code takes it for granted."""
+
+    in_bfloat16 = False
+    """Whether the layers between the image and `Detect` or the heads compute in bfloat16. Left out of copies and checkpoints, as
+    `fork`."""
 
     image_outputs: Mapping[str, Mapping[str, Any]] | None = None
     """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
@@ -101,16 +104,17 @@ class JointDetectionModel(_yolo.DetectionModel):
             ValueError: if there is no image output, no such layer, backbone or head, or if both tasks share no weights.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
-        if not classification_names and not outputs:
-            raise ValueError("classification_names is empty: a joint model needs the names of the image's classes, or `outputs`")
         if not outputs:
+            if not classification_names:
+                raise ValueError(
+                    "classification_names is empty: a joint model needs the names of the image's classes, or `outputs`"
+                )
             pairs = classification_names.items() if isinstance(classification_names, Mapping) else enumerate(classification_names)
             outputs = (class_output({int(index): str(name) for index, name in pairs}),)
         outputs = tuple(outputs)
         if [output.name for output in outputs] != [CLASS]:
             self.image_outputs = describe_outputs(outputs)
-        told = the_classes(outputs)
-        self.classification_names = dict(enumerate(told.names)) if told else {}
+        self.classification_names = class_names(outputs)
         if backbone not in BACKBONES:
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
         if head not in HEADS:
@@ -124,7 +128,7 @@ class JointDetectionModel(_yolo.DetectionModel):
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
             heads = {output.name: self._make_head(head, layers[self.shared_layer], output) for output in outputs}
-            self.classification_head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
+            self.classification_head: Head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
         _torch_utils.initialize_weights(self.classification_head)
@@ -143,10 +147,10 @@ class JointDetectionModel(_yolo.DetectionModel):
         finest = float(self.stride.min())
         return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
 
-    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> nn.Module:
+    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> Head:
         if head == "pooled":
             return ClassificationHead(layer.channels, output.width)
-        return GuidedHead(layer.channels, output.width, self.model[-1].nc, layer.cell)
+        return GuidedHead(layer.channels, output.width, detect_layer(self).nc, layer.cell)
 
     @property
     def outputs(self) -> Outputs:
@@ -156,10 +160,15 @@ class JointDetectionModel(_yolo.DetectionModel):
         return read_outputs(self.image_outputs)
 
     @property
-    def heads(self) -> list[nn.Module]:
+    def head(self) -> str:
+        """Where the heads look, one of `HEADS`."""
+        return "guided" if isinstance(self.heads[0], GuidedHead) else "pooled"
+
+    @property
+    def heads(self) -> list[Head]:
         """The head of each image output."""
         head = self.classification_head
-        return list(head.heads.values()) if isinstance(head, OutputHeads) else [head]
+        return list(head.by_name().values()) if isinstance(head, OutputHeads) else [head]
 
     @property
     def export_names(self) -> list[str]:
@@ -174,13 +183,12 @@ class JointDetectionModel(_yolo.DetectionModel):
     @property
     def shared_parameter(self) -> nn.Parameter | None:
         """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
-        if self.backbone == "dual":
-            return None
-        return self.model.get_parameter(self.last_shared_weights)
+        name = self.last_shared_weights
+        return None if name is None else self.model.get_parameter(name)
 
     def classification_parameters(self) -> list[nn.Parameter]:
         """The parameters that serve the image outputs alone: the heads', and those of a backbone of their own."""
-        parts = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
+        parts: list[nn.Module] = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
         return [parameter for part in parts for parameter in part.parameters()]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -193,15 +201,16 @@ class JointDetectionModel(_yolo.DetectionModel):
         """As upstream's, for both backbones."""
         if self.backbone == "dual":
             self.classification_backbone.fuse()
-        return super().fuse()
+        super().fuse()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and saved: everything but `fork` and `watch`."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch")}
+        """What is copied and saved: everything but `fork`, `watch` and `bfloat16`."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch", "in_bfloat16")}
 
     def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: bool = False) -> Any:
         """See the class for what is returned."""
-        if self.training and self.channels_last:
+        if self.in_bfloat16 or (self.training and self.channels_last):  # most of what bfloat16 gains needs that format
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, profile, visualize)
@@ -217,7 +226,7 @@ class JointDetectionModel(_yolo.DetectionModel):
             if self.watch is not None:
                 self.watch(logits)
             return detection, logits
-        if self.model[-1].export:
+        if detect_layer(self).export:
             return detection[0], *split(self.outputs, activate(self.outputs, logits, self.temperatures))
         return detection[0], (detection[1], logits)
 
@@ -226,14 +235,15 @@ class JointDetectionModel(_yolo.DetectionModel):
         detection, features = self._run(x, profile, visualize)
         return detection, self._classify(features, detection)
 
-    def _run(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Tensor | Sequence[Tensor]]:
-        """What upstream's network gives, and the features for the heads."""
-        if self.backbone == "dual":
-            detection = super()._forward_once(x, profile, visualize)
-            return detection, self.classification_backbone(x)
-        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None)
+    def _run(self, x: Tensor, profile: bool = False, visualize: bool = False) -> tuple[Any, Any]:
+        """What upstream's network gives, and the features for the heads: a tensor, or with a fork one for each."""
+        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None, self.in_bfloat16)
         detection = keeping.run(x, profile, visualize)
-        return detection, keeping.output
+        if self.backbone == "shared":
+            return detection, keeping.output
+        with torch.autocast(x.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext():
+            features = self.classification_backbone(x)
+        return detection, features.float() if self.in_bfloat16 else features
 
     def explain(self, x: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
         """Where the features of the heads' layer speak for some logits of an image: Grad-CAM (Selvaraju et al., ICCV 2017).
@@ -262,6 +272,6 @@ class JointDetectionModel(_yolo.DetectionModel):
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""
-        if not isinstance(self.heads[0], GuidedHead):
+        if self.head == "pooled":
             return self.classification_head(features)
-        return self.classification_head(features, decode(self.model[-1], detection) if self.training else detection[0])
+        return self.classification_head(features, decode(detect_layer(self), detection) if self.training else detection[0])

@@ -90,6 +90,12 @@ def the_classes(outputs: Outputs) -> Classes | None:
     return found[0] if len(found) == 1 else None
 
 
+def class_names(outputs: Outputs) -> dict[int, str]:
+    """The image's classes; none where no output, or more than one, tells a class."""
+    told = the_classes(outputs)
+    return dict(enumerate(told.names)) if told else {}
+
+
 def label_rules(outputs: Outputs, num_box_classes: int | None = None) -> LabelRules:
     """What label files with these image outputs are held against; None leaves the upper bound of box classes unchecked."""
     unnamed = the_classes(outputs)
@@ -131,6 +137,7 @@ __all__ = [
     "Target",
     "Value",
     "activate",
+    "class_names",
     "class_output",
     "cooled",
     "describe_outputs",

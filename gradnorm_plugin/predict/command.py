@@ -9,7 +9,7 @@ from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelError
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.predict import PredictError
-from gradnorm_plugin.terminal import fail, parse
+from gradnorm_plugin.terminal import add_precision, check_precision, fail, parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
 from gradnorm_plugin.upstream.flags import parser_of, shown
 
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="save explained/NAME: the picture, and beside it why each image output says what it says (.pt only)",
     )
+    add_precision(parser)
     group = parser.add_argument_group("class of the image")
     group.add_argument(
         "--clip-class",
@@ -82,6 +83,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(
             "--save-conf would write a sixth column, which joint labels do not have: --save-json and --save-csv hold them"
         )
+    check_precision(parser, options)
     if options.vid_stride < 1:
         parser.error(f"--vid-stride must be at least 1, found {options.vid_stride}")
     if options.line_thickness is not None and options.line_thickness < 1:

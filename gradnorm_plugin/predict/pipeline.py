@@ -69,6 +69,7 @@ def predict(options: argparse.Namespace) -> Path | None:
         dnn=options.dnn,
         data=options.data,
         abstain=options.abstain,
+        bfloat16=options.precision == "bfloat16",
     )
     if not predictor.outputs:
         _general.LOGGER.info(f"{' '.join(options.weights)}: no classification_names in these weights, boxes only")

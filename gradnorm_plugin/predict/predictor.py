@@ -20,7 +20,6 @@ from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.model.guided import Regions
-from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Classes, Outputs, split, the_classes
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.drawing import DetectedBox, Region
@@ -67,6 +66,7 @@ class Predictor:
         data: str | Path | None = None,
         batch_size: int = 8,
         abstain: float = 0.0,
+        bfloat16: bool = False,
     ) -> None:
         """Load the weights.
 
@@ -85,11 +85,17 @@ class Predictor:
             data: a data yaml that names the boxes' classes, for weights that do not.
             batch_size: images of one size that run together; a file exported for a fixed number runs with that.
             abstain: a class of the image whose probability is below this is left open.
+            bfloat16: compute in bfloat16, which takes less time on a processor that has instructions for it (.pt only).
 
         Raises:
             PredictError: if the weights or a setting cannot be used.
         """
         self.backend = load_backend(weights, device, half, dnn, data)
+        if bfloat16:
+            try:
+                self.backend.use_bfloat16()
+            except ValueError as error:
+                raise PredictError(str(error)) from None
         if augment and not self.backend.pt:
             raise PredictError("augmented inference needs .pt weights: an exported file sees an image once")
         for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres), ("abstain", abstain)):
@@ -225,7 +231,7 @@ class Predictor:
             raise PredictError("explain needs .pt weights: an exported file gives no gradients")
         if not self.backend.outputs:
             raise PredictError("explain tells why something is said of the whole image, and these weights only detect")
-        if not isinstance(self.backend.model, JointDetectionModel):
+        if self.backend.joint is None:
             raise PredictError("explain needs one .pt file: the networks of an ensemble have their reasons each")
 
     @torch.inference_mode(False)

@@ -9,6 +9,8 @@ from typing import Any
 
 from gradnorm_plugin.balancing import BALANCERS, PRESETS, STARTS, Balancer, FixedWeights, GradNorm, preset
 
+AUTO = "auto"
+"""The choice that is left to what training starts from."""
 _GRADNORM_FLAGS = {
     "gradnorm_alpha": "alpha",
     "weight_sum": "weight_sum",
@@ -31,11 +33,11 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--gradnorm-preset",
-        choices=sorted(PRESETS),
-        default="report",
+        choices=(AUTO, *sorted(PRESETS)),
+        default=AUTO,
         help="settings that the flags below change one by one: report (sum 4, ranges, every 10 batches), paper (weights 1, "
         "sum 2, every batch, no ranges), ratio (detection's weight is always 1, the classification's starts where the measured "
-        "gradients are equal, every 10 batches)",
+        "gradients are equal, every 10 batches); auto: ratio from trained weights, report from scratch",
     )
     unset: dict[str, Any] = {"default": argparse.SUPPRESS}
     group.add_argument(
@@ -97,11 +99,12 @@ def add_balancing(group: argparse._ArgumentGroup) -> None:
 
 
 def resolve_balancer(options: argparse.Namespace) -> None:
-    """Choose where `--balancer` was left out, by the network.
+    """Choose where `--balancer` or `--gradnorm-preset` were left out: by the network, and by what training starts from.
 
     Raises:
         ValueError: if the one that was asked for needs a layer that both tasks share, and there is none.
     """
+    options.gradnorm_preset = _chosen_preset(options)
     if options.backbone == "shared":
         options.balancer = options.balancer or "gradnorm"
         return
@@ -126,7 +129,7 @@ def make_balancer(options: argparse.Namespace, num_tasks: int | None = None) -> 
     _refuse_foreign_flags(options)
     given = _per_task(options, num_tasks)
     tasks = num_tasks or max([2, *(len(values) for values in given.values())])
-    balancer, settings_of_preset = BALANCERS[options.balancer], preset(options.gradnorm_preset, tasks)
+    balancer, settings_of_preset = BALANCERS[options.balancer], preset(_chosen_preset(options), tasks)
     if balancer is GradNorm:
         return _make_gradnorm(options, settings_of_preset, given, tasks)
     weights = {name: value for name, value in given.items() if name == "initial_weights"}
@@ -136,6 +139,15 @@ def make_balancer(options: argparse.Namespace, num_tasks: int | None = None) -> 
     own = {destination: argument for owner, argument, destination in _own_settings() if owner is balancer}
     count = {} if tasks == 2 else {"num_tasks": tasks}  # what a balancer is made for by itself
     return balancer(**count, **settings, **_given(options, **own))
+
+
+def _chosen_preset(options: argparse.Namespace) -> str:
+    """A weight sum of 4 quadruples detection's step: a short run from scratch gains by it, trained weights lose. Flags that
+    describe a sum mean one."""
+    if options.gradnorm_preset != AUTO:
+        return str(options.gradnorm_preset)
+    of_a_sum = hasattr(options, "weight_sum") or hasattr(options, "weight_ranges")
+    return "ratio" if options.weights and not of_a_sum else "report"
 
 
 def _per_task(options: argparse.Namespace, num_tasks: int | None) -> dict[str, list[Any]]:

@@ -6,30 +6,36 @@ all, on the main process only: ours are registered there alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.evaluation.mosaics import badges_on_mosaics, label_badges
-from gradnorm_plugin.training.epoch_plot import plot_epochs
-from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.training.records import EpochTable, UpdateTable
+from gradnorm_plugin.training.plots import plot_epochs, plot_updates
+from gradnorm_plugin.training.resume import attach_state
 from gradnorm_plugin.training.run_file import RunFile
-from gradnorm_plugin.training.screen import BatchLines
-from gradnorm_plugin.training.state import attach_state
-from gradnorm_plugin.training.update_plot import plot_updates
+from gradnorm_plugin.training.seams import Hook
+from gradnorm_plugin.training.tables import BatchLines, EpochTable, UpdateTable
 from gradnorm_plugin.upstream.gateway import upstream
 
-_callbacks = upstream("utils.callbacks")
+if TYPE_CHECKING:
+
+    class _Callbacks:
+        """What is used here of upstream's."""
+
+        def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None: ...
+
+        def register_action(self, hook: str, name: str, callback: Callable[..., None]) -> None: ...
+
+else:
+    _Callbacks = upstream("utils.callbacks").Callbacks
+
 _loggers = upstream("utils.loggers")
-_torch_utils = upstream("utils.torch_utils")
 
 
-class JointCallbacks(_callbacks.Callbacks):
+class JointCallbacks(_Callbacks):
     """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers.
 
     What is said of the images is written on the mosaics that these draw of a batch.
@@ -56,15 +62,10 @@ class CheckpointState(Hook):
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
-        self.model: torch.nn.Module | None = None
 
-    def on_train_batch_end(self, model: Any, step: int, images: Tensor, boxes: Tensor, paths: Any, losses: Any) -> None:
-        """Remember the model that is trained."""
-        self.model = _torch_utils.de_parallel(model)
-
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, *_: object) -> None:
         """Attach the state."""
-        attach_state(self.model, self.run.criterion.state_dict())
+        attach_state(self.run.model, self.run.criterion.state_dict())
 
 
 class Plots(Hook):
@@ -73,7 +74,7 @@ class Plots(Hook):
     def __init__(self, run: JointRun) -> None:
         self.run = run
 
-    def on_train_end(self, last: Path, best: Path, epoch: int, results: Any) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Draw what there is."""
         folder = Path(self.run.loggers.save_dir)
         if self.run.options.noplots or self.run.options.evolve:

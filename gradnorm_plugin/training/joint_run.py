@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,55 +16,52 @@ from torch import Tensor, nn
 from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
-from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.finding import find_dataset
+from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
 from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError
-from gradnorm_plugin.model.checkpoint import read_checkpoint, write_contents
+from gradnorm_plugin.model.checkpoint import finite_weights, keep_temperatures
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, the_classes
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
-from gradnorm_plugin.training.clipping import SeparateClip
-from gradnorm_plugin.training.facts import tasks_of
-from gradnorm_plugin.training.loader import WatchedLoader
+from gradnorm_plugin.training.option_files import tasks_of
+from gradnorm_plugin.training.resume import read_state
+from gradnorm_plugin.training.seams import OutputsInAList, SeparateClip, WatchedLoader
 from gradnorm_plugin.training.start import describe, fit, read_start
-from gradnorm_plugin.training.state import read_state
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 
 class JointRun:
-    """One training run: makes what upstream asks for, and keeps what the hooks read (loss, clip, metrics, loggers)."""
+    """One training run: makes what upstream asks for, and keeps what the hooks read; what is not made yet is not there yet."""
+
+    model: JointDetectionModel
+    criterion: GradNormLoss
+    clip: SeparateClip
+    loggers: Any
+    """Upstream's."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.command: Sequence[str] = ()
-        self.data: dict[str, Any] | None = None
+        self.choices: dict[str, str] = {}
+        """What was left to the program, and why it chose so, by flag."""
+        self.data: dict[str, Any] = {}
+        """The data yaml as upstream reads it, once it was checked."""
         self.outputs: Outputs = ()
         self.scans: dict[str, LabelScan] = {}
         """What the check of the labels found, by split, until its data set is made."""
-        self.model: JointDetectionModel | None = None
         self.datasets: dict[str, JointDataset] = {}
         """By split, as the loaders made them: `train` and, on the main process, `val`."""
         self.batches_per_epoch = 0
-        self.criterion: GradNormLoss | None = None
-        self.clip: SeparateClip | None = None
-        self.loggers: Any = None
         self.on_measured: Callable[[TaskGradients], None] = lambda found: None
         self.paths: Sequence[str] = ()
         self.figures: dict[str, dict[str, float]] = {}
         """Of the last validation, by image output that is trained: its figures, and `loss`."""
-
-    @property
-    def names(self) -> dict[int, str]:
-        """The image's classes; none where no output, or more than one, tells a class."""
-        told = the_classes(self.outputs)
-        return dict(enumerate(told.names)) if told else {}
 
     @property
     def tasks(self) -> ImageTasks:
@@ -74,27 +71,25 @@ class JointRun:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Put our parts where upstream's `train` looks its own up, for the length of the block."""
-        with ExitStack() as stack:
-            stack.enter_context(
-                swapped(
-                    upstream("train"),
-                    check_dataset=self.check_dataset,
-                    Model=self.make_model,
-                    yaml=SimpleNamespace(safe_load=lambda stream: read_yaml(stream.name)),  # not in the locale's encoding
-                    create_dataloader=self.make_loader,
-                    labels_to_image_weights=self.image_weights,
-                    ComputeLoss=self.make_loss,
-                    check_train_batch_size=self.estimate_batch_size,
-                    Loggers=self.make_loggers,
-                    validate=SimpleNamespace(run=self.validate),
-                    fitness=self.fitness,
-                    intersect_dicts=self.take_over,
-                )
-            )
-            stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
+        ours = swapped(
+            upstream("train"),
+            check_dataset=self.check_dataset,
+            Model=self.make_model,
+            yaml=SimpleNamespace(safe_load=lambda stream: read_yaml(stream.name)),  # not in the locale's encoding
+            create_dataloader=self.make_loader,
+            labels_to_image_weights=self.image_weights,
+            ComputeLoss=self.make_loss,
+            check_train_batch_size=self.estimate_batch_size,
+            check_amp=self.check_amp,
+            Loggers=self.make_loggers,
+            validate=SimpleNamespace(run=self.validate),
+            fitness=self.fitness,
+            intersect_dicts=self.take_over,
+        )
+        with ours, swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients):
             yield
 
-    def check_dataset(self, data: str | dict[str, Any], autodownload: bool = True) -> dict[str, Any]:
+    def check_dataset(self, data: str, autodownload: bool = True) -> dict[str, Any]:
         """Upstream's `check_dataset`, then the image outputs and every label of both splits; done once.
 
         Raises:
@@ -102,7 +97,7 @@ class JointRun:
                 split has no box, or no label for one of them.
             LabelErrors: listing the label lines that are wrong.
         """
-        if self.data is None:
+        if not self.data:
             found = find_dataset(data, self.options.allow_download)
             self.outputs = image_outputs(found)
             try:
@@ -121,8 +116,12 @@ class JointRun:
         self.model = JointDetectionModel(
             cfg, ch, nc, anchors, None, options.shared_layer, options.backbone, options.head, self.outputs
         )
-        self.model.channels_last = options.channels_last
+        self.model.channels_last, self.model.in_bfloat16 = options.channels_last, options.precision == "bfloat16"
         return self.model
+
+    def check_amp(self, model: nn.Module) -> bool:
+        """Upstream's `check_amp`, where `--precision` leaves the choice to it."""
+        return self.options.precision == "auto" and bool(upstream("utils.general").check_amp(model))
 
     def take_over(self, weights: dict[str, Tensor], own: dict[str, Tensor], exclude: Sequence[str] = ()) -> dict[str, Tensor]:
         """The weights of `--weights` that the model takes over, in `intersect_dicts`' place: classes are looked up by name."""
@@ -260,7 +259,7 @@ class JointRun:
 
     def estimate_batch_size(self, model: nn.Module, *args: Any, **kwargs: Any) -> int:
         """Upstream's `--batch-size -1`, which tells the memory of a backward pass from a list of outputs only."""
-        return upstream("utils.autobatch").check_train_batch_size(_OutputsInAList(model), *args, **kwargs)
+        return upstream("utils.autobatch").check_train_batch_size(OutputsInAList(model), *args, **kwargs)
 
     def clip_gradients(self, parameters: Any, max_norm: float, *args: Any, **kwargs: Any) -> Tensor:
         """Upstream's clip, for each part by itself."""
@@ -285,10 +284,13 @@ class JointRun:
             raise NonFiniteLossError(
                 "the weights are not finite after the epoch's last batch; lower the learning rate (lr0, warmup_bias_lr)"
             )
+        last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
+        if isinstance(kwargs["model"], JointDetectionModel):
+            # As upstream measures epochs in training's precision
+            kwargs["model"].in_bfloat16 = self.model.in_bfloat16 and not last
         results, recording = validate(*args, **kwargs)
         trained = self.trained_outputs
         self.figures = {output.name: recording.figures(output) for output in trained}
-        last = kwargs.get("verbose", False)  # upstream asks for its table by class then, and only then
         folder = Path(kwargs["save_dir"])
         names = SINGLE_CLASS if kwargs.get("single_cls") else self.data["names"]
         half = kwargs.get("half", True) and next(kwargs["model"].parameters()).is_cuda  # as upstream decides
@@ -296,7 +298,7 @@ class JointRun:
         best, bootstrap = folder / "weights" / "best.pt", Bootstrap() if last else None
         if last:
             recording.temperatures = recording.fit_temperatures(trained)
-            _keep_temperatures(best, recording.temperatures)
+            keep_temperatures(best, recording.temperatures)
         figures = summarise(recording, names, str(best), "val", settings, bootstrap, self.untrained)
         for line in (*table(figures, by_class=last), *(notes(figures) if last else ())):
             upstream("utils.general").LOGGER.info(line)
@@ -347,30 +349,3 @@ class JointRun:
     def _has_a_say(self, output: ImageOutput) -> bool:
         """Whether the labels of `val` differ: if not, an output's figures tell nothing."""
         return "val" not in self.datasets or output.varied(self.datasets["val"].targets[output.name])
-
-
-class _OutputsInAList(nn.Module):
-    """The joint model with its training outputs in one flat list."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        detection, logits = self.model(x)
-        return [*detection, logits]
-
-
-def _keep_temperatures(file: Path, temperatures: dict[str, float]) -> None:
-    """Write them into a checkpoint's networks, and touch nothing else."""
-    if temperatures and file.is_file():
-        contents = read_checkpoint(file)
-        for network in (contents["model"], contents.get("ema")):
-            if isinstance(network, JointDetectionModel):
-                network.temperatures = temperatures
-        write_contents(contents, file)
-
-
-def finite_weights(model: nn.Module) -> bool:
-    """Whether all weights are finite as they are saved: in half precision, which ends at 65504."""
-    return all(bool(torch.isfinite(parameter.detach().half()).all()) for parameter in model.parameters())

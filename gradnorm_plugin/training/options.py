@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import requests
@@ -91,6 +91,13 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="train in the channels-last memory format: the same network, faster on most processors, with other last digits",
     )
+    group.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="what the layers compute in while training; losses, weights and balancing stay in float32. auto: on a GPU YOLOv5's "
+        "AMP; on a CPU that has instructions for it (AVX512-BF16, AMX) bfloat16 with --channels-last, else float32",
+    )
 
 
 def _add_classification(group: argparse._ArgumentGroup) -> None:
@@ -139,13 +146,59 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if not (min(shares) >= 0 and sum(shares) <= 1):
         shown = " ".join(f"{share:g}" for share in shares)
         parser.error(f"--fitness-share must be from 0 to 1, and sum to 1 at most, found {shown}")
-    adopt_network(options)
+    settle_precision(options)
+    left_open = {"head": options.head, "gradnorm_preset": options.gradnorm_preset}
     try:
-        resolve_balancer(options)
+        settle(options)
         make_balancer(options)
     except ValueError as error:
         parser.error(str(error))
+    if options.weights is None and not options.cfg and not options.resume:  # `train` sees whether there are trained weights
+        vars(options).update(left_open)
     return options
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Choose the network, the balancer and its preset where they were left out, once it is clear what training starts from.
+
+    Raises:
+        ValueError: if a balancer was asked for that the network cannot have.
+    """
+    adopt_network(options)
+    resolve_balancer(options)
+
+
+def choices(options: argparse.Namespace, given: Collection[str]) -> dict[str, str]:
+    """What was left to the program, and why it chose as it did: by flag, for the log and `run.json`.
+
+    Args:
+        options: settled.
+        given: the flags that the command line sets.
+    """
+    trained = "training starts from trained weights" if options.weights else "training starts from scratch"
+    reasons = {
+        "head": f"{options.head}: {trained}",
+        "gradnorm_preset": f"{options.gradnorm_preset}: {trained}",
+        "precision": f"{options.precision}: what this {'GPU' if options.precision == 'auto' else 'processor'} is fast at",
+        "epochs": f"{options.epochs}: enough for the demo set; for data of your own give more",
+    }
+    if options.balancer != "gradnorm":
+        del reasons["gradnorm_preset"]
+    return {name: reason for name, reason in reasons.items() if name not in given}
+
+
+def settle_precision(options: argparse.Namespace) -> None:
+    """Where training runs on the CPU, `--precision auto` becomes what the processor is good at; elsewhere it stays."""
+    if torch.cuda.is_available() and options.device != "cpu":
+        return
+    if options.precision == "auto":
+        options.precision = "bfloat16" if computes_in_bfloat16() else "float32"
+    options.channels_last |= options.precision == "bfloat16"  # in the other format most of the gain is lost
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16: emulated it is slower than float32."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())  # those with AMX have these too
 
 
 def given_flags(argv: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""`--resume`: bring the run's folder back to its last checkpoint, whatever moment the run was killed at."""
+"""`--resume`: bring the run's folder and its balancer back to the last checkpoint, whatever moment the run was killed at."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import yaml
+from torch import nn
 
 from gradnorm_plugin.files import remove_leftovers, replace_links, whole_file, write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.reading import DescriptionError, read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE, PLAIN_EPOCHS_FILE
 from gradnorm_plugin.training.balancers import make_balancer
-from gradnorm_plugin.training.files import FETCHED, OptionError, check_network, is_address, read_checkpoint
+from gradnorm_plugin.training.option_files import FETCHED, OptionError, check_network, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
 
+ATTRIBUTE = "balancer_state"
+"""Where the model that upstream pickles carries the balancer's state, plain data; gone when upstream strips a checkpoint."""
 _PERMISSIONS = {"allow_download", "bucket", "evolve", "upload_dataset"}
 """Options that only a command line gives: they run code, reach other machines, or make another run of it."""
 _OF_THIS_START = _PERMISSIONS | {"resume", "local_rank"}
@@ -52,7 +55,9 @@ def resume_options(options: argparse.Namespace, given: Collection[str] = ()) -> 
     if not last.is_file() or not saved.is_file():
         raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
     checkpoint = _read_unfinished(last)
-    started_with = _read_options(saved, options)
+    # Runs from before this flag: on a GPU YOLOv5's AMP, which `auto` still is there, else float32
+    before = {"precision": "auto" if options.precision == "auto" else "float32"}
+    started_with = before | _read_options(saved, options)
     if upstream("train").RANK in {-1, 0}:
         _tell_ignored({name: getattr(options, name) for name in given}, started_with)
     for name, value in started_with.items():
@@ -77,8 +82,9 @@ def _read_unfinished(last: Path) -> dict[str, Any]:
     check_network("resume", last, checkpoint["model"])
     if type(epoch) is not int or epoch < 0:
         raise OptionError(f"--resume: the run of {last} is finished; {new_run}")
-    kinds = {"optimizer": dict, "ema": JointDetectionModel, "updates": int, "best_fitness": (int, float, np.number, np.ndarray)}
-    wrong = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    number = (int, float, np.number, np.ndarray)
+    kinds = {"optimizer": (dict,), "ema": (JointDetectionModel,), "updates": (int,), "best_fitness": number}
+    wrong = [key for key, of in kinds.items() if not isinstance(checkpoint.get(key), of)]
     if wrong:
         raise OptionError(f"--resume: {last} does not hold what a run goes on from ({', '.join(wrong)}); {new_run}")
     return checkpoint
@@ -124,13 +130,14 @@ def _tell_ignored(given: Mapping[str, Any], started_with: Mapping[str, Any]) -> 
         )
 
 
-def _same(value: Any, saved: Any) -> bool:
+def _same(value: object, saved: object) -> bool:
     """Equal as text, or names of one file: the run keeps whole paths."""
-    names = isinstance(value, str) and isinstance(saved, str)
-    return _shown(value) == _shown(saved) or (names and os.path.abspath(value) == os.path.abspath(saved))
+    if isinstance(value, str) and isinstance(saved, str) and os.path.abspath(value) == os.path.abspath(saved):
+        return True
+    return _shown(value) == _shown(saved)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, dict):
         return "its own"
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
@@ -172,3 +179,18 @@ def _finish(last: Path) -> None:
         f"All epochs of this run were trained; its checkpoints are complete now. Measure with: "
         f"python -m gradnorm_plugin val --weights {last.with_name('best.pt')}"
     )
+
+
+def attach_state(model: nn.Module, state: dict[str, Any]) -> None:
+    """Let the next checkpoint of `model` carry `state`."""
+    setattr(model, ATTRIBUTE, state)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any] | None:
+    """The balancer's state in a checkpoint that training wrote; None if it is a stripped one, or not a joint model's.
+
+    Raises:
+        TrustError: upstream's, if the file asks for more than a checkpoint needs.
+    """
+    contents = upstream("utils.trust").load_checkpoint(checkpoint)
+    return getattr(contents["model"], ATTRIBUTE, None)

@@ -12,15 +12,16 @@ from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import WriteError, replace_links
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
+from gradnorm_plugin.model.checkpoint import finite_weights
 from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
-from gradnorm_plugin.training.files import OptionError, check_files, check_place, read_checkpoint
 from gradnorm_plugin.training.hooks import make_callbacks
-from gradnorm_plugin.training.joint_run import JointRun, finite_weights
-from gradnorm_plugin.training.options import build_parser, given_flags, parse_options, resolve_weights
+from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.option_files import OptionError, check_files, check_place, read_checkpoint
+from gradnorm_plugin.training.options import build_parser, choices, given_flags, parse_options, resolve_weights, settle
 from gradnorm_plugin.training.resume import resume_options
-from gradnorm_plugin.training.whole_files import whole_files
+from gradnorm_plugin.training.seams import whole_files
 from gradnorm_plugin.upstream.gateway import swapped, under_their_own_names, upstream
 
 _TrustError = upstream("utils.trust").TrustError
@@ -66,12 +67,15 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
     if options.resume and not options.evolve and not resume_options(options, given_flags(command[1:])):
         return None
     note = resolve_weights(options)
-    if note and module.RANK in {-1, 0}:
-        log.info(note)
+    settle(options)
+    chosen = choices(options, given_flags(command[1:])) if command and not options.resume else {}
+    if module.RANK in {-1, 0}:
+        for line in (*([note] if note else ()), *(f"--{name.replace('_', '-')} {why}" for name, why in chosen.items())):
+            log.info(line)
     if options.evolve and options.project == build_parser().get_default("project"):
         options.project = str(Path(options.project).with_name("evolve"))
     run = JointRun(options)
-    run.command = command
+    run.command, run.choices = command, chosen
     if module.RANK in {-1, 0}:
         # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
         check_files(options)

@@ -1,19 +1,39 @@
-"""`run.json`: which model was trained on which data with which settings, and for how long."""
+"""`run.json`: which model was trained on which data with which settings, and for how long.
+
+The facts are read from the objects that train (network, data, balancer, machine), and are plain data.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
+from collections.abc import Mapping
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import thop
+import torch
+from torch import Tensor, nn
+
+from gradnorm_plugin.balancing import Balancer, GradNorm
+from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.outputs import CLASS, Outputs, class_names
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
-from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, output_facts, peak_memory
-from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
+from gradnorm_plugin.training.option_files import tasks_of
+from gradnorm_plugin.training.seams import Hook
 from gradnorm_plugin.versions import version_facts
+
+GFLOPS_SIZE = 640
+"""Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
+_OF_GRADNORM = ("alpha", "weight_sum", "interval", "warmup", "lr", "reference", "start")
 
 
 class RunFile(Hook):
@@ -30,7 +50,7 @@ class RunFile(Hook):
         self.peak_before = 0.0
         self.clock = time.monotonic()
 
-    def on_pretrain_routine_end(self, labels: Any, names: Any) -> None:
+    def on_pretrain_routine_end(self, labels: np.ndarray, names: Mapping[int, str] | list[str]) -> None:
         """Gather the facts: network and data are there, and nothing is attached to them yet."""
         run, now = self.run, datetime.now().astimezone().isoformat(timespec="seconds")
         found = read_facts(Path(run.loggers.save_dir)) if run.options.resume else {}
@@ -38,6 +58,7 @@ class RunFile(Hook):
         self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
             "command": list(run.command),
+            "choices": dict(run.choices),
             "started": now,
             "finished": None,
             "seconds": self.seconds_before,
@@ -47,12 +68,12 @@ class RunFile(Hook):
             "model": {"weights": str(run.options.weights), **model_facts(run.model)},
             "data": {
                 "yaml": str(run.options.data),
-                "names": list(names.values()) if isinstance(names, dict) else list(names),
-                "classification_names": list(run.names.values()),
+                "names": list(names.values()) if isinstance(names, Mapping) else list(names),
+                "classification_names": list(class_names(run.outputs).values()),
                 **{split: data_facts(dataset, len(names)) for split, dataset in run.datasets.items()},
             },
             "image_outputs": output_facts(run.outputs),
-            **{key: found[key] for key in ("command", "started", "model") if key in found},
+            **{key: found[key] for key in ("command", "choices", "started", "model") if key in found},
         }
 
     def on_train_start(self) -> None:
@@ -62,11 +83,11 @@ class RunFile(Hook):
         self.clock = time.monotonic()
         self._write()
 
-    def on_fit_epoch_end(self, values: list, epoch: int, best_fitness: Any, fitness: Any) -> None:
+    def on_fit_epoch_end(self, *_: object) -> None:
         """Keep the time up to the checkpoint that upstream writes next."""
         self._write()
 
-    def on_train_end(self, last: Path, best: Path, epoch: int, results: Any) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Note the end."""
         self.facts["finished"] = datetime.now().astimezone().isoformat(timespec="seconds")
         self._write()
@@ -78,3 +99,125 @@ class RunFile(Hook):
         peak = peak_memory(next(self.run.model.parameters()).device)
         self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
         write_text(Path(self.run.loggers.save_dir) / FACTS_FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+
+
+def model_facts(model: JointDetectionModel) -> dict[str, Any]:
+    """Size of the network, counted as upstream's `model_info` counts: of the detector alone, and of the whole.
+
+    `layers` are modules of the detector, containers among them; `gflops` are the detector's at `gflops_imgsz` pixels, and
+    `total_gflops` with the classification, None where they cannot be counted. `backbone_parameters` are those of a second
+    backbone. The model itself is not touched: copies are measured, in evaluation mode.
+    """
+    detector = deepcopy(model)
+    del detector.classification_head  # what is left runs as upstream's network
+    if model.backbone == "dual":
+        del detector.classification_backbone
+    cfg = getattr(model, "yaml_file", None)  # a network that is built from a checkpoint has none
+    return {
+        "cfg": cfg,
+        "layers": len(list(detector.modules())),
+        "parameters": count_parameters(detector),
+        "head_parameters": count_parameters(model.classification_head),
+        "backbone": model.backbone,
+        "backbone_parameters": count_parameters(model.classification_backbone) if model.backbone == "dual" else 0,
+        "total_parameters": count_parameters(model),
+        "gflops": count_gflops(detector),
+        "total_gflops": count_gflops(deepcopy(model)),
+        "gflops_imgsz": GFLOPS_SIZE,
+        "shared_layer": model.shared_layer,
+    }
+
+
+def count_parameters(module: nn.Module) -> int:
+    """All of them, trained or not."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_gflops(network: nn.Module) -> float | None:
+    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
+
+    The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
+    """
+    first = next(network.parameters())
+    side = max(int(cast(Tensor, network.stride).max()), 32)
+    image = torch.zeros(1, first.shape[1], side, side, device=first.device)
+    try:
+        with torch.no_grad():
+            operations = thop.profile(network.eval(), inputs=(image,), verbose=False)[0]
+    except Exception:  # as upstream: a layer that thop cannot count costs the figure, not the run
+        return None
+    return round(2e-9 * operations * (GFLOPS_SIZE / side) ** 2, 2)
+
+
+def output_facts(outputs: Outputs) -> list[dict[str, Any]]:
+    """Each image output as the run's tables have it (`run_folder.image_tasks`), and what it is."""
+    return [
+        {
+            "name": output.name,
+            "task": task.name,
+            "kind": task.kind,
+            "columns": list(task.figures),
+            "headline": task.headline,
+            "description": output.description,
+        }
+        for output, task in zip(outputs, tasks_of(outputs), strict=True)
+    ]
+
+
+def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
+    """Counts of one split, as it is trained on: images, boxes of each class, and what is or is not said of the images."""
+    boxes = np.concatenate([np.zeros(0, dtype=np.int64), *(labels[:, 0].astype(np.int64) for labels in dataset.labels)])
+    found: dict[str, Any] = {
+        "images": len(dataset.labels),
+        "boxes": np.bincount(boxes, minlength=num_box_classes).tolist(),
+    }
+    for output in dataset.outputs:
+        targets = dataset.targets[output.name]
+        known = output.known(targets)
+        if output.name == CLASS:
+            found["image_classes"] = np.bincount(targets[known], minlength=output.width).tolist()
+            found["without_class"] = int((~known).sum())
+        else:
+            of_output = {"labelled": int(known.sum()), "summary": output.summary(targets)}
+            found.setdefault("image_outputs", {})[output.name] = of_output
+    return {**found, "without_boxes": sum(not len(labels) for labels in dataset.labels)}
+
+
+def balancing_facts(balancer: Balancer) -> dict[str, Any]:
+    """What sets the task weights and with which settings; `weight_ranges` is None where there are none.
+
+    GradNorm has either a `weight_sum` or a `reference`, the task whose weight is always 1.
+    """
+    names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *balancer.settings)
+    settings = {name: vars(balancer)[name] for name in names if vars(balancer).get(name) is not None}
+    if isinstance(balancer, GradNorm):
+        bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
+        return {
+            "balancer": balancer.name,
+            **settings,
+            "weight_ranges": [list(pair) for pair in balancer.weight_ranges] if bounded else None,
+        }
+    return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory that was held at once so far, in MB (10^6 bytes).
+
+    On a GPU what PyTorch reserved there, else the resident size of this process; None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_reserved(device) / 1e6, 1)
+    if sys.platform == "win32":
+        return None
+    import resource  # which Windows lacks
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({device})"
+    threads = torch.get_num_threads()
+    return f"{device.type.upper()}, {threads} thread{'s' * (threads > 1)}"

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, box_classes, check_network, image_outputs, read_checkpoint
-from gradnorm_plugin.model.guided import GuidedHead
+from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
-from gradnorm_plugin.upstream.gateway import upstream
 
 _SHOWN = 5
 """Names that a list in a message has at most."""
@@ -43,17 +42,17 @@ def read_start(file: str | Path) -> Start:
         check_network(model)
     except CheckpointError as error:
         raise CheckpointError(f"{file}: {error}") from None
-    boxes = box_classes(model) if isinstance(model, upstream("models.yolo").DetectionModel) else []
+    boxes = box_classes(model) if isinstance(model, DetectionModel) else []
     if not isinstance(model, JointDetectionModel):
         return Start(Path(file), tuple(boxes), (), None, "shared", None)
-    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
-    return Start(Path(file), tuple(boxes), image_outputs(model), head, model.backbone, model.shared_layer)
+    return Start(Path(file), tuple(boxes), image_outputs(model), model.head, model.backbone, model.shared_layer)
 
 
 def adopt_network(options: argparse.Namespace) -> None:
-    """Fill in `--head`, `--backbone` and `--shared-layer` where they were left out: as in the `--weights`, else the defaults.
+    """Fill in `--head`, `--backbone` and `--shared-layer` where they were left out: as in the `--weights`, if those are joint.
 
-    A layer's number means the same only in the same network: it is kept with the checkpoint's head and backbone, not with --cfg.
+    Else the head is guided where training starts from a trained detector, which knows where to look, and pooled from scratch. A
+    layer's number means the same only in the same network: it is kept with the checkpoint's head and backbone, not with --cfg.
     """
     start = None
     if options.weights and not options.resume and str(options.weights).endswith(".pt") and Path(options.weights).is_file():
@@ -61,12 +60,13 @@ def adopt_network(options: argparse.Namespace) -> None:
             start = read_start(options.weights)
         except CheckpointError:  # told where the files are checked, before anything is written
             start = None
-    joint = start is not None and start.head is not None
-    options.head = options.head or (start.head if joint else "pooled")
-    options.backbone = options.backbone or (start.backbone if joint else "shared")
-    same = joint and (options.head, options.backbone) == (start.head, start.backbone)
-    if same and options.shared_layer is None and not options.cfg:
-        options.shared_layer = start.shared_layer
+    joint = start if start is not None and start.head is not None else None
+    options.backbone = options.backbone or (joint.backbone if joint else "shared")
+    guided = bool(options.weights) and options.backbone == "shared"
+    options.head = options.head or (joint.head if joint else "guided" if guided else "pooled")
+    same = joint and (options.head, options.backbone) == (joint.head, joint.backbone)
+    if joint and same and options.shared_layer is None and not options.cfg:
+        options.shared_layer = joint.shared_layer
 
 
 def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> dict[str, Tensor]:
@@ -129,7 +129,6 @@ def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: S
     if start.head is None:
         return "it has no classification head, that starts anew"
     there = f"{start.head}, layer {start.shared_layer}{' of its own backbone' if start.backbone == 'dual' else ''}"
-    head = "guided" if isinstance(model.heads[0], GuidedHead) else "pooled"
     told = []
     for output, part in zip(model.outputs, model.heads, strict=True):
         what = "classification head" if output.name == CLASS else f"head of `{output.name}`"
@@ -138,8 +137,8 @@ def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: S
         left_out = {name for name in own - taken.keys() if not name.endswith("num_batches_tracked")}
         if old is None:
             told.append(f"its heads ({', '.join(o.name for o in start.outputs)}) are not of this output, its {what} starts anew")
-        elif head != start.head or len(left_out) > len(own) // 2:
-            told.append(f"its {what} ({there}) is left out, that starts anew ({head}, layer {model.shared_layer})")
+        elif model.head != start.head or len(left_out) > len(own) // 2:
+            told.append(f"its {what} ({there}) is left out, that starts anew ({model.head}, layer {model.shared_layer})")
         else:
             moved = f", now on layer {model.shared_layer}" if model.shared_layer != start.shared_layer else ""
             told.append(f"{what} ({there}) taken over{moved}{_rows_part(output, old)}")

@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,11 +19,11 @@ from torch import nn
 
 from gradnorm_plugin.data.description import NAME_KEYS, DescriptionError, image_outputs
 from gradnorm_plugin.model import checkpoint
+from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.run_folder import OPTIONS_FILE, ImageTasks
-from gradnorm_plugin.training.facts import tasks_of
+from gradnorm_plugin.run_folder import OPTIONS_FILE, ImageTask, ImageTasks
 from gradnorm_plugin.upstream.gateway import upstream
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
@@ -89,7 +90,14 @@ def read_tasks(options: argparse.Namespace) -> ImageTasks:
     return tasks_of(image_outputs(_read_yaml(options, "data")))
 
 
-def is_address(value: Any) -> bool:
+def tasks_of(outputs: Outputs) -> ImageTasks:
+    """The image outputs as a run's tables have them."""
+    return tuple(
+        ImageTask(o.task, o.kind, tuple(o.column(figure) for figure in o.figures), o.column(o.headline)) for o in outputs
+    )
+
+
+def is_address(value: object) -> bool:
     """Whether the value of an option is an address rather than a path."""
     return isinstance(value, str) and _ADDRESS.match(value) is not None and not os.path.isfile(value)
 
@@ -143,9 +151,11 @@ def check_place(options: argparse.Namespace) -> None:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:  # a ValueError for characters that no name can have
-        shown = ascii(str(folder)) if isinstance(error, ValueError) else str(folder)
-        in_the_way = isinstance(error, FileExistsError)
-        reason = f"{error.filename} is no folder" if in_the_way else getattr(error, "strerror", None) or error
+        shown, reason = str(folder), str(getattr(error, "strerror", None) or error)
+        if isinstance(error, ValueError):
+            shown = ascii(shown)
+        elif isinstance(error, FileExistsError):
+            reason = f"{error.filename} is no folder"
         raise OptionError(f"--project, --name: {shown} cannot be written: {reason}; name another place") from None
     finally:
         for part in reversed(made):
@@ -174,9 +184,9 @@ def _require_keys(options: argparse.Namespace, flag: str, contents: dict[str, An
         raise OptionError(f"--{flag} {getattr(options, flag)} lacks {', '.join(missing)}: add what YOLOv5's own files have")
 
 
-def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
+def _network_of(weights: str, start: nn.Module | None) -> dict[str, Any]:
     """The model yaml in a checkpoint: that of a detector, and of one of the size of its weights."""
-    if not isinstance(start, upstream("models.yolo").DetectionModel):
+    if not isinstance(start, DetectionModel):
         kind = "classifier" if isinstance(start, upstream("models.yolo").ClassificationModel) else type(start).__name__
         raise OptionError(
             f"--weights {weights} holds no detector but a {kind}: start from a detector, or name a network whose layers fit, "
@@ -192,7 +202,7 @@ def _network_of(weights: str, start: nn.Module) -> dict[str, Any]:
         )
     held = sum(parameter.numel() for parameter in start.parameters())
     try:
-        with torch.device("meta"):  # a yaml can ask for more than any memory has
+        with torch.device("meta"), _without_words():  # a yaml can ask for more than any memory has
             layers, _ = upstream("models.yolo").parse_model(deepcopy(start.yaml), ch=[start.yaml.get("ch", 3)])
         described = sum(parameter.numel() for parameter in layers.parameters())
     except Exception as error:  # a damaged yaml can fail in any way
@@ -221,16 +231,24 @@ def _check_detector(flag: str, network: dict[str, Any]) -> None:
 def _build(
     flag: str, network: dict[str, Any], num_boxes: int, anchors: Any, outputs: Outputs, options: argparse.Namespace
 ) -> JointDetectionModel:
-    """The network as upstream's training will build it, without its words."""
+    """The network as upstream's training will build it."""
+    try:
+        with _without_words():
+            return JointDetectionModel(
+                deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
+            )
+    except Exception as error:  # a yaml can be wrong in any way
+        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def _without_words() -> Iterator[None]:
+    """Without upstream's table of layers: training shows it once the network is made to stay."""
     log = upstream("utils.general").LOGGER
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        return JointDetectionModel(
-            deepcopy(network), 3, num_boxes, anchors, None, options.shared_layer, options.backbone, options.head, outputs
-        )
-    except Exception as error:  # a yaml can be wrong in any way
-        raise OptionError(f"{flag}: its network cannot be built: {type(error).__name__}: {error}") from None
+        yield
     finally:
         log.setLevel(level)
 

@@ -1,15 +1,17 @@
-"""What each label file said about its image, kept beside upstream's own cache, so that unchanged files need not be read again.
+"""What is kept beside a data set so that it need not be read again: what each label file said, and the pixels of each image.
 
-It holds numbers only (no pickled objects) and is trusted only if it is whole, made by these very rules for these very files,
-and no file's time or size has changed since. In every other case it counts as absent, and is replaced.
+Nothing kept is a pickled object. It is trusted only if it is whole and of the very files that lie there now, and what labels say
+only if these very rules read them. In every other case it counts as absent, and is replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from gradnorm_plugin.labels import __file__ as _rules_file
 from gradnorm_plugin.outputs import ImageOutput, Outputs
 from gradnorm_plugin.outputs import __file__ as _outputs_file
 
+SUFFIX = ".pixels"
+STATE = 24
+"""Bytes that tell the picture's state."""
 _SOURCES = [Path(_rules_file), *sorted(Path(_outputs_file).parent.glob("*.py"))]
 _RULES = hashlib.sha256(b"".join(file.read_bytes() for file in _SOURCES)).hexdigest()
 
@@ -45,7 +50,7 @@ def file_states(files: Sequence[str]) -> np.ndarray:
             state = os.stat(file)
             states += (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         except OSError as error:
-            states += (-error.errno, -1, -1)
+            states += (-(error.errno or 1), -1, -1)
     return np.array(states, dtype=np.int64).reshape(-1, 3)
 
 
@@ -70,7 +75,8 @@ def write_targets(path: Path, label_files: Sequence[str], states: np.ndarray, bo
     """
     with whole_file(path) as partial, partial.open("wb") as file:
         kept = {f"target {name}": values for name, values in targets.items()}
-        np.savez(file, key=np.array(_key(label_files, bounds)), states=states, **kept)
+        save: Callable[..., None] = np.savez  # by its type, a name might be that of its one flag
+        save(file, key=np.array(_key(label_files, bounds)), states=states, **kept)
 
 
 def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:
@@ -84,3 +90,60 @@ def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:
 
 def _key(label_files: Sequence[str], bounds: Bounds) -> str:
     return hashlib.sha256("\n".join([_RULES, repr(bounds), *label_files]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class CachedImage:
+    """`--cache disk`: in the place of the path of an image's .npy. Upstream asks `exists()`, then `numpy.load`s it.
+
+    Upstream keeps `a.npy` beside `a.jpg`, whatever becomes of the picture (and for `a.png` too), and reads it unasked.
+
+    The file is NumPy's own format, (H, W, 3) uint8, and at its end `STATE` bytes: the picture's `file_states`.
+    """
+
+    __slots__ = ("image", "used")
+
+    def __init__(self, image: str, used: bool) -> None:
+        """`used`: whether the run asked for it; else there is nothing, whatever lies there."""
+        self.image, self.used = image, used
+
+    def __fspath__(self) -> str:
+        return f"{self.image}{SUFFIX}"
+
+    def exists(self) -> bool:
+        """Whether the pixels are there, whole, and of the picture as it is now. A link is nothing."""
+        if not self.used:
+            return False
+        try:
+            if not stat.S_ISREG(os.lstat(self).st_mode):
+                return False
+            with open(self, "rb") as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    return False
+                shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+                start, end = file.tell(), file.seek(0, os.SEEK_END)
+                file.seek(max(start, end - STATE))
+                state = file.read()
+            whole = len(shape) == 3 and min(shape) > 0 and shape[2] == 3 and start + shape[0] * shape[1] * 3 + STATE == end
+            return whole and dtype == np.uint8 and not fortran_order and state == self._state()
+        except (OSError, ValueError):
+            return False
+
+    def stat(self) -> os.stat_result | SimpleNamespace:
+        """For upstream's count of bytes; there are none where the pixels could not be written."""
+        return os.stat(self) if self.exists() else SimpleNamespace(st_size=0)
+
+    def write(self, read: Callable[[str], np.ndarray | None]) -> None:
+        """Keep what `read(image)` returns, (H, W, 3) uint8; nothing if it is None, as OpenCV says of what it cannot read.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        state = self._state()  # before the picture is read: a change in between shows
+        pixels = read(self.image)
+        if pixels is not None:
+            with whole_file(Path(self)) as partial, partial.open("wb") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(pixels), version=(1, 0), allow_pickle=False)
+                file.write(state)
+
+    def _state(self) -> bytes:
+        return file_states([self.image]).astype("<i8").tobytes()
