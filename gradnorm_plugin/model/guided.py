@@ -32,6 +32,8 @@ class Regions(NamedTuple):
     """(B, R) how much each counts; they sum to 1."""
     inside: Tensor
     """(B, R, hidden) normalised means of the features in them."""
+    kinds: int
+    """Classes of boxes: region r is of class r modulo this number."""
 
 
 class GuidedHead(Head):
@@ -105,7 +107,7 @@ class GuidedHead(Head):
         kinds = torch.eye(self.num_boxes, dtype=x.dtype, device=x.device).repeat(self.top, 1)
         seen = torch.cat([inside, kinds.expand(x.shape[0], -1, -1)], 2)
         attention = self.attention(seen).squeeze(2) + scores.clamp(min=1e-6).log().to(x.dtype)
-        return Regions(boxes, scores, attention.softmax(1), inside)
+        return Regions(boxes, scores, attention.softmax(1), inside, self.num_boxes)
 
 
 @torch.no_grad()

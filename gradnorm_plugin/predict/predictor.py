@@ -260,7 +260,7 @@ class Predictor:
     def _objects(self, regions: Regions, inside: tuple[int, int], shape: tuple[int, int]) -> tuple[Region, ...]:
         """What a guided head has looked into in one image, those of one object together, with the corners of the surest."""
         corners = _general.scale_boxes(inside, _general.xywh2xyxy(regions.boxes[0]), shape)
-        classes = torch.arange(len(corners), device=corners.device) % len(self.names)  # their order: see `find_regions`
+        classes = torch.arange(len(corners), device=corners.device) % regions.kinds
         overlap = _box_iou(corners, corners) * (classes[:, None] == classes)
         boxes = self._boxes(torch.cat([corners, regions.scores.T, classes[:, None]], 1))
         shares: dict[int, float] = {}
