@@ -31,6 +31,8 @@ FILES = (
 )  # fmt: skip
 EPOCHS_PICTURE, UPDATES_PICTURE = "joint_results.png", "gradnorm.png"
 CONFUSION_PICTURE, RELIABILITY_PICTURE = "classification_confusion_matrix.png", "classification_reliability.png"
+EXPLAINED_PICTURES = {which: f"classification_explained_{which}.jpg" for which in ("best", "worst", "wrong")}
+"""Validation images, and what spoke for the answers."""
 
 
 def output_picture(task: str, picture: str) -> str:

@@ -38,7 +38,19 @@ ALLOWED = {
     "data": {"labels", "outputs", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
     "loss": {"outputs", "model", "balancing", "upstream"},
-    "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
+    "evaluation": {
+        "labels",
+        "outputs",
+        "data",
+        "model",
+        "predict",
+        "upstream",
+        "terminal",
+        "files",
+        "names",
+        "run_folder",
+        "versions",
+    },
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
         "labels",

@@ -20,7 +20,7 @@ from gradnorm_plugin.evaluation.plots import plot_confusion_matrix
 from gradnorm_plugin.names import csv_row, folder_name, folder_names, on_screen, one_line, shortened
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.outputs.classes import classification_metrics
-from gradnorm_plugin.predict.prediction import DetectedBox, ImageClass, Style, draw
+from gradnorm_plugin.predict.drawing import DetectedBox, ImageClass, Style, draw
 from gradnorm_plugin.report.blocks import Points, Report, Section, Table
 from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.report.render import render_html, render_markdown

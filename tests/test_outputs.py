@@ -71,6 +71,7 @@ def test_descriptions_are_read_and_given_back():
         ({"detection": {"classes": ["A", "B"]}}, "has a meaning of its own"),
         ({"obj": {"classes": ["A", "B"]}}, "has a meaning of its own"),  # its columns would be those of detection's losses
         ({"PR_curve": {"classes": ["A", "B"]}}, "has a meaning of its own"),  # as would its picture
+        ({"type": {"classes": ["A", "B"]}}, "has a meaning of its own"),  # to PyTorch, which holds the heads by their names
         ({"class": {"labels": ["A", "B"]}}, "tells one of `classes`"),
         ({"ef": DESCRIPTIONS["ef"], "EF": DESCRIPTIONS["ef"]}, "differ in case alone"),
     ],

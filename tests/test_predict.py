@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pickle
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,8 +29,9 @@ from gradnorm_plugin import Predictor
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.command import build_parser, main
+from gradnorm_plugin.predict.drawing import TAG_COLOUR, DetectedBox, ImageClass, Style, draw
 from gradnorm_plugin.predict.images import as_picture, read_image
-from gradnorm_plugin.predict.prediction import TAG_COLOUR, DetectedBox, ImageClass, Prediction, Style, draw
+from gradnorm_plugin.predict.prediction import Clip, Prediction
 from gradnorm_plugin.predict.result_files import OutputNames, label_record
 from gradnorm_plugin.predict.sources import Frame, open_source
 from gradnorm_plugin.upstream.gateway import swapped, upstream
@@ -290,6 +293,83 @@ def test_video(folder, predictor, tmp_path):
     expected = predictor(original.retrieve()[1])
     assert rows(out / "images.csv")[0]["image_class"] == expected.image_class.name
     assert np.abs(video.read()[1].astype(int) - expected.draw()).mean() < 8  # mp4v is lossy
+
+
+def test_a_clip_has_the_mean_of_its_frames_logits(folder, predictor, tmp_path, caplog):
+    out = run(folder, tmp_path, "--clip-class", "--save-json", "--save-csv", source="clip.mp4")
+    frames = [frame["image_class"]["probabilities"] for frame in json.loads((out / "predictions.json").read_text())]
+    logits = torch.tensor([list(frame.values()) for frame in frames], dtype=torch.float64).log()
+    (clip,), (row,) = json.loads((out / "clips.json").read_text()), rows(out / "clips.csv")
+    assert list(clip["image_class"]["probabilities"].values()) == pytest.approx(logits.mean(0).softmax(0).tolist())
+    assert (clip["name"], clip["frames"], "outputs" in clip) == ("clip", 7, False)
+    assert (row["frames"], row["image_class"]) == ("7", clip["image_class"]["name"])
+    assert float(row["probability"]) == pytest.approx(clip["image_class"]["probability"], rel=1e-5)
+    assert f"clip.mp4, 7 frames: {row['image_class']} {clip['image_class']['probability']:.2f}" in caplog.text
+    found = predictor(folder / "pictures" / "3.png")
+    settling = replace(found, clip=Clip().after(found))
+    assert settling.clip.image_class.probabilities == pytest.approx(found.image_class.probabilities)
+    heights = [(drawn.draw()[:, 0] == TAG_COLOUR).all(1).sum() for drawn in (found, settling)]
+    assert heights[1] > heights[0] > 0  # a second line
+    run(folder, tmp_path / "pictures", "--clip-class", "--nosave")
+    assert "--clip-class: there was no video" in caplog.text and not (tmp_path / "pictures").exists()
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Predictor:
+    """Weights whose class `light` depends on red things: a channel of the first layer, which the head takes its features from."""
+    file = write_checkpoint(tmp_path_factory.mktemp("red") / "red.pt", read_images(folder / "pictures", SIZE), shared_layer=0)
+    contents = torch.load(file, weights_only=False)
+    layer, head = contents["model"].model[0], contents["model"].classification_head
+    layer.conv.weight.data[0] = torch.tensor([1.0, -0.5, -0.5])[:, None, None].half() / 9
+    layer.bn.running_mean[0], layer.bn.running_var[0], layer.bn.weight.data[0], layer.bn.bias.data[0] = 0, 1, 1, 0
+    head.project[0].weight.data.zero_()[0, 0] = 1
+    head.linear.weight.data.zero_()[1, [0, 256]] = 20.0
+    torch.save(contents, file)
+    with torch.inference_mode():
+        return Predictor(file, imgsz=128)
+
+
+@pytest.mark.parametrize("size", [(60, 200), (200, 60), (128, 128), (43, 57)], ids=str)
+@pytest.mark.parametrize("place", [(0.2, 0.2), (0.5, 0.8), (0.85, 0.4)], ids=str)
+def test_the_map_is_hottest_where_the_class_hangs_on(red, size, place):
+    """Whatever the letterbox has put around the picture; blue things of the same form leave it cold."""
+    picture = np.full((*size, 3), 90, np.uint8)
+    row, column = round(size[0] * place[0]), round(size[1] * place[1])
+    other_row, other_column = size[0] - 1 - row, size[1] - 1 - column
+    cv2.circle(picture, (other_column, other_row), 5, (255, 0, 0), -1)
+    cv2.circle(picture, (column, row), 5, (0, 0, 255), -1)
+    with torch.inference_mode():
+        found = red(picture)
+        (reason,) = found.explain("class").reasons
+    assert found.image_class.name == "light" and reason.text == f"light {found.image_class.probability:.2f}"
+    assert reason.heat.shape == size and reason.heat.dtype == np.float32 and reason.heat.min() >= 0 and reason.heat.max() == 1
+    hottest = np.unravel_index(reason.heat.argmax(), size)
+    assert np.hypot(hottest[0] - row, hottest[1] - column) <= 4 and reason.heat[other_row, other_column] < 0.1
+    weights = reason.heat * (reason.heat > 0.5)
+    centre = [(weights.sum(1 - axis) * np.arange(size[axis])).sum() / weights.sum() for axis in (0, 1)]
+    assert centre == pytest.approx((row, column), abs=1)
+
+
+def test_explained_pictures_and_videos(folder, predictor, tmp_path):
+    out = run(folder, tmp_path, "--explain", "--nosave")
+    assert files(out) == {f"explained/{name}" for name in ("0.jpg", "1.jpg", "2.jpg", "3.png")}
+    found = predictor(folder / "pictures" / "3.png")
+    drawn = cv2.imread(str(out / "explained" / "3.png"))
+    assert np.array_equal(drawn, found.explain().draw())
+    assert np.array_equal(drawn[: found.shape[0], : found.shape[1]], found.draw())  # beside the picture itself
+    run(folder, tmp_path / "video", "--explain", "--vid-stride", "2", source="clip.mp4")
+    video = cv2.VideoCapture(str(tmp_path / "video" / "run" / "explained" / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FRAME_WIDTH) > 2 * 96
+
+
+def test_a_prediction_from_another_process_says_that_it_cannot_explain(predictor):
+    found = predictor(np.full((40, 60, 3), 90, np.uint8))
+    copy = pickle.loads(pickle.dumps(found))
+    assert copy == found
+    with pytest.raises(PredictError, match="explain where it predicts"):
+        copy.explain()
+    with pytest.raises(PredictError, match="explain view: the image outputs are class"):
+        found.explain("view")
 
 
 @pytest.mark.parametrize("name", ["0.jpg", "clip.mp4"])
@@ -597,6 +677,9 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--max-det", "0"], 1, "max_det is 0: expected at least 1"),
         (["--imgsz", "1", "2", "3"], 1, "imgsz is [1, 2, 3]"),
         (["--view-img"], 1, "--view-img: no window can be opened here"),
+        (["--explain", "--weights", "PLAIN"], 1, "explain tells why something is said of the whole image, and these"),
+        (["--explain", "--weights", "JOINT", "JOINT"], 1, "explain needs one .pt file"),
+        (["--clip-class", "--weights", "PLAIN"], 1, "--clip-class: these weights say nothing of the whole image"),
     ],
 )
 def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, capsys, monkeypatch):
@@ -606,6 +689,7 @@ def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, c
     (tmp_path / "junk.pt").write_text("no pickle")
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "big5.txt").write_text("中.jpg", encoding="big5")
+    more = [str(folder / f"{word.lower()}.pt") if word in ("JOINT", "PLAIN") else word for word in more]
     with pytest.raises(SystemExit) as stopped:
         run(folder, tmp_path / "out", *more)
     assert stopped.value.code == status

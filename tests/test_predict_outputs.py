@@ -29,7 +29,8 @@ from gradnorm_plugin.model.checkpoint import read_checkpoint
 from gradnorm_plugin.outputs import activate, describe_outputs, label_rules, read_outputs
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.command import main
-from gradnorm_plugin.predict.prediction import TAG_COLOUR, Style
+from gradnorm_plugin.predict.drawing import TAG_COLOUR, Style
+from gradnorm_plugin.predict.prediction import Clip
 from gradnorm_plugin.predict.result_files import CsvFiles
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.upstream.gateway import upstream
@@ -171,6 +172,64 @@ def test_each_output_has_a_line_on_the_picture(predictor):
     assert not np.array_equal(three.draw(Style(confidences=False)), three.draw())
     small = Prediction(None, None, (30, 40), (), None, picture[:30, :40], found.answers)
     assert small.draw().shape == (30, 40, 3)
+
+
+def test_there_is_a_reason_for_each_answer(folder, predictor):
+    found = predictor(sorted((folder / "data" / "images" / "val").iterdir())[0])
+    why = found.explain()
+    labels = found.outputs["finding"]["labels"] or [max(FINDING.names, key=found.outputs["finding"]["probabilities"].get)]
+    assert [reason.output for reason in why.reasons] == ["view", *["finding"] * len(labels), "ef"]
+    for name, reason in zip(labels, why.reasons[1:-1], strict=True):
+        assert reason.text == f"finding: {name} {found.outputs['finding']['probabilities'][name]:.2f}"
+    assert not any(reason.regions for reason in why.reasons)
+    (only,) = found.explain("ef").reasons
+    assert np.array_equal(only.heat, why.reasons[-1].heat) and only.text == f"ef: {found.outputs['ef']['value']:.3g} percent"
+    assert not np.array_equal(why.reasons[0].heat, only.heat)
+    with pytest.raises(PredictError, match="needs .pt weights: an exported file gives no gradients"):
+        Predictor(folder / "three-dynamic" / "best.onnx", imgsz=SIZE)(found.image).explain()
+
+
+def test_regions_of_a_guided_head_are_its_attention(folder):
+    """Those of one object together: no two of one class lie on each other, and no share is lost."""
+    predictor = Predictor(folder / "guided.pt", imgsz=SIZE)
+    image = cv2.resize(cv2.imread(str(sorted((folder / "data" / "images" / "val").iterdir())[0])), (96, 96))
+    model = predictor.backend.model
+    scaled = torch.from_numpy(predictor._letterboxed(image))[None].float() / 255
+    with torch.no_grad():
+        detection, features = model._run(scaled)
+    for reason, index in zip(predictor(image).explain("view", "ef").reasons, (0, 2), strict=True):
+        expected = model.heads[index].attend(features, detection[0])
+        classes = torch.arange(expected.attention.shape[1]) % len(CLASS_NAMES)
+        for kind in range(len(CLASS_NAMES)):
+            of_kind = [region for region in reason.regions if region.box.class_index == kind]
+            share = expected.attention[0][classes == kind].sum().item()
+            assert sum(region.share for region in of_kind) == pytest.approx(share, abs=1e-5)
+            corners = torch.tensor([region.box[3:] for region in of_kind])
+            overlap = upstream("utils.metrics").box_iou(corners, corners)
+            assert (overlap.fill_diagonal_(0) <= 0.45 + 1e-4).all()
+            assert max(region.box.confidence for region in of_kind) == pytest.approx(
+                expected.scores[0][classes == kind].max().item(), abs=1e-5
+            )
+        shares = [region.share for region in reason.regions]
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_a_clip_of_every_kind_of_output(predictor):
+    found = [predictor(np.full((60, 80, 3), grey, np.uint8)) for grey in (0, 90, 250)]
+    clip = Clip()
+    for frame in found:
+        clip = clip.after(frame)
+    view, finding = (torch.tensor([frame.answers[index].values for frame in found]).double() for index in (0, 1))
+    assert clip.answers[0].values == pytest.approx(view.log().mean(0).softmax(0).tolist(), abs=1e-6)
+    assert clip.answers[1].values == pytest.approx(finding.clamp(1e-7, 1 - 1e-7).logit().mean(0).sigmoid().tolist(), abs=1e-6)
+    assert clip.outputs["ef"]["value"] == pytest.approx(np.mean([frame.outputs["ef"]["value"] for frame in found]))
+    assert (clip.frames, clip.image_class.name) == (3, clip.outputs["view"]["class"]) and "outputs" in clip.to_dict()
+    assert [text for text, _ in clip.say()] == [f"clip {answer.say()[0]}" for answer in clip.answers]
+    open_ = Clip(abstain=1.0).after(found[0])
+    assert open_.image_class is None and open_.outputs["view"]["class"] is None and open_.outputs["view"]["probabilities"]
+    for output, certain in zip(OUTPUTS, ([1.0, 0.0, 0.0], [1.0, 0.0], [100.0]), strict=True):
+        mean = output.joined(np.array(certain), 1, np.array(certain[::-1]))  # the surest answers there are
+        assert np.isfinite(mean).all()
 
 
 def test_columns_and_ends_of_a_range_stay_apart(tmp_path):

@@ -19,7 +19,7 @@ from run_folder import PICTURES, batches, epochs, facts, metrics, options, sever
 from gradnorm_plugin.report import render, wording
 from gradnorm_plugin.report.compose import main, write_report
 from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
-from gradnorm_plugin.run_folder import ReportError
+from gradnorm_plugin.run_folder import EXPLAINED_PICTURES, ReportError, output_picture
 from gradnorm_plugin.training.plots import best_row
 
 FILES = ("opt.yaml", "hyp.yaml", "run.json", "joint_metrics.json", "joint_results.csv", "gradnorm.csv", "batches.csv")
@@ -384,7 +384,8 @@ def variants(folder: Path) -> list[Path]:
     orthogonal, fixed = {"gradnorm": None}, {"balancing": {"balancer": "fixed", "weights": [1, 0.01]}}
     changes = [
         {},
-        {"pictures": (*PICTURES, "classification_confusion_matrix.png"), "joint_metrics": None, "run": facts(finished=None)},
+        {"pictures": (*PICTURES, "classification_confusion_matrix.png", *EXPLAINED_PICTURES.values()), "joint_metrics": None,
+         "run": facts(finished=None)},
         {"joint_results": None, "run": facts(seconds=61)},
         {"pictures": ("results.png",), "gradnorm": updates(0), "run": edit(facts(), "model.weights", "yolov5n.pt")},
         {"gradnorm": updates(0), "opt": options(balancer="fixed"), "run": facts(**fixed),
@@ -405,7 +406,8 @@ def variants(folder: Path) -> list[Path]:
         {"joint_metrics": edit(edit(metrics(), "detection.trained", False), "classification.trained", False)},
         {"run": edit(facts(), "data.test", {"images": 5, "boxes": [1, 2], "image_classes": [1, 2, 2]}), **orthogonal},
         several(),
-        {**several(1), "pictures": ("view_confusion_matrix.png", "view_reliability.png", "finding.png"),
+        {**several(1), "pictures": ("view_confusion_matrix.png", "view_reliability.png", "finding.png",
+                                     *(output_picture("finding", name) for name in EXPLAINED_PICTURES.values())),
          "joint_metrics": edit(several()["joint_metrics"], "outputs.view.confusion", []),
          "run": edit(several()["run"], "model.backbone_parameters", 4_000_000), "opt": options(backbone="dual")},
         {**several(), "joint_metrics": edit(several()["joint_metrics"], "outputs.grade.trained", False)},

@@ -16,10 +16,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joint_data import IMAGE_CLASSES, write_joint_dataset
+from PIL import Image
 from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.evaluation.command import main, parse_options, upstream_parser
+from gradnorm_plugin.evaluation.examples import choose_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
 from gradnorm_plugin.evaluation.metrics import Predictions
 from gradnorm_plugin.evaluation.recording import Recording, validate
@@ -27,7 +29,7 @@ from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.outputs.classes import classification_metrics
-from gradnorm_plugin.run_folder import DETECTION_FIGURES
+from gradnorm_plugin.run_folder import DETECTION_FIGURES, EXPLAINED_PICTURES
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 SIZE = 64
@@ -200,6 +202,8 @@ def test_what_is_written(done, weights):
     folder, found = done / "val", figures(done)
     for picture in ("confusion_matrix.png", "classification_confusion_matrix.png", "classification_reliability.png"):
         assert (folder / picture).stat().st_size > 10_000
+    explained = [Image.open(folder / name) for name in EXPLAINED_PICTURES.values() if (folder / name).is_file()]
+    assert len(explained) >= 2 and all(picture.width > 2 * SIZE and picture.height > SIZE for picture in explained)
     assert found["weights"] == str(weights) and found["task"] == "val"
     assert found["bootstrap"] == {"resamples": 20, "level": 0.95, "seed": 0}
     assert set(found["detection"]["intervals"]) == set(DETECTION_FIGURES)
@@ -208,6 +212,15 @@ def test_what_is_written(done, weights):
         for name, (low, high) in found[task]["intervals"].items():
             assert 0 <= low <= high <= 1, name
     assert not [file for file in folder.rglob("*") if "partial" in file.name or file.name.endswith(".tmp")]
+
+
+def test_the_explained_images_are_the_best_the_worst_right_and_the_worst_wrong_one():
+    answers = np.array([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1], [0.55, 0.45], [0.7, 0.3]], np.float32)
+    output, truth = class_output(["a", "b"]), np.array([0, 0, 0, 0, 1])
+    assert choose_examples(output, answers, truth) == {"best": 2, "worst": 3, "wrong": 1}
+    assert choose_examples(output, answers[2:3], truth[2:3]) == {"best": 0}
+    assert choose_examples(output, answers[1:2], truth[1:2]) == {"wrong": 0}
+    assert choose_examples(output, answers[:0], truth[:0]) == {}
 
 
 @pytest.mark.parametrize(("flag", "other"), [("--save-json", "07.jpg"), ("--save-txt", "7.png")])

@@ -15,6 +15,7 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
 from gradnorm_plugin.evaluation import SPLITS, EvaluationError
+from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
@@ -125,7 +126,11 @@ def run_one_pass(
             _general.LOGGER.info(line)
         write_summary(figures, folder)
     if plots:
-        plot_outputs(recording, folder, [output for output in recording.outputs if output.task not in untrained])
+        trained = [output for output in recording.outputs if output.task not in untrained]
+        plot_outputs(recording, folder, trained)
+        if parts.model.joint is not None:
+            file = weights if isinstance(weights, str) else weights[0]
+            explain_examples(recording, folder, trained, file, parts.imgsz, options["device"])
     if options["save_json"]:
         _general.LOGGER.info(f"Image classes saved to {write_predictions(recording, folder)}")
     if options["save_txt"]:

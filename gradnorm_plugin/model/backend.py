@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_classes, image_outputs
+from gradnorm_plugin.model.guided import Regions
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import (
     Outputs,
@@ -161,6 +162,18 @@ class JointBackend(_Backend):
         if isinstance(parts[0], Tensor):
             return torch.cat(parts)[:count]
         return type(parts[0])(torch.cat(of)[:count] for of in zip(*parts, strict=True))
+
+    @property
+    def joint(self) -> JointDetectionModel | None:
+        """The joint model itself; None for an exported file, an ensemble, or a model that only detects."""
+        return self.model if self.pt and isinstance(self.model, JointDetectionModel) else None
+
+    def explain(self, im: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
+        """As `JointDetectionModel.explain`, of weights that have a `joint` model."""
+        if self.joint is None:
+            raise CheckpointError("these weights are not one joint model")
+        with self._lock:
+            return self.joint.explain(im, columns)
 
     def _named(self, outputs: Any) -> Any:
         if not self.outputs:

@@ -11,6 +11,7 @@ an image, K of them kept for each box class, R = K * nc regions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,21 @@ from torch import Tensor, nn
 from gradnorm_plugin.model.detector import Detect
 from gradnorm_plugin.model.head import Head
 from gradnorm_plugin.model.pooled_linear import PooledLinear, PooledNorm, average_and_maximum, projection
+
+
+class Regions(NamedTuple):
+    """What a guided head looks into: R boxes in each of B images, ordered as in `find_regions`; several may be of one object."""
+
+    boxes: Tensor
+    """(B, R, 4) centres and sides in pixels."""
+    scores: Tensor
+    """(B, R) the detector's confidence."""
+    attention: Tensor
+    """(B, R) how much each counts; they sum to 1."""
+    inside: Tensor
+    """(B, R, hidden) normalised means of the features in them."""
+    kinds: int
+    """Classes of boxes: region r is of class r modulo this number."""
 
 
 class GuidedHead(Head):
@@ -75,15 +91,23 @@ class GuidedHead(Head):
         x = self.project(features)
         return self.linear(average_and_maximum(x)) + self.linear_of_regions(self._regions(x, predictions.detach()))
 
+    def attend(self, features: Tensor, predictions: Tensor) -> Regions:
+        """The boxes that `forward` looks into for the same arguments, and how much each counts."""
+        return self._attend(self.project(features), predictions.detach())
+
     def _regions(self, x: Tensor, predictions: Tensor) -> Tensor:
         """(B, hidden), the attended mean over the regions of (B, hidden, H, W) features."""
+        regions = self._attend(x, predictions)
+        return (regions.attention.unsqueeze(1) @ regions.inside).squeeze(1)
+
+    def _attend(self, x: Tensor, predictions: Tensor) -> Regions:
         boxes, scores = find_regions(predictions.float(), self.top)
         weights = region_weights(boxes, x.shape[2], x.shape[3], self.cell).to(x.dtype)
         inside = self.normalise_regions(weights @ x.flatten(2).transpose(1, 2))
         kinds = torch.eye(self.num_boxes, dtype=x.dtype, device=x.device).repeat(self.top, 1)
         seen = torch.cat([inside, kinds.expand(x.shape[0], -1, -1)], 2)
         attention = self.attention(seen).squeeze(2) + scores.clamp(min=1e-6).log().to(x.dtype)
-        return (attention.softmax(1).unsqueeze(1) @ inside).squeeze(1)
+        return Regions(boxes, scores, attention.softmax(1), inside, self.num_boxes)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
-from gradnorm_plugin.model.guided import GuidedHead, decode
+from gradnorm_plugin.model.guided import GuidedHead, Regions, decode
 from gradnorm_plugin.model.head import ClassificationHead, Head, OutputHeads
 from gradnorm_plugin.model.layers import AugmentedPass, KeepingPass, LayerOutput, inspect_layers, last_weights
 from gradnorm_plugin.outputs import (
@@ -232,13 +232,43 @@ class JointDetectionModel(DetectionModel):
 
     def _run_both(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Tensor]:
         """What upstream's network gives, and the logits (B, W); upstream's versions differ in `how` it may be run."""
+        detection, features = self._run(x, *how, **named)
+        return detection, self._classify(features, detection)
+
+    def _run(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Any]:
+        """What upstream's network gives, and the features for the heads: a tensor, or with a fork one for each."""
         keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None, self.in_bfloat16)
         detection = keeping.run(x, *how, **named)
         if self.backbone == "shared":
-            return detection, self._classify(keeping.output, detection)
+            return detection, keeping.output
         with torch.autocast(x.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext():
             features = self.classification_backbone(x)
-        return detection, self._classify(features.float() if self.in_bfloat16 else features, detection)
+        return detection, features.float() if self.in_bfloat16 else features
+
+    def explain(self, x: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
+        """Where the features of the heads' layer speak for some logits of an image: Grad-CAM (Selvaraju et al., ICCV 2017).
+
+        A channel of the layer weighs what its gradient is on average over the map; a place counts by the weighted sum of its
+        channels, from 0 on. Detection takes no part in the gradient, as in training: one backward pass through a head is short.
+
+        Args:
+            x: (1, ch, H, W), no inference tensor.
+            columns: of the logits.
+
+        Returns:
+            (columns, h, w), not scaled, in cells of the layer; and for each head the regions that it looks into, None for a
+            head that looks into none.
+        """
+        with torch.no_grad():
+            detection, features = self._run(x)
+        with torch.enable_grad():
+            features = features.detach().requires_grad_()
+            logits = self._classify(features, detection)[0]
+            gradients = [torch.autograd.grad(logits[column], features, retain_graph=True)[0] for column in columns]
+        weights = torch.cat(gradients).mean((2, 3), keepdim=True)
+        with torch.no_grad():
+            regions = [head.attend(features, detection[0]) if isinstance(head, GuidedHead) else None for head in self.heads]
+        return (weights * features.detach()).sum(1).relu(), regions
 
     def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
         """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""

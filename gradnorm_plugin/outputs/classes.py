@@ -21,6 +21,8 @@ from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 NO_CLASS = -1
 CALIBRATION_BINS = 15
+_TINY = 1e-30
+"""In the place of a probability of 0."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class Classes(NamedLogits):
         values = np.array([(scores.accuracy, scores.balanced_accuracy, scores.macro_f1) for scores in found]).reshape(-1, 3)
         return dict(zip(self.figures, values.T, strict=True))
 
-    def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Cross-entropy (log loss), natural logarithm."""
-        return classification_metrics(answers, targets).loss
+        return _log_losses(answers, targets)
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, calibration, and each class's precision, recall and F1; the confusion has the true classes in its rows."""
@@ -117,6 +119,16 @@ class Classes(NamedLogits):
     def say(self, answer: np.ndarray) -> str:
         """The class and its probability."""
         return f"{self.say_target(self.decide(answer))} {answer.max():.2f}"
+
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """The class that is told."""
+        return {int(answer.argmax()): self.say(answer)}
+
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of the logits, which are the logarithms of the probabilities up to a constant."""
+        logits = (count * np.log(np.maximum(mean, _TINY)) + np.log(np.maximum(answer, _TINY))) / (count + 1)
+        powers = np.exp(logits - logits.max())
+        return powers / powers.sum()
 
     def say_target(self, target: Target) -> str:
         """The class."""
@@ -242,6 +254,11 @@ class ClassificationMetrics:
         return self.scores.macro_f1
 
 
+def _log_losses(probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    of_true_class = probabilities[np.arange(len(classes)), classes].astype(np.float64)
+    return -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
+
+
 def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> ClassificationMetrics:
     """Score (N, C) probabilities against (N,) classes, -1 for an image without one, which is left out."""
     num_classes = probabilities.shape[1]
@@ -249,8 +266,7 @@ def classification_metrics(probabilities: np.ndarray, classes: np.ndarray) -> Cl
     probabilities, classes = probabilities[labelled].astype(np.float64), classes[labelled]
     predicted = probabilities.argmax(1)
     confusion = count_pairs(classes, predicted, num_classes)
-    of_true_class = probabilities[np.arange(len(classes)), classes]
-    losses = -np.log(np.maximum(of_true_class, np.finfo(np.float32).tiny))  # NaN stays NaN and raises nothing
+    losses = _log_losses(probabilities, classes)
     return ClassificationMetrics(
         confusion=confusion,
         scores=class_scores(confusion),

@@ -20,6 +20,8 @@ from gradnorm_plugin.names import shortened
 from gradnorm_plugin.outputs.output import LONGEST, NamedLogits, Target
 
 _THRESHOLD = 0.5
+_MARGIN = 1e-7
+"""A probability nearer to 0 or 1 counts as if it were this far away."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ class LabelSet(NamedLogits):
             ap = np.stack([_average_precision(answer, of_label, times) for answer, of_label in columns], 1)
         return {"macro_F1": _mean_of_known(f1), "mean_AP": _mean_of_known(ap)}
 
-    def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
-        """Binary cross-entropy, natural logarithm, the mean over images and labels."""
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Binary cross-entropy, natural logarithm, the mean over the labels."""
         right = np.where(targets == 1, answers, 1 - answers.astype(np.float64))
-        return float(-np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean()) if len(targets) else math.nan
+        return -np.log(np.maximum(right, np.finfo(np.float32).tiny)).mean(1)
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, and each label's precision, recall, F1 and average precision at the threshold."""
@@ -151,6 +153,16 @@ class LabelSet(NamedLogits):
         pairs = zip(self.names, answer, strict=True)
         there = [f"{shortened(name, LONGEST)} {value:.2f}" for name, value in pairs if value >= _THRESHOLD]
         return self.titled(", ".join(there) or "none")
+
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """Each label that is there; the most probable one if none is."""
+        there = np.flatnonzero(answer >= _THRESHOLD) if (answer >= _THRESHOLD).any() else [answer.argmax()]
+        return {int(index): self.titled(f"{shortened(self.names[index], LONGEST)} {answer[index]:.2f}") for index in there}
+
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of each label's logit."""
+        logits = [np.log(value / (1 - value)) for value in np.clip([mean, answer], _MARGIN, 1 - _MARGIN)]
+        return 1 / (1 + np.exp(-(count * logits[0] + logits[1]) / (count + 1)))
 
     def say_target(self, target: Target) -> str:
         """The labels that are there."""

@@ -8,6 +8,7 @@ B images in a batch, N images, D draws of them, W logits of the output.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 CLASS = "class"
 """The output of `classification_names`, whose columns and files had their names before there were others."""
@@ -157,8 +158,12 @@ class ImageOutput(ABC):
         """
 
     @abstractmethod
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """(N,) the loss of each image, unweighted, of (N, W) activated and N known targets."""
+
     def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
-        """The mean loss, unweighted, of (N, W) activated and N known targets; NaN for none."""
+        """Their mean; NaN for none."""
+        return float(self.answer_losses(answers, targets).mean()) if len(targets) else math.nan
 
     @abstractmethod
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
@@ -179,6 +184,14 @@ class ImageOutput(ABC):
     @abstractmethod
     def say(self, answer: np.ndarray) -> str:
         """(W,) activated logits in words, for a person."""
+
+    def behind(self, answer: np.ndarray) -> dict[int, str]:
+        """What an explanation of (W,) activated logits explains: the logits that `say` is about, each in words of its own."""
+        return {0: self.say(answer)}
+
+    @abstractmethod
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """(W,), the mean of `count` images' activated logits, after that of one more image of the same thing."""
 
     @abstractmethod
     def say_target(self, target: Target) -> str:
@@ -239,7 +252,7 @@ def check_output_name(name: Any) -> None:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OutputError(f"{name!r} is no name of an image output: use 1 to 40 of A-Z a-z 0-9 _ -, a letter first")
-    if name.lower() in _RESERVED:
+    if name.lower() in _RESERVED or hasattr(nn.ModuleDict(), name):  # which holds the heads by their names
         raise OutputError(f"{name!r} cannot name an image output: the word has a meaning of its own; take another")
 
 

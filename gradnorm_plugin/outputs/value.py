@@ -109,11 +109,10 @@ class Value(ImageOutput):
             r2 = np.where(spread > 1e-9 * count * (self.high - self.low) ** 2, 1 - residual / spread, np.nan)
             return {"MAE": times @ np.abs(errors) / count, "R2": r2}
 
-    def answer_loss(self, answers: np.ndarray, targets: np.ndarray) -> float:
+    def answer_losses(self, answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Smooth L1, in shares of the range."""
         errors = np.abs(answers[:, 0] - targets.astype(np.float64)) / (self.high - self.low)
-        losses = np.where(errors < _BETA, errors**2 / (2 * _BETA), errors - _BETA / 2)
-        return float(losses.mean()) if len(targets) else math.nan
+        return np.where(errors < _BETA, errors**2 / (2 * _BETA), errors - _BETA / 2)
 
     def details(self, answers: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Figures, and the mean of the labels and of the answers."""
@@ -147,6 +146,10 @@ class Value(ImageOutput):
     def say(self, answer: np.ndarray) -> str:
         """The number and its unit."""
         return self.say_target(self.decide(answer))
+
+    def joined(self, mean: np.ndarray, count: int, answer: np.ndarray) -> np.ndarray:
+        """The mean of the numbers: that of the logits would follow a single image at an end of the range."""
+        return (count * mean + answer) / (count + 1)
 
     def say_target(self, target: Target) -> str:
         """The number and its unit."""

@@ -49,8 +49,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities, image outputs"
     )
     group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")
+    group.add_argument(
+        "--explain",
+        action="store_true",
+        help="save explained/NAME: the picture, and beside it why each image output says what it says (.pt only)",
+    )
     add_precision(parser)
-    parser.add_argument_group("class of the image").add_argument(
+    group = parser.add_argument_group("class of the image")
+    group.add_argument(
+        "--clip-class",
+        action="store_true",
+        help="of a video, say also what its frames come to together: drawn as it settles; with --save-json and --save-csv in "
+        "clips.json and clips.csv",
+    )
+    group.add_argument(
         "--abstain",
         type=float,
         default=0.0,

@@ -18,9 +18,21 @@ from tqdm import tqdm
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
-from gradnorm_plugin.predict.prediction import Prediction, Style
+from gradnorm_plugin.predict.drawing import Style
+from gradnorm_plugin.predict.prediction import Clip, Prediction
 from gradnorm_plugin.predict.predictor import Predictor
-from gradnorm_plugin.predict.result_files import Crops, CsvFiles, JsonFile, LabelFiles, Output, OutputNames, Pictures, Result
+from gradnorm_plugin.predict.result_files import (
+    Clips,
+    Crops,
+    CsvFiles,
+    ExplainedPictures,
+    JsonFile,
+    LabelFiles,
+    Output,
+    OutputNames,
+    Pictures,
+    Result,
+)
 from gradnorm_plugin.predict.sources import Source, open_source
 from gradnorm_plugin.upstream.gateway import bar_format, upstream
 
@@ -63,14 +75,19 @@ def predict(options: argparse.Namespace) -> Path | None:
         _general.LOGGER.info(f"{' '.join(options.weights)}: no classification_names in these weights, boxes only")
     if options.visualize and not predictor.backend.pt:
         raise PredictError("--visualize needs .pt weights: an exported file does not show its feature maps")
+    if options.explain:
+        predictor.check_explain()
     source = open_source(options.source, options.vid_stride)
+    if options.clip_class:
+        _check_clips(predictor, source)
     folder = _general.increment_path(Path(options.project) / options.name, exist_ok=options.exist_ok)
     outputs = _outputs(options, predictor, source, folder)
     names, progress = OutputNames(), Progress(source, predictor.outputs)
     style = Style(line_width=options.line_thickness, labels=not options.hide_labels, confidences=not options.hide_conf)
     try:
         try:
-            for result, milliseconds in _results(source, predictor, names, style, folder if options.visualize else None):
+            frames = _results(source, predictor, names, style, folder if options.visualize else None, options.clip_class)
+            for result, milliseconds in frames:
                 for output in outputs:
                     output.write(result)
                 progress.add(result.prediction, milliseconds)
@@ -87,6 +104,8 @@ def predict(options: argparse.Namespace) -> Path | None:
             output.discard()
         raise
     progress.summary()
+    if options.clip_class and not progress.clips:
+        _general.LOGGER.warning("--clip-class: there was no video")
     _report(predictor, progress, names, outputs)
     if options.update:  # upstream's: rewrite the checkpoints without what only training needs
         for name in options.weights:
@@ -111,15 +130,21 @@ def _outputs(options: argparse.Namespace, predictor: Predictor, source: Source, 
         outputs.append(JsonFile(folder))
     if options.save_csv:
         outputs.append(CsvFiles(folder, predictor.outputs))
+    if options.clip_class and (options.save_json or options.save_csv):
+        outputs.append(Clips(folder, predictor.outputs, options.save_json, options.save_csv))
+    if options.explain:
+        outputs.append(ExplainedPictures(folder / "explained", side_by_side=source.live))
     if options.save_crop:
         outputs.append(Crops(folder, predictor.names.values()))
     return outputs
 
 
 def _results(
-    source: Source, predictor: Predictor, names: OutputNames, style: Style, visualize: Path | None
+    source: Source, predictor: Predictor, names: OutputNames, style: Style, visualize: Path | None, clip_class: bool
 ) -> Iterator[tuple[Result, float]]:
-    """The prediction of each frame, and the milliseconds that the network took for it; feature maps go below `visualize`."""
+    """The prediction of each frame, with that of its video so far if `clip_class`, and the milliseconds that the network took
+    for it; feature maps go below `visualize`."""
+    clip = Clip(predictor.abstain)
     for frames in source:
         maps = None
         if visualize is not None:
@@ -130,7 +155,17 @@ def _results(
         milliseconds = (predictor.profiles[1].t - before) / len(frames) * 1000
         for frame, prediction in zip(frames, predictions, strict=True):
             found = replace(prediction, path=frame.path, frame=frame.number)
+            if clip_class and frame.number is not None:
+                clip = (Clip(predictor.abstain) if frame.number == 1 else clip).after(found)
+                found = replace(found, clip=clip)
             yield Result(frame, found, names.stem(frame), names.frame(frame), style), milliseconds
+
+
+def _check_clips(predictor: Predictor, source: Source) -> None:
+    if not predictor.outputs:
+        raise PredictError("--clip-class: these weights say nothing of the whole image: leave it out")
+    if source.live:
+        raise PredictError("--clip-class is for videos, and a camera or stream has no end: leave it out")
 
 
 class Stopped(Exception):
@@ -177,6 +212,8 @@ class Progress:
         """What each image output said of all images, one after the other: a camera may run for days."""
         self.unsure: Counter[ImageOutput] = Counter()
         """In how many images it was left open."""
+        self.clips: dict[str | None, Clip] = {}
+        """What each video came to."""
         few = source.total is not None and source.total <= FEW
         pause = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log each state of the bar stays
         bar = {"desc": "predict", "bar_format": bar_format(), "mininterval": pause}
@@ -190,6 +227,8 @@ class Progress:
         for answer in prediction.answers:
             self.said[answer.output].extend(answer.target or ())
             self.unsure[answer.output] += answer.unsure
+        if prediction.clip is not None:
+            self.clips[prediction.path] = prediction.clip
         done = self.images + len(self.source.unreadable)
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
@@ -212,6 +251,8 @@ class Progress:
             targets = output.targets([tuple(row) for row in np.reshape(said, (known, -1)).tolist()] if known else [])
             title = "classes of the images" if output.name == CLASS else output.name
             lines.append(f"{title}: {output.summary(targets)}{f', unsure {open_}' if open_ else ''}")
+        for path, clip in self.clips.items():
+            lines.append(f"{path}, {clip.frames} frames: {'; '.join(''.join(answer.say()) for answer in clip.answers)}")
         _general.LOGGER.info("\n".join(lines))
         if self.source.unreadable:
             _general.LOGGER.warning(_unreadable(self.source))

@@ -1,50 +1,16 @@
-"""What is found in one image: boxes and what is said of the whole image, as numbers and as a drawing."""
+"""What is found in one image: boxes and what is said of the whole image, why, and what a clip says; as numbers and drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from gradnorm_plugin.names import one_line
-from gradnorm_plugin.outputs import CLASS, ImageOutput, Target
-from gradnorm_plugin.upstream.gateway import drawing, upstream
-
-_fonts = upstream("utils.fonts")
-_Annotator, _colors = drawing("Annotator"), drawing("colors")
-
-_PLAIN_FONT = str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
-
-TAG_COLOUR, TEXT_COLOUR = (24, 24, 24), (255, 255, 255)
-SMALLEST_TEXT = 9
-"""Pixels of the smallest letters that can be read; a name that is too long even so is cut."""
-
-
-class DetectedBox(NamedTuple):
-    """An object: its class, the detector's confidence (0..1), and its corners in pixels of the image."""
-
-    class_index: int
-    name: str
-    confidence: float
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-class ImageClass(NamedTuple):
-    """The class of the whole image: the most probable one, and the probability of each class by name, in their order (sum 1)."""
-
-    index: int  # type: ignore[assignment]  # takes the place of `tuple.index`
-    name: str
-    probability: float
-    probabilities: dict[str, float]
+from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Target, the_classes
+from gradnorm_plugin.predict import PredictError
+from gradnorm_plugin.predict.drawing import DetectedBox, ImageClass, Region, Style, draw, draw_heat, side_by_side
 
 
 class Answer(NamedTuple):
@@ -86,16 +52,72 @@ class Answer(NamedTuple):
         return (plain, full[len(plain) :]) if full.startswith(plain) else (full, "")
 
 
-@dataclass(frozen=True)
-class Style:
-    """How predictions are drawn."""
+def answered(output: ImageOutput, values: Sequence[float], abstain: float) -> Answer:
+    """The answer of `output`; a class is left open if its probability is below `abstain`."""
+    return Answer(output, tuple(values), isinstance(output, Classes) and max(values) < abstain)
 
-    line_width: int | None = None
-    """Pixels; None: by the size of the image, as upstream's `Annotator` does."""
-    labels: bool = True
-    """Whether names are written at all."""
-    confidences: bool = True
-    """Whether numbers are written after the names."""
+
+def the_image_class(answers: Sequence[Answer]) -> ImageClass | None:
+    """The class that the one output says that tells a class; None if there is none, or more than one, or if it is left open."""
+    told = the_classes(tuple(answer.output for answer in answers))
+    for output, values, unsure in answers:
+        if told and output is told and not unsure:
+            best = max(range(len(values)), key=values.__getitem__)
+            return ImageClass(best, told.names[best], values[best], dict(zip(told.names, values, strict=True)))
+    return None
+
+
+def _named(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """The answers, where there is something else to say than the class of `classification_names`; else none."""
+    return () if [(answer.output.name, answer.unsure) for answer in answers] == [(CLASS, False)] else answers
+
+
+def _said(image_class: ImageClass | None, answers: tuple[Answer, ...]) -> dict[str, Any]:
+    """What is said of an image, in types that JSON knows."""
+    outputs = {answer.output.name: answer.data for answer in answers}
+    return {"image_class": image_class and image_class._asdict(), **({"outputs": outputs} if _named(answers) else {})}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the image outputs say of frames that show one thing, together: `after` takes them one by one.
+
+    A class and labels have the mean of the frames' logits, at their temperatures; a value has the mean of its values.
+    """
+
+    abstain: float = 0.0
+    """A class whose probability is below this is left open."""
+    frames: int = 0
+    """How many there were."""
+    answers: tuple[Answer, ...] = ()
+
+    def after(self, found: Prediction) -> Clip:
+        """The clip with one more frame."""
+        before = self.answers or found.answers
+        means = [
+            answered(new.output, new.output.joined(mean.array, self.frames, new.array).tolist(), self.abstain)
+            for mean, new in zip(before, found.answers, strict=True)
+        ]
+        return Clip(self.abstain, self.frames + 1, tuple(means))
+
+    @property
+    def image_class(self) -> ImageClass | None:
+        """Of the one image output that tells a class; None if there is none, or more than one, or if it is left open."""
+        return the_image_class(self.answers)
+
+    @property
+    def outputs(self) -> dict[str, dict[str, Any]]:
+        """What each image output says as plain data, by its name."""
+        return {answer.output.name: answer.data for answer in self.answers}
+
+    def say(self, confidences: bool = True) -> list[tuple[str, str]]:
+        """Each answer in words, and the number that closes it, if there is one."""
+        said = [(answer.output.name, *answer.say(confidences)) for answer in self.answers]
+        return [(f"clip{':' if name == CLASS else ''} {text}", number) for name, text, number in said]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in types that JSON knows."""
+        return {"frames": self.frames, **_said(self.image_class, self.answers)}
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,10 @@ class Prediction:
     """The image itself, (H, W, 3) uint8, BGR."""
     answers: tuple[Answer, ...] = ()
     """What each image output says; none for weights that only detect."""
+    clip: Clip | None = None
+    """What the frames up to this one say together, where that was asked for."""
+    explainer: Callable[[Prediction, Sequence[str]], Sequence[Reason]] | None = field(default=None, repr=False, compare=False)
+    """What `explain` asks: the predictor."""
 
     @property
     def outputs(self) -> dict[str, dict[str, Any]]:
@@ -125,15 +151,29 @@ class Prediction:
     @property
     def named(self) -> tuple[Answer, ...]:
         """The answers, where there is something else to say than the class of `classification_names`; else none."""
-        classic = [(answer.output.name, answer.unsure) for answer in self.answers] == [(CLASS, False)]
-        return () if classic else self.answers
+        return _named(self.answers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes into another process: everything but the way back to the network."""
+        return {**self.__dict__, "explainer": None}
+
+    def explain(self, *outputs: str) -> Explanation:
+        """Why the image outputs (default: all) say what they say; the network looks at the image once more.
+
+        Raises:
+            PredictError: if the weights cannot tell (an exported file, an ensemble, a detector without image outputs), if an
+                output is not theirs, or if the prediction comes from another process.
+        """
+        if self.explainer is None:
+            raise PredictError("explain needs the predictor, which does not travel to another process: explain where it predicts")
+        return Explanation(self, tuple(self.explainer(self, outputs)))
 
     def draw(self, style: Style | None = None) -> np.ndarray:
         """The image with boxes and what is said of it, (H, W, 3) uint8, BGR; the image itself stays as it is."""
         style = style or Style()
-        if not self.named:
-            return draw(self.image, self.boxes, self.image_class, style)
-        return draw(self.image, self.boxes, None, style, [answer.say(style.confidences) for answer in self.named])
+        lines = [answer.say(style.confidences) for answer in self.named]
+        lines += self.clip.say(style.confidences) if self.clip else []
+        return draw(self.image, self.boxes, None if self.named else self.image_class, style, lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the image, in types that JSON knows; `outputs` only where `named` has something."""
@@ -142,82 +182,35 @@ class Prediction:
             "frame": self.frame,
             "height": self.shape[0],
             "width": self.shape[1],
-            "image_class": self.image_class and self.image_class._asdict(),
-            **({"outputs": self.outputs} if self.named else {}),
+            **_said(self.image_class, self.answers),
             "boxes": [box._asdict() for box in self.boxes],
         }
 
 
-def draw(
-    image: np.ndarray,
-    boxes: Sequence[DetectedBox],
-    image_class: ImageClass | None,
-    style: Style,
-    lines: Sequence[tuple[str, str]] = (),
-) -> np.ndarray:
-    """A copy of the image, (H, W, 3) uint8, BGR: boxes (by falling confidence) in upstream's colours and line width, and the
-    class and `lines` (a text and the number that closes it) on a dark tag in the upper left corner."""
-    names = "".join(box.name for box in boxes)
-    annotator = _Annotator(np.array(image, order="C"), line_width=style.line_width, example=names)
-    font = annotator.font if annotator.pil else None
-    for box in reversed(boxes):  # the most confident one on top
-        name = one_line(box.name)
-        label = (f"{name} {box.confidence:.2f}" if style.confidences else name) if style.labels else None
-        if font and label:
-            annotator.font = _fonts.with_letters(font, label)
-        corners = [round(value) for value in box[3:]]
-        annotator.box_label(corners, label, color=_colors(box.class_index, True))
-    picture = np.array(annotator.im)
-    if image_class:
-        lines = [(image_class.name, f" {image_class.probability:.2f}" if style.confidences else ""), *lines]
-    if lines and style.labels:
-        tag = _tag([(one_line(text), number) for text, number in lines], picture.shape)[: picture.shape[0], : picture.shape[1]]
-        picture[: tag.shape[0], : tag.shape[1]] = tag
-    return picture
+class Reason(NamedTuple):
+    """Why one image output says one thing."""
+
+    output: str
+    """The output's name."""
+    text: str
+    """What it says, in words: a class, one of several labels, a value."""
+    heat: np.ndarray
+    """(H, W) float32, over the pixels of the image: how much what is there speaks for it, 1 where most does; all 0 if nothing
+    does. For a value: how much it raises it."""
+    regions: tuple[Region, ...]
+    """The objects that a guided head has looked into, by falling share; none for another head."""
 
 
-def _tag(lines: Sequence[tuple[str, str]], shape: tuple[int, ...]) -> np.ndarray:
-    """Texts, each with its number, white on dark; letters shrink to the image, and then what is wider than the image is cut."""
-    size, room = max(round(sum(shape[:2]) / 2 * 0.035), 12), shape[1]  # the size of upstream's own labels
-    letters = "".join(text for text, _ in lines if not text.isascii())
-    while size > SMALLEST_TEXT and (
-        max(_width(text + number, size, letters) for text, number in lines) > room
-        or (len(lines) > 1 and len(lines) * _height(size, letters) > shape[0])
-    ):
-        size -= 1
-    cut = [_cut(text, number, size, letters, room) for text, number in lines]
-    height, width = _height(size, letters), max(_width(line, size, letters) for line in cut)
-    tag = Image.new("RGB", (width, len(cut) * height), TAG_COLOUR)
-    for index, line in enumerate(cut):
-        place = 2 * _padding(size), _padding(size) + index * height
-        ImageDraw.Draw(tag).text(place, line, fill=TEXT_COLOUR, font=_font(size, letters))
-    return np.asarray(tag)
+@dataclass(frozen=True)
+class Explanation:
+    """Why the image outputs say what they say of an image: a reason for each class, each label that is there, each value."""
 
+    prediction: Prediction
+    reasons: tuple[Reason, ...]
 
-def _cut(text: str, number: str, size: int, letters: str, room: int) -> str:
-    """Both in one line, the text without its end where they are too wide."""
-    kept = text
-    while _width(text + number, size, letters) > room and kept:
-        kept = kept[:-1]
-        text = f"{kept.rstrip()}..."
-    return text + number
-
-
-def _height(size: int, letters: str) -> int:
-    return sum(_font(size, letters).getmetrics()) + 2 * _padding(size)
-
-
-def _padding(size: int) -> int:
-    return max(1, size // 8)
-
-
-def _width(text: str, size: int, letters: str) -> int:
-    return round(_font(size, letters).getlength(text)) + 4 * _padding(size)
-
-
-@lru_cache(maxsize=32)
-def _font(size: int, letters: str) -> ImageFont.FreeTypeFont:
-    # Matplotlib's own font for what it can write: upstream fetches its fonts from the network when they are first used.
-    if not letters:
-        return ImageFont.truetype(_PLAIN_FONT, size)
-    return _fonts.with_letters(ImageFont.truetype(str(upstream("utils.general").check_font("Arial.Unicode.ttf")), size), letters)
+    def draw(self, style: Style | None = None, note: str = "") -> np.ndarray:
+        """The picture as `Prediction.draw` gives it, beside it a heat map for each reason, and below a legend that ends with
+        `note`; (H, W, 3) uint8, BGR."""
+        style, image = style or Style(), self.prediction.image
+        panels = [draw_heat(image, reason.heat, reason.regions, reason.text, style) for reason in self.reasons]
+        return side_by_side([self.prediction.draw(style), *panels], note)

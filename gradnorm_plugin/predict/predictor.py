@@ -14,18 +14,22 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
+from gradnorm_plugin.model.guided import Regions
 from gradnorm_plugin.outputs import Classes, Outputs, split, the_classes
 from gradnorm_plugin.predict import PredictError
+from gradnorm_plugin.predict.drawing import DetectedBox, Region
 from gradnorm_plugin.predict.images import as_picture, is_several
-from gradnorm_plugin.predict.prediction import Answer, DetectedBox, ImageClass, Prediction
+from gradnorm_plugin.predict.prediction import Answer, Prediction, Reason, answered, the_image_class
 from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
 _letterbox = upstream("utils.augmentations").letterbox
+_box_iou = upstream("utils.metrics").box_iou
 
 AnImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | bytes | BinaryIO
 
@@ -175,8 +179,8 @@ class Predictor:
                 boxes[:, :4] = _general.scale_boxes(inputs[index].shape[1:], boxes[:, :4], array.shape)
                 height, width = array.shape[:2]
                 answers = self._answers(values)
-                seen = self._boxes(boxes), self._image_class(answers)
-                found[index] = Prediction(paths[index], None, (height, width), *seen, array, answers)
+                seen = self._boxes(boxes), the_image_class(answers)
+                found[index] = Prediction(paths[index], None, (height, width), *seen, array, answers, explainer=self._reasons)
         return [found[index] for index in range(len(arrays))]
 
     def _batches(self, inputs: list[np.ndarray]) -> list[list[int]]:
@@ -215,18 +219,56 @@ class Predictor:
         if values is None:
             return ()
         parts = zip(self.outputs, split(self.backend.outputs, values), strict=True)
-        answers = [Answer(output, tuple(part[0].tolist())) for output, part in parts]
-        return tuple(
-            answer._replace(unsure=isinstance(answer.output, Classes) and max(answer.values) < self.abstain) for answer in answers
-        )
+        return tuple(answered(output, part[0].tolist(), self.abstain) for output, part in parts)
 
-    def _image_class(self, answers: Sequence[Answer]) -> ImageClass | None:
-        told = the_classes(tuple(answer.output for answer in answers))
-        for output, values, unsure in answers:
-            if told and output is told and not unsure:
-                best = max(range(len(values)), key=values.__getitem__)
-                return ImageClass(best, told.names[best], values[best], dict(zip(told.names, values, strict=True)))
-        return None
+    def check_explain(self) -> None:
+        """See whether the weights can tell why they say something.
+
+        Raises:
+            PredictError: saying why not.
+        """
+        if not self.backend.pt:
+            raise PredictError("explain needs .pt weights: an exported file gives no gradients")
+        if not self.backend.outputs:
+            raise PredictError("explain tells why something is said of the whole image, and these weights only detect")
+        if self.backend.joint is None:
+            raise PredictError("explain needs one .pt file: the networks of an ensemble have their reasons each")
+
+    @torch.inference_mode(False)
+    def _reasons(self, found: Prediction, names: Sequence[str]) -> list[Reason]:
+        """Why the outputs of these names, or all, say what they say in `found`."""
+        self.check_explain()
+        known = [answer.output.name for answer in found.answers]
+        if unknown := [name for name in names if name not in known]:
+            raise PredictError(f"explain {', '.join(unknown)}: the image outputs are {', '.join(known)}")
+        start, wanted = 0, []  # output, its place, words, column of its logit
+        for place, answer in enumerate(found.answers):
+            if not names or answer.output.name in names:
+                behind = answer.output.behind(answer.array)
+                wanted += [(answer.output, place, text, start + index) for index, text in behind.items()]
+            start += answer.output.width
+        scaled = self._letterboxed(found.image)
+        image = torch.from_numpy(scaled)[None].to(self.backend.device)
+        image = (image.half() if self.backend.fp16 else image.float()) / 255
+        cells, regions = self.backend.explain(image, [column for *_, column in wanted])
+        heats = _over_the_image(cells.float(), scaled.shape[1:], found.shape)
+        objects = [() if of_head is None else self._objects(of_head, scaled.shape[1:], found.shape) for of_head in regions]
+        return [
+            Reason(output.name, text, heat, objects[place]) for heat, (output, place, text, _) in zip(heats, wanted, strict=True)
+        ]
+
+    def _objects(self, regions: Regions, inside: tuple[int, int], shape: tuple[int, int]) -> tuple[Region, ...]:
+        """What a guided head has looked into in one image, those of one object together, with the corners of the surest."""
+        corners = _general.scale_boxes(inside, _general.xywh2xyxy(regions.boxes[0]), shape)
+        classes = torch.arange(len(corners), device=corners.device) % regions.kinds
+        overlap = _box_iou(corners, corners) * (classes[:, None] == classes)
+        boxes = self._boxes(torch.cat([corners, regions.scores.T, classes[:, None]], 1))
+        shares: dict[int, float] = {}
+        for index in regions.scores[0].argsort(descending=True).tolist():
+            surer = [kept for kept in shares if overlap[index, kept] > self.nms["iou_thres"]]
+            kept = max(surer, key=lambda kept: float(overlap[index, kept]), default=index)
+            shares[kept] = shares.get(kept, 0.0) + float(regions.attention[0, index])
+        return tuple(Region(boxes[index], shares[index]) for index in sorted(shares, key=shares.__getitem__, reverse=True))
 
     def _known(self, classes: Sequence[int] | None) -> list[int] | None:
         unknown = [index for index in classes or () if index not in self.names]
@@ -248,6 +290,22 @@ class Predictor:
         return wanted if fixed else _general.check_img_size(wanted, s=self.backend.stride)
 
 
+def _over_the_image(cells: Tensor, inside: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """(n, H, W) from 0 to 1 over the pixels of an image of `shape`, of (n, h, w) over the cells of its letterboxed form.
+
+    Args:
+        inside: height and width of that.
+    """
+    gain = min(inside[0] / shape[0], inside[1] / shape[1])
+    # The picture lies in the middle: a scale about the centre takes off what fills it up
+    place = torch.diag(cells.new_tensor([shape[1] * gain / inside[1], shape[0] * gain / inside[0]]))
+    grid = functional.affine_grid(functional.pad(place, (0, 1))[None], [1, 1, *shape], align_corners=False)
+    smooth = functional.grid_sample(cells[None], grid, mode="bicubic", padding_mode="border", align_corners=False)[0].clamp(min=0)
+    most = smooth.amax((1, 2), keepdim=True)
+    return (smooth / torch.where(most > 0, most, 1)).cpu().numpy()
+
+
+@torch.inference_mode(False)  # wherever it is called: weights that are made in inference mode give no gradients
 def load_backend(
     weights: str | Path | Sequence[str | Path], device: str, half: bool, dnn: bool, data: str | Path | None
 ) -> JointBackend:

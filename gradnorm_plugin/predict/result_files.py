@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +18,11 @@ import numpy as np
 from gradnorm_plugin.files import UnfinishedFile
 from gradnorm_plugin.labels import Box, LabelRecord, LabelRules, write_label_file
 from gradnorm_plugin.names import csv_row, folder_names
-from gradnorm_plugin.outputs import CLASS, Outputs, label_rules
+from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, label_rules
 from gradnorm_plugin.predict import PredictError
+from gradnorm_plugin.predict.drawing import Style
 from gradnorm_plugin.predict.images import picture_suffix, write_image
-from gradnorm_plugin.predict.prediction import Prediction, Style
+from gradnorm_plugin.predict.prediction import Clip, Prediction
 from gradnorm_plugin.predict.sources import Frame
 from gradnorm_plugin.upstream.gateway import drawing
 
@@ -174,13 +175,16 @@ class _GrowingText:
 class JsonFile(Output):
     """`predictions.json`: a list with an object for each image, each on a line of its own."""
 
-    def __init__(self, folder: Path) -> None:
-        self._text = _GrowingText(folder / "predictions.json", "[")
+    def __init__(self, folder: Path, name: str = "predictions.json") -> None:
+        self._text = _GrowingText(folder / name, "[")
         self._separator = "\n"
 
     def write(self, result: Result) -> None:
         """Add the image's object."""
-        row = {"name": result.name, **result.prediction.to_dict()}
+        self.add({"name": result.name, **result.prediction.to_dict()})
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add an object."""
         self._text.add(self._separator + json.dumps(row, ensure_ascii=False))
         self._separator = ",\n"
 
@@ -197,33 +201,18 @@ class CsvFiles(Output):
     """`images.csv`, a row an image with what is said of it, and `boxes.csv`, a row a box; `name` joins them."""
 
     def __init__(self, folder: Path, outputs: Outputs) -> None:
-        self._classic = [output.name for output in outputs] in ([], [CLASS])
         own = ["name", "path", "frame", "width", "height", "boxes"]
-        if self._classic:
-            names = outputs[0].rows if outputs else ()
-            said = ["image_class", "probability", *(f"probability {name}" for name in names)]
-        else:
-            said = []
-            for column in (column for output in outputs for column in output.cells(np.zeros(output.width))):
-                said.append(f"{column} ({len(said) + 1})" if column in (*own, *said) else column)
+        said = _said_columns(outputs, own)
         box_columns = ["class_index", "class", "confidence", "x1", "y1", "x2", "y2"]
         self._images = _GrowingText(folder / "images.csv", _csv_row(*own, *said))
         self._boxes = _GrowingText(folder / "boxes.csv", _csv_row("name", "path", "frame", *box_columns))
-        self._no_class = [""] * len(said)
 
     def write(self, result: Result) -> None:
         """Add the image's rows."""
         found = result.prediction
         origin = [result.name, found.path, found.frame]
         height, width = found.shape
-        said = self._no_class
-        if not self._classic:
-            cells = [cell for answer in found.answers for cell in answer.cells.values()]
-            said = [*map(_cell, cells)]
-        elif found.answers:
-            values = found.answers[0].values
-            said = [found.image_class.name if found.image_class else "", *_rounded(max(values), *values)]
-        self._images.add(_csv_row(*origin, width, height, len(found.boxes), *said))
+        self._images.add(_csv_row(*origin, width, height, len(found.boxes), *_said_cells(found)))
         for box in found.boxes:
             self._boxes.add(_csv_row(*origin, box.class_index, box.name, *_rounded(*box[2:])))
 
@@ -236,6 +225,64 @@ class CsvFiles(Output):
         """Remove both files."""
         self._images.discard()
         self._boxes.discard()
+
+
+def _said_columns(outputs: Outputs, own: Sequence[str]) -> list[str]:
+    """The columns of a table for what is said of an image, beside its own."""
+    if _classic(outputs):
+        names = outputs[0].rows if outputs else ()
+        return ["image_class", "probability", *(f"probability {name}" for name in names)]
+    said: list[str] = []
+    for column in (column for output in outputs for column in output.cells(np.zeros(output.width))):
+        said.append(f"{column} ({len(said) + 1})" if column in (*own, *said) else column)
+    return said
+
+
+def _said_cells(found: Prediction | Clip) -> list[Any]:
+    """The cells of these columns."""
+    if not _classic([answer.output for answer in found.answers]):
+        return [_cell(cell) for answer in found.answers for cell in answer.cells.values()]
+    if not found.answers:
+        return ["", ""]
+    values = found.answers[0].values
+    return [found.image_class.name if found.image_class else "", *_rounded(max(values), *values)]
+
+
+def _classic(outputs: Sequence[ImageOutput]) -> bool:
+    """Whether there is nothing but the class of `classification_names`, if that."""
+    return [output.name for output in outputs] in ([], [CLASS])
+
+
+class Clips(Output):
+    """`clips.json` and `clips.csv`, or one of them: what each video comes to as a whole, an object or row a video."""
+
+    def __init__(self, folder: Path, outputs: Outputs, as_json: bool, as_csv: bool) -> None:
+        own = ["name", "path", "frames"]
+        self._json = JsonFile(folder, "clips.json") if as_json else None
+        self._csv = _GrowingText(folder / "clips.csv", _csv_row(*own, *_said_columns(outputs, own))) if as_csv else None
+        self._last: dict[str, tuple[str | None, Clip]] = {}
+
+    def write(self, result: Result) -> None:
+        """Keep what the video comes to so far."""
+        if result.prediction.clip is not None:
+            self._last[result.stem] = result.prediction.path, result.prediction.clip
+
+    def finish(self) -> None:
+        """Write the files; without a video they hold nothing."""
+        for name, (path, clip) in self._last.items():
+            if self._json is not None:
+                self._json.add({"name": name, "path": path, **clip.to_dict()})
+            if self._csv is not None:
+                self._csv.add(_csv_row(name, path, clip.frames, *_said_cells(clip)))
+        for file in (self._json, self._csv):
+            if file is not None:
+                file.finish()
+
+    def discard(self) -> None:
+        """Remove the files."""
+        for file in (self._json, self._csv):
+            if file is not None:
+                file.discard()
 
 
 def _csv_row(*cells: Any) -> str:
@@ -264,15 +311,20 @@ class Pictures(Output):
 
     def write(self, result: Result) -> None:
         """Write a picture, or the next frame of a video."""
+        drawn = self.drawing(result)
         if result.frame.number is None:
-            write_image(self.folder / f"{result.stem}{picture_suffix(result.frame.path)}", result.drawn)
+            write_image(self.folder / f"{result.stem}{picture_suffix(result.frame.path)}", drawn)
             return
         path = self.folder / f"{result.stem}.mp4"
         if path not in self._open:
             if not self.side_by_side:
                 self.finish()
-            self._open[path] = _new_video(path, result)
-        self._open[path][1].write(result.drawn)
+            self._open[path] = _new_video(path, drawn.shape, result.frame.fps)
+        self._open[path][1].write(drawn)
+
+    def drawing(self, result: Result) -> np.ndarray:
+        """What is written of a picture or frame, (H, W, 3) uint8, BGR."""
+        return result.drawn
 
     def finish(self) -> None:
         """Close the videos."""
@@ -291,11 +343,34 @@ class Pictures(Output):
             yield file
 
 
-def _new_video(path: Path, result: Result) -> tuple[UnfinishedFile, cv2.VideoWriter]:
-    height, width = result.drawn.shape[:2]
+class ExplainedPictures(Pictures):
+    """Each picture, or frame of a video, beside the heat maps that say why."""
+
+    def __init__(self, folder: Path, side_by_side: bool) -> None:
+        super().__init__(folder, side_by_side)
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def drawing(self, result: Result) -> np.ndarray:
+        """The explained picture. Frames have the size of their video's first: how many labels there are may change."""
+        drawn = result.prediction.explain().draw(result.style)
+        if result.frame.number is None:
+            return drawn
+        height, width = self._shapes.setdefault(result.stem, drawn.shape)[:2]
+        scale = min(height / drawn.shape[0], width / drawn.shape[1])
+        if scale == 1:
+            fitted = drawn
+        else:
+            fitted = cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        fitted = fitted[:height, :width]
+        below, beside = height - fitted.shape[0], width - fitted.shape[1]
+        return cv2.copyMakeBorder(fitted, 0, below, 0, beside, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+
+
+def _new_video(path: Path, shape: tuple[int, ...], fps: float) -> tuple[UnfinishedFile, cv2.VideoWriter]:
+    height, width = shape[:2]
     path.parent.mkdir(parents=True, exist_ok=True)
     file = UnfinishedFile(path)
-    video = cv2.VideoWriter(str(file.path), cv2.VideoWriter.fourcc(*"mp4v"), result.frame.fps, (width, height))
+    video = cv2.VideoWriter(str(file.path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
     if not video.isOpened():
         file.discard()
         raise PredictError(f"{path} cannot be written: OpenCV opens no mp4 video there")

@@ -11,6 +11,7 @@ from gradnorm_plugin.run_folder import (
     CONFUSION_PICTURE,
     DETECTION_FIGURES,
     EPOCHS_FILE,
+    EXPLAINED_PICTURES,
     METRICS_FILE,
     RELIABILITY_PICTURE,
     Epochs,
@@ -53,6 +54,7 @@ def _pictures(run: RunFiles, task: ImageTask, say: Wording) -> Iterator[Picture]
         del files[output_picture(task.name, CONFUSION_PICTURE)]  # the table says the same
     if task != CLASSIFICATION:
         files[f"{task.name}.png"] = "final.*_picture"
+    files |= {output_picture(task.name, name): f"final.*_explained_{which}" for which, name in EXPLAINED_PICTURES.items()}
     for name, key in files.items():
         if (run.folder / name).is_file():
             yield Picture(run.folder / name, say.of_task(key, task.name))

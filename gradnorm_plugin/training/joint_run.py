@@ -17,6 +17,7 @@ from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
+from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
 from gradnorm_plugin.evaluation.plots import plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
@@ -305,6 +306,8 @@ class JointRun:
             write_summary(figures, folder)
             if kwargs.get("plots"):
                 plot_outputs(recording, folder, trained)
+                device = str(next(kwargs["model"].parameters()).device)
+                explain_examples(recording, folder, trained, str(best), kwargs["imgsz"], device)
         return results
 
     def fitness(self, results: np.ndarray) -> np.ndarray:
