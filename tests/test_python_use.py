@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = folder / "data" / "images" / "train"
     write_checkpoint(folder / "best.pt", read_images(pictures, SIZE))
     cv2.imwrite(str(folder / "picture.jpg"), cv2.resize(cv2.imread(str(pictures / "0.jpg")), (150, 97)))
-    upstream("export").run(weights=folder / "best.pt", imgsz=(SIZE, SIZE), include=("onnx",))
+    upstream("export").run(weights=folder / "best.pt", imgsz=(SIZE, SIZE), include=("onnx",), opset=17)
     suppress(folder / "best.onnx", folder / "best_nms.onnx", Suppression(max_det=5000))
     (folder / "pictures").symlink_to(pictures)
     (folder / "yolov5").symlink_to(find_checkout())
