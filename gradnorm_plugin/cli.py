@@ -30,6 +30,7 @@ _COMMANDS = {
         "measure both tasks of a checkpoint or exported model (flags: val --help)",
     ),
     "predict": ("gradnorm_plugin.predict.command", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
+    "export": ("gradnorm_plugin.export", "main", "write ONNX, with --nms too, TorchScript, OpenVINO, ... (flags: export --help)"),
     "report": ("gradnorm_plugin.report.compose", "main", "write report.md and report.html of a run (flags: report --help)"),
     "compare": ("gradnorm_plugin.compare.command", "main", "train several methods on several seeds (flags: compare --help)"),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),

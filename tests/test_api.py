@@ -87,6 +87,7 @@ ALLOWED = {
     },
     "predict": {"labels", "outputs", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
+    "export": {"model", "upstream", "terminal", "files"},
     "convert": {"labels", "outputs", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},

@@ -25,6 +25,8 @@ from upstream_data import CLASS_NAMES
 from upstream_driver import run as run_script
 
 from gradnorm_plugin.evaluation.command import main as val
+from gradnorm_plugin.export import Suppression, suppress
+from gradnorm_plugin.export import main as export
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
@@ -236,6 +238,69 @@ def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
     expected_boxes, expected_probabilities = backend(folder / "joint" / "best.pt")(images[:1])
     np.testing.assert_allclose(boxes, expected_boxes, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["joint", "guided_dynamic", "plain"])
+@pytest.mark.parametrize("wanted", [Suppression(), Suppression(1e-5, 0.6, 20, True), Suppression(1.0)])
+def test_boxes_after_nms_are_upstreams(folder: Path, tmp_path: Path, name: str, wanted: Suppression) -> None:
+    suppress(folder / name / "best.onnx", tmp_path / "nms.onnx", wanted)
+    before, after = (onnxruntime.InferenceSession(file) for file in (folder / name / "best.onnx", tmp_path / "nms.onnx"))
+    outputs = ["boxes", *([] if name == "plain" else ["classification"])]
+    assert [output.name for output in after.get_outputs()] == outputs
+    assert after.get_outputs()[0].shape == ["batch" if "dynamic" in name else 1, wanted.max_det, 6]
+    counts = []
+    for images in pictures(folder).split(8 if "dynamic" in name else 1):
+        predictions, *told = before.run(None, {"images": images.numpy()})
+        boxes, *still_told = after.run(outputs, {"images": images.numpy()})
+        expected = upstream("utils.general").non_max_suppression(
+            torch.from_numpy(predictions), wanted.conf_thres, wanted.iou_thres, None, wanted.agnostic, max_det=wanted.max_det
+        )
+        for found, rows in zip(boxes, expected, strict=True):
+            np.testing.assert_array_equal(found[: len(rows)], rows)
+            assert not found[len(rows) :].any()
+            counts.append(len(rows))
+        np.testing.assert_allclose(still_told, told, atol=1e-6)
+    assert len(counts) == 8 and (max(counts) == 0 if wanted.conf_thres == 1 else 5 < max(counts) <= wanted.max_det)
+
+
+def test_the_command_writes_a_file_that_ends_in_boxes_and_ours_and_upstreams_scripts_refuse_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copy(folder / "guided" / "best.pt", tmp_path)
+    export(["--weights", str(tmp_path / "best.pt"), "--nms", "--imgsz", str(SIZE), "--max-det", "9", "--iou-thres", "0.5"])
+    made = tmp_path / "best_nms.onnx"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.onnx", "best.pt", "best_nms.onnx"]
+    assert f"{made}: `boxes` (B, 9, 6)" in capsys.readouterr().out
+    assert onnx_shapes(made) == {"images": [1, 3, SIZE, SIZE], "boxes": [1, 9, 6], "classification": [1, 3]}
+    metadata = {entry.key: entry.value for entry in onnx.load(made).metadata_props}
+    assert json.loads(metadata.pop("nms")) == {"conf_thres": 0.25, "iou_thres": 0.5, "max_det": 9, "agnostic": False}
+    assert metadata.keys() == METADATA.keys()
+    for dnn in (False, True):
+        with pytest.raises(ValueError, match=r"best_nms\.onnx ends in boxes after NMS"):
+            upstream("models.common").DetectMultiBackend(str(made), dnn=dnn)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--weights is missing"),
+        (["--weights", "nowhere.pt"], "nowhere.pt cannot be read"),
+        (["--weights", "joint/best.onnx"], "best.onnx"),
+        (["--weights", "joint/best.pt", "--conf-thres", "25"], "--conf-thres is a share from 0 to 1, found 25"),
+        (["--weights", "joint/best.pt", "--max-det", "0"], "--max-det must be at least 1"),
+        (["--weights", "joint/best.pt", "--nms", "--opset", "11"], "--nms needs --opset 12 or later"),
+        (["--weights", "joint/best.pt", "--include", "onxx"], "Invalid --include ['onxx']"),
+        (["--weights", "joint/best.pt", "--nms", "--include", "openvino"], "--nms is for ONNX: add onnx to --include"),
+    ],
+)
+def test_an_export_that_cannot_be_is_one_line(folder: Path, monkeypatch, capsys, flags: list[str], message: str) -> None:
+    monkeypatch.chdir(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("best*")}
+    with pytest.raises(SystemExit) as ended:
+        export(flags)
+    error = capsys.readouterr().err
+    assert ended.value.code in (1, 2) and message in error.splitlines()[-1] and "Traceback" not in error
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("best*")} == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has other signals")

@@ -1,4 +1,4 @@
-"""The samples for Python in README.md (or docs/predict.md) run as they stand, each in a process of its own."""
+"""The samples for Python in README.md, docs/predict.md and docs/ecosystem.md run as they stand, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -15,20 +16,24 @@ from joint_checkpoint import IMAGE_CLASSES, read_images, write_checkpoint
 from joint_data import write_joint_dataset
 
 from gradnorm_plugin import Predictor
+from gradnorm_plugin.evaluation.command import main as val
+from gradnorm_plugin.export import Suppression, suppress
+from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
 
 REPOSITORY = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/predict.md", "docs/ecosystem.md")
 SIZE = 320  # the samples name none, and the weights do not say
 
 
 def sample(name: str) -> str:
     """The Python block under the comment `<!-- sample: name -->`."""
-    for page in ("README.md", "docs/predict.md"):
+    for page in PAGES:
         text = (REPOSITORY / page).read_text(encoding="utf-8")
         found = re.search(rf"<!-- sample: {name} -->\n+```python\n(.*?)```", text, re.DOTALL)
         if found:
             return found[1]
-    raise AssertionError(f"no sample {name} in README.md or docs/predict.md")
+    raise AssertionError(f"no sample {name} in {', '.join(PAGES)}")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = folder / "data" / "images" / "train"
     write_checkpoint(folder / "best.pt", read_images(pictures, SIZE))
     cv2.imwrite(str(folder / "picture.jpg"), cv2.resize(cv2.imread(str(pictures / "0.jpg")), (150, 97)))
-    upstream("export").run(weights=folder / "best.pt", imgsz=(SIZE, SIZE), include=("onnx",))
+    upstream("export").run(weights=folder / "best.pt", imgsz=(SIZE, SIZE), include=("onnx",), opset=17)
+    suppress(folder / "best.onnx", folder / "best_nms.onnx", Suppression(max_det=5000))
+    (folder / "pictures").symlink_to(pictures)
+    (folder / "yolov5").symlink_to(find_checkout())
     return folder
 
 
@@ -93,3 +101,42 @@ def test_onnx_sample_needs_no_torch_and_finds_the_same(folder):
         clipped = [*np.clip(ours[2::2], 0, 150), *np.clip(ours[3::2], 0, 97)]
         assert ours[0] == other[0] and ours[1] == pytest.approx(other[1], abs=1e-4)
         assert clipped == pytest.approx([*other[2::2], *other[3::2]], abs=0.3)
+
+
+def test_the_sample_for_a_file_with_nms_finds_the_same(folder):
+    code, end = sample("onnx"), "(rows,), (probabilities,)"
+    output = run(folder, code[: code.index(end)].replace("best.onnx", "best_nms.onnx") + sample("nms"))
+    (image_class, _), *boxes = lines_of(output)
+    expected = Predictor(folder / "best.onnx", max_det=5000)(folder / "picture.jpg")
+    assert image_class == expected.image_class.name and len(boxes) == len(expected.boxes) > 10
+    found = sorted((name, *values) for name, values in boxes)  # equal confidences have no order
+    for (name, confidence, *corners), box in zip(found, sorted(expected.boxes, key=lambda box: box[1:]), strict=True):
+        clipped = [*np.clip(corners[::2], 0, 150), *np.clip(corners[1::2], 0, 97)]
+        assert name == box.name and confidence == pytest.approx(box.confidence, abs=1e-4)
+        assert clipped == pytest.approx([box.x1, box.x2, box.y1, box.y2], abs=0.3)
+
+
+def test_eight_bits_keep_both_outputs(folder, tmp_path):
+    run(folder, sample("int8"))
+    made = folder / "best_int8.onnx"
+    assert made.stat().st_size < 0.4 * (folder / "best.onnx").stat().st_size
+    images = sorted((folder / "pictures").glob("*.jpg"))
+    for found, expected in zip(Predictor(made)(images), Predictor(folder / "best.onnx")(images), strict=True):
+        probabilities, exact = (list(of.image_class.probabilities.values()) for of in (found, expected))
+        assert 0 < np.abs(np.subtract(probabilities, exact)).max() < 0.1 and len(found.boxes) > 0.5 * len(expected.boxes) > 5
+    common = ["--data", str(folder / "data" / "joint.yaml"), "--workers", "0", "--bootstrap", "0", "--project", str(tmp_path)]
+    val(["--weights", str(made), *common])
+
+
+@pytest.mark.parametrize("tool", ["supervision", "sahi"])
+def test_sample_for_another_tool(folder, tool):
+    for package in {"supervision": ["supervision"], "sahi": ["sahi", "yolov5"]}[tool]:
+        if not find_spec(package):
+            pytest.skip(f"{package} is not installed")
+    output = run(folder, sample(tool))
+    expected = Predictor(folder / "best.pt", imgsz=SIZE)(folder / "picture.jpg")
+    if tool == "supervision":
+        assert output.split() == [expected.image_class.name, str(len(expected.boxes))]
+        assert np.abs(cv2.imread(str(folder / "drawn.jpg")).astype(int) - expected.image).mean() > 1
+    else:
+        assert len(lines_of(output)) > 5

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_classes, image_outputs
+from gradnorm_plugin.model.checkpoint import (
+    CheckpointError,
+    check_detector,
+    image_classes,
+    image_outputs,
+    image_size,
+    training_flags,
+)
 from gradnorm_plugin.model.guided import Regions
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import (
@@ -105,10 +112,10 @@ class JointBackend(_Backend):
         if self.pt:
             for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
                 check_detector(member)
-        options = _checkpoint_options(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
+        options = _flags_of(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
         metadata, described = self._described() if not self.pt else ({}, ())
         self.fixed_batch, self.fixed_size = self._input_shape(metadata)
-        self.usual_size = self.fixed_size or _size(options.get("imgsz")) or _size(metadata.get("imgsz"))
+        self.usual_size = self.fixed_size or image_size(options.get("imgsz")) or image_size(metadata.get("imgsz"))
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
         self.outputs = image_outputs(self.model) if self.pt else described
@@ -311,18 +318,8 @@ class _JointEnsemble(_Ensemble):
         return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).mean(0))
 
 
-def _checkpoint_options(file: str | Path) -> Mapping[str, Any]:
-    """The flags of the training that wrote a checkpoint; empty where it does not say."""
-    options = upstream("utils.trust").load_checkpoint(upstream("utils.downloads").attempt_download(file)).get("opt") or {}
-    return options if isinstance(options, dict) else vars(options)
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    """Height and width of one number or two; None for anything else, since a file may hold anything."""
-    sides = [value, value] if isinstance(value, int) else value
-    if isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
-        return sides[0], sides[1]
-    return None
+def _flags_of(file: str | Path) -> Mapping[str, Any]:
+    return training_flags(upstream("utils.trust").load_checkpoint(upstream("utils.downloads").attempt_download(file)))
 
 
 def _untrained(options: Mapping[str, Any], outputs: Outputs) -> tuple[str, ...]:

@@ -148,6 +148,20 @@ def box_classes(model: DetectionModel) -> list[str]:
     return [str(model.names[index]) for index in range(len(model.names))]
 
 
+def training_flags(contents: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flags of the training that wrote a checkpoint; empty where it does not say."""
+    flags = contents.get("opt") or {}
+    return flags if isinstance(flags, dict) else vars(flags)
+
+
+def image_size(value: Any) -> tuple[int, int] | None:
+    """Height and width of one number or two; None for anything else, since a file may hold anything."""
+    sides = [value, value] if isinstance(value, int) else value
+    if isinstance(sides, (list, tuple)) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides):
+        return sides[0], sides[1]
+    return None
+
+
 def _refuse_foreign(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(64).lstrip()
