@@ -300,15 +300,16 @@ def test_a_picture_or_video_at_an_address_is_fetched_whatever_lies_in_the_workin
     assert files(Path("out/exp")) == {name, "predictions.json"} and Path(name).read_bytes() == b"something else"
 
 
-def test_a_password_in_an_address_is_shown_nowhere(folder, tmp_path, monkeypatch):
+def test_a_password_in_an_address_is_shown_nowhere(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(upstream("utils.general").LOGGER, "propagate", True)
     with pytest.raises(PredictError) as error:
-        open_source("rtsp://me:secret@127.0.0.1:1/door")
+        open_source("rtsp://me:secret@127.0.0.1:1/door?token=secret")
     assert "rtsp://127.0.0.1:1/door" in str(error.value) and "secret" not in str(error.value)
     clip = cv2.VideoCapture(str(folder / "clip.mp4"))
     monkeypatch.setattr(cv2, "VideoCapture", lambda address: clip)
     monkeypatch.setattr(upstream("utils.dataloaders"), "Thread", Mock)  # the first frame is enough
-    (frame,) = next(iter(open_source("rtsp://me:secret@camera/door?channel=1")))
-    assert frame.path == "rtsp_//camera/door_channel_1"
+    (frame,) = next(iter(open_source("rtsp://me:secret@camera/door?token=secret")))
+    assert frame.path == "rtsp_//camera/door" and "1/1: rtsp://camera/door" in caplog.text and "secret" not in caplog.text
 
 
 def test_streams_run_side_by_side(folder, tmp_path):

@@ -29,6 +29,9 @@ from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points,
 from gradnorm_plugin.report.render import LABELS, render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, NONE, Wording, count, score
 from gradnorm_plugin.run_folder import FACTS_FILE, Record, read_facts
+from gradnorm_plugin.upstream.gateway import upstream
+
+_without_secrets = upstream("utils.downloads").without_secrets
 
 
 def write_comparison(root: Path, lang: str = "en", predictions: bool = False) -> list[Path]:
@@ -234,12 +237,12 @@ def _run_section(outcome: Outcome, say: Wording) -> Section:
     facts: list[tuple[Cell, Cell]] = [
         (say("compare_run.folder"), outcome.root.resolve().name),
         (say("compare_run.started"), plan.started.replace("T", " ")),
-        (say("compare_run.flags"), shlex.join(plan.flags) or say("compare_run.none")),
+        (say("compare_run.flags"), _without_secrets(shlex.join(plan.flags)) or say("compare_run.none")),
         (say("compare_run.seeds"), say.listed(map(str, plan.seeds))),
         (say("compare_run.finished"), say.plain("compare_tile.of", part=done, all=outcome.planned)),
         *_machines(outcome, say),
     ]
-    own = [(method.label, shlex.join(method.flags) or say("compare_run.none")) for method in plan.methods]
+    own = [(method.label, _without_secrets(shlex.join(method.flags)) or say("compare_run.none")) for method in plan.methods]
     blocks: list[Block] = [Table(say("compare_run.caption"), (), facts, numeric=False)]
     blocks.append(Table(say("compare_run.methods"), (), own, numeric=False))
     if outcome.missing:

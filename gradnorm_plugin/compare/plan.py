@@ -73,6 +73,8 @@ class Plan:
     """The working folder it was started in, which relative paths among the flags refer to."""
     started: str
     """ISO 8601, with the time zone."""
+    threads: int | None = None
+    """CPU threads of a run; None: as many as there are cores for it."""
 
 
 def run_folder(root: Path, method: str, seed: int) -> Path:
@@ -137,6 +139,7 @@ def write_plan(root: Path, plan: Plan) -> None:
         "own_methods": own,
         "directory": plan.directory,
         "started": plan.started,
+        "threads": plan.threads,
     }
     write_text(root / PLAN_FILE, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
 
@@ -159,6 +162,7 @@ def read_plan(root: Path) -> Plan:
             flags=_without_permission(contents["flags"]),
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
+            threads=_read_threads(contents.get("threads")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
@@ -170,6 +174,12 @@ def _read_method(name: str, own: dict[str, Any]) -> Method:
     if name not in own:
         raise ValueError(f"no method is called {name}")
     return Method(name, name, _without_permission(own[name]["flags"]), own[name]["detects"], own[name]["classifies"])
+
+
+def _read_threads(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"threads is {value!r}: expected a whole number from 1")
+    return value
 
 
 def _without_permission(flags: list[Any]) -> tuple[str, ...]:

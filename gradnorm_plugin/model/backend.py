@@ -27,11 +27,12 @@ from gradnorm_plugin.outputs import (
     the_classes,
 )
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _common = upstream("models.common")
 _general = upstream("utils.general")
-_Ensemble = upstream("models.experimental").Ensemble
+_experimental = upstream("models.experimental")
+_Ensemble = _experimental.Ensemble
 
 METADATA_KEY = "classification_names"
 OUTPUTS_KEY = "image_outputs"
@@ -47,6 +48,7 @@ class JointBackend(_common.DetectMultiBackend):
     * `fixed_batch`: images that an exported file takes at a time, None if it takes any number. `forward` takes any number in
       either case.
     * `usual_size`: height and width that the weights were trained or exported with, None where they do not say.
+    * `trained_on`: the data yaml of the training that wrote a checkpoint, None where it names no file.
     * `fp16`: the precision in which it really computes: that of an exported file, whatever was asked for.
     * `temperatures`: what the logits of outputs that tell a class are divided by, by name; of an ensemble each model has its own.
     * `calibrated`: set it to False for the answers without these temperatures.
@@ -54,6 +56,8 @@ class JointBackend(_common.DetectMultiBackend):
 
     Threads may share it: their calls of `forward` run one after the other.
     """
+
+    _loading = threading.Lock()  # one thread at a time has upstream's reader swapped
 
     def __init__(self, weights: str | list[str] = "yolov5s.pt", *args: Any, **kwargs: Any) -> None:
         """As upstream's.
@@ -63,15 +67,16 @@ class JointBackend(_common.DetectMultiBackend):
                 says; the other errors are upstream's.
             ValueError: if the models of an ensemble have different image outputs.
         """
-        super().__init__(weights, *args, **kwargs)
+        options = self._load(weights, *args, **kwargs)
         self._lock = threading.Lock()
         if self.pt:
             for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
                 check_detector(member)
-        options = _checkpoint_options(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
         metadata, described = self._described() if not self.pt else ({}, ())
         self.fixed_batch, self.fixed_size = self._input_shape(metadata)
         self.usual_size = self.fixed_size or _size(options.get("imgsz")) or _size(metadata.get("imgsz"))
+        data = options.get("data")
+        self.trained_on = data if isinstance(data, str) and data and "://" not in data else None
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
         self.outputs = image_outputs(self.model) if self.pt else described
@@ -84,6 +89,27 @@ class JointBackend(_common.DetectMultiBackend):
         self._settle_precision(kwargs.get("fp16", False))
         if OUTPUTS_KEY in metadata:
             self._try_outputs()
+
+    def _load(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        """Upstream's constructor; returns the flags of the training that wrote the (first) checkpoint, as that is read.
+
+        Empty where it does not say, and for exported files.
+        """
+        flags: list[Mapping[str, Any]] = []
+        reader = threading.get_ident()
+
+        def read(*of: Any, **how: Any) -> dict[str, Any]:
+            contents = load_model(*of, **how)
+            if threading.get_ident() == reader:
+                options = contents.get("opt")
+                flags.append(options if isinstance(options, dict) else getattr(options, "__dict__", {}))
+            return contents
+
+        with self._loading:
+            load_model = _experimental.load_model
+            with swapped(_experimental, load_model=read):
+                super().__init__(*args, **kwargs)
+        return flags[0] if flags else {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -244,12 +270,6 @@ class _JointEnsemble(_Ensemble):
             if hasattr(model, METADATA_KEY)
         ]
         return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).mean(0))
-
-
-def _checkpoint_options(file: str | Path) -> Mapping[str, Any]:
-    """The flags of the training that wrote a checkpoint; empty where it does not say."""
-    options = upstream("utils.trust").load_checkpoint(upstream("utils.downloads").attempt_download(file)).get("opt") or {}
-    return options if isinstance(options, dict) else vars(options)
 
 
 def _size(value: Any) -> tuple[int, int] | None:
