@@ -523,6 +523,12 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
     assert as_picture(colours)[1] is colours
 
 
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
 @pytest.mark.parametrize(
     ("image", "found"),
     [
@@ -544,6 +550,8 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
         ([["x.jpg"]], r"image 1 of those given: .* found list \['x.jpg'\]"),
         (iter([np.zeros((8, 8, 3), np.uint8), None]), "image 2 of those given: .* found NoneType"),
         (io.StringIO("x"), "binary mode"),
+        (Path("/dev/zero"), "not a regular file"),
+        (_closed(), "the opened file: I/O operation on closed file"),
         (b"", "empty"),
         (b"abc", "these 3 bytes: no picture"),
         ("a\0.jpg", "null byte"),
@@ -555,6 +563,27 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
 def test_what_is_no_image_is_one_error(predictor, image, found):
     with pytest.raises(PredictError, match=found):
         predictor(image)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000, 3), (5000, 1, 3)])
+def test_a_picture_that_would_be_scaled_to_nothing_has_an_answer(predictor, shape):
+    found = predictor(np.zeros(shape, np.uint8))
+    assert found.shape == shape[:2] and sum(found.image_class.probabilities.values()) == pytest.approx(1)
+
+
+def test_settings_of_any_type_are_used_or_one_error(folder):
+    for device in (torch.device("cpu"), None, "auto"):
+        assert Predictor(folder / "joint.pt", np.int64(SIZE), device=device).imgsz == [SIZE, SIZE]
+    for setting, value in (
+        ("imgsz", 0), ("imgsz", "64"), ("imgsz", 64.0), ("imgsz", 1 << 24), ("conf_thres", "0.3"), ("iou_thres", None),
+        ("max_det", 1.5), ("batch_size", 0), ("classes", 1), ("classes", "01"), ("weights", None), ("weights", []),
+        ("device", 99),
+    ):  # fmt: skip
+        with pytest.raises(PredictError, match=setting):
+            Predictor(**{"weights": folder / "joint.pt", setting: value})
+    with pytest.raises(PredictError, match="://127.0.0.1:1/x.pt cannot be") as error:
+        Predictor("http://me:secret@127.0.0.1:1/x.pt?token=secret")
+    assert "secret" not in str(error.value)
 
 
 def test_collections_of_images_of_any_kind(folder, predictor):
@@ -586,8 +615,9 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--source", "gone.streams"], 1, "Failed to open gone.streams"),
         (["--classes", "0", "9"], 1, "classes 9: the weights know 0 red, 1 blue"),
         (["--conf-thres", "2"], 1, "conf_thres is 2.0: expected 0 to 1"),
-        (["--max-det", "0"], 1, "max_det is 0: expected at least 1"),
+        (["--max-det", "0"], 1, "max_det is 0: expected a whole number, at least 1"),
         (["--imgsz", "1", "2", "3"], 1, "imgsz is [1, 2, 3]"),
+        (["--imgsz", "0"], 1, "imgsz is [0]: expected pixels"),
         (["--view-img"], 1, "--view-img: no window can be opened here"),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -126,6 +127,7 @@ def test_screen_has_the_reports_columns(data, tmp_path, caplog):
 
 
 def test_upstreams_names_are_put_back(trained):
+    assert not [thread for thread in threading.enumerate() if "tensorboard" in type(thread).__module__]
     module = upstream("train")
     assert module.Model is upstream("models.yolo").Model
     assert module.ComputeLoss is upstream("utils.loss").ComputeLoss

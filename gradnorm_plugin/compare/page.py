@@ -25,13 +25,11 @@ from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change
 from gradnorm_plugin.compare.results import FIGURES, HEADLINES, Outcome, read_outcome
 from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, cheapest, falls_behind, judge, keep_up
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Report, Section, Small, Table, Text, Tile
 from gradnorm_plugin.report.render import LABELS, render_html, render_markdown
 from gradnorm_plugin.report.wording import LANGUAGES, NONE, Wording, count, score
 from gradnorm_plugin.run_folder import FACTS_FILE, Record, read_facts
-from gradnorm_plugin.upstream.gateway import upstream
-
-_without_secrets = upstream("utils.downloads").without_secrets
 
 
 def write_comparison(root: Path, lang: str = "en", predictions: bool = False) -> list[Path]:
@@ -237,12 +235,12 @@ def _run_section(outcome: Outcome, say: Wording) -> Section:
     facts: list[tuple[Cell, Cell]] = [
         (say("compare_run.folder"), outcome.root.resolve().name),
         (say("compare_run.started"), plan.started.replace("T", " ")),
-        (say("compare_run.flags"), _without_secrets(shlex.join(plan.flags)) or say("compare_run.none")),
+        (say("compare_run.flags"), without_secrets(shlex.join(plan.flags)) or say("compare_run.none")),
         (say("compare_run.seeds"), say.listed(map(str, plan.seeds))),
         (say("compare_run.finished"), say.plain("compare_tile.of", part=done, all=outcome.planned)),
         *_machines(outcome, say),
     ]
-    own = [(method.label, _without_secrets(shlex.join(method.flags)) or say("compare_run.none")) for method in plan.methods]
+    own = [(method.label, without_secrets(shlex.join(method.flags)) or say("compare_run.none")) for method in plan.methods]
     blocks: list[Block] = [Table(say("compare_run.caption"), (), facts, numeric=False)]
     blocks.append(Table(say("compare_run.methods"), (), own, numeric=False))
     if outcome.missing:

@@ -64,8 +64,8 @@ def evaluate(options: argparse.Namespace) -> None:
         raise EvaluationError(f"--save-txt: {pair[0]} and {pair[1]} would be one file in the folder of results; rename one image")
     if options.save_json and (pair := called_alike(scan.label_files, image_id)):
         raise EvaluationError(f"--save-json: {pair[0]} and {pair[1]} would be one image_id; rename one image")
-    bootstrap = bootstrap if bootstrap.resamples else None
-    one_pass = partial(run_one_pass, model=model, joint_data=data, scan=scan, bootstrap=bootstrap)
+    intervals = bootstrap if bootstrap.resamples else None
+    one_pass = partial(run_one_pass, model=model, joint_data=data, scan=scan, bootstrap=intervals)
     with swapped(_val, run=one_pass):
         _val.main(argparse.Namespace(**settings))
 

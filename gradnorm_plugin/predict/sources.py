@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.reading import read_text
@@ -98,7 +99,7 @@ class _Fetched(_Files):
         self._folder = TemporaryDirectory(prefix="gradnorm-")
         file = _downloads.fetch(address, self._folder.name)
         super().__init__(file, vid_stride)
-        self._place = f"{_downloads.without_secrets(address).rpartition('/')[0]}/{Path(file).name}"
+        self._place = f"{without_secrets(address).rpartition('/')[0]}/{Path(file).name}"
 
     def __iter__(self) -> Iterator[list[Frame]]:
         for frames in super().__iter__():
@@ -167,10 +168,10 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     except ModuleNotFoundError as error:
         raise PredictError(f"--source {source} needs the package {error.name}: pip install {error.name}") from None
     except (FileNotFoundError, AssertionError) as error:
-        raise PredictError(_downloads.without_secrets(f"--source {source}: {error}")) from None
+        raise PredictError(without_secrets(f"--source {source}: {error}")) from None
     except Exception as error:  # cameras, screens and servers are away in many ways; to the user they are one
         message = f"--source {source} cannot be opened: {type(error).__name__}: {error}"
-        raise PredictError(_downloads.without_secrets(message)) from None
+        raise PredictError(without_secrets(message)) from None
 
 
 def _listed(source: str) -> list[str]:

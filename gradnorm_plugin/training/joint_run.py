@@ -91,6 +91,7 @@ class JointRun:
                 )
             )
             stack.enter_context(swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients))
+            stack.callback(self._close_loggers)
             yield
 
     def check_dataset(self, data: str | dict[str, Any], autodownload: bool = True) -> dict[str, Any]:
@@ -262,8 +263,14 @@ class JointRun:
         """Upstream's own loggers, kept so that our scalars reach them; their table starts anew with the run, as ours do."""
         if not self.options.resume and not self.options.evolve:
             (Path(self.options.save_dir) / PLAIN_EPOCHS_FILE).unlink(missing_ok=True)
+        self._close_loggers()  # those of the run before, where hyperparameters evolve
         self.loggers = upstream("utils.loggers").Loggers(*args, **kwargs)
         return self.loggers
+
+    def _close_loggers(self) -> None:
+        """End the thread of TensorBoard's writer, which upstream leaves running."""
+        if getattr(self.loggers, "tb", None):
+            self.loggers.tb.close()
 
     def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Upstream's validation; the image outputs' figures of the same pass are kept and shown.

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.facts import balancing_facts, data_facts, device_name, model_facts, output_facts, peak_memory
 from gradnorm_plugin.training.hook import Hook
 from gradnorm_plugin.training.joint_run import JointRun
-from gradnorm_plugin.upstream.gateway import upstream
 from gradnorm_plugin.versions import version_facts
-
-_without_secrets = upstream("utils.downloads").without_secrets
 
 
 class RunFile(Hook):
@@ -40,14 +38,14 @@ class RunFile(Hook):
         self.seconds_before = float(found.get("seconds") or 0.0)
         self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
-            "command": [_without_secrets(word) for word in run.command],
+            "command": [without_secrets(word) for word in run.command],
             "started": now,
             "finished": None,
             "seconds": self.seconds_before,
             "peak_memory_mb": None,
             "versions": dict(version_facts()),
             "device": device_name(next(run.model.parameters()).device),
-            "model": {"weights": _without_secrets(run.options.weights), **model_facts(run.model)},
+            "model": {"weights": without_secrets(str(run.options.weights)), **model_facts(run.model)},
             "data": {
                 "yaml": str(run.options.data),
                 "names": list(names.values()) if isinstance(names, dict) else list(names),
