@@ -612,6 +612,7 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--source", "big5.txt"], 1, "--source big5.txt:1: byte 0 of the file (0xA4) is not UTF-8: save the file as UTF-8"),
         (["--source", "三"], 1, "三 does not exist"),
         (["--source", "."], 1, "No images or videos found"),
+        (["--source", "empty.streams"], 1, "--source empty.streams is empty"),
         (["--source", "gone.streams"], 1, "Failed to open gone.streams"),
         (["--classes", "0", "9"], 1, "classes 9: the weights know 0 red, 1 blue"),
         (["--conf-thres", "2"], 1, "conf_thres is 2.0: expected 0 to 1"),
@@ -626,6 +627,7 @@ def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, c
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (tmp_path / "junk.pt").write_text("no pickle")
+    (tmp_path / "empty.streams").touch()
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "big5.txt").write_text("中.jpg", encoding="big5")
     with pytest.raises(SystemExit) as stopped:

@@ -296,6 +296,10 @@ def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
         (["--gradnorm-interval", "0"], "interval must be"),
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--imgsz", "0"], "--imgsz must be at least 1, found 0"),
+        (["--workers", "-1"], "--workers must be at least 0"),
+        (["--seed", "-1"], "--seed must be from 0 to 4294967295"),
+        (["--label-smoothing", "nan"], "--label-smoothing must be from 0 to 1"),
         pytest.param(
             ["--device", "0,1"], "there is no CUDA GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),

@@ -548,6 +548,8 @@ def test_bad_labels_are_one_error(weights, tmp_path, capsys):
         (["--weights", "x.pt", "--task", "valid"], "--task valid: choose one of train, val, test, speed, study"),
         (["--weights", "x.pt", "--bootstrap", "-1"], "--bootstrap and --seed are whole numbers from 0"),
         (["--weights", "x.pt", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--weights", "x.pt", "--workers", "-1"], "--workers must be at least 0, found -1"),
+        (["--weights", "x.pt", "--max-det", "0"], "--max-det must be at least 1"),
         (["--weights", "x.pt", "--dnn"], "--dnn: OpenCV reads no names of the image's classes"),
     ],
     ids=str,

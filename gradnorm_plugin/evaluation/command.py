@@ -98,8 +98,9 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--task {options.task}: choose one of {', '.join((*SPLITS, *BENCHMARKS))}")
     if options.bootstrap < 0 or options.seed < 0:
         parser.error("--bootstrap and --seed are whole numbers from 0")
-    if options.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1, found {options.batch_size}")
+    for name, least in (("batch_size", 1), ("max_det", 1), ("workers", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, found {getattr(options, name)}")
     if options.imgsz is not None and options.imgsz < 1:
         parser.error(f"--imgsz must be at least 1, found {options.imgsz}")
     if options.dnn:

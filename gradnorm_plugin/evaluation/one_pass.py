@@ -48,12 +48,10 @@ def evaluate(options: argparse.Namespace) -> None:
         EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
     """
     model = None
-    if (
-        options.task in SPLITS
-    ):  # before the data, which may have to be made or fetched first; a benchmark loads one after the other
+    if options.task in SPLITS:  # before the data, which may have to be made first; a benchmark loads one after the other
         device = _torch_utils.select_device(options.device)
         model = load_model(options.weights, device=device, fp16=options.half and device.type != "cpu")
-    options.data = options.data or _data_of(model)
+    options.data = options.data or _data_of(model or load_model(options.weights[:1]))
     options.save_json |= options.data.endswith("coco.yaml")  # as upstream does
     settings = dict(vars(options))
     _general.print_args(settings, show_file=False)
@@ -87,9 +85,9 @@ def load_model(weights: list[str] | str, **options: Any) -> JointBackend:
     return model
 
 
-def _data_of(model: JointBackend | None) -> str:
+def _data_of(model: JointBackend) -> str:
     """The data yaml that the weights were trained on, where they name one, else that of the demo set."""
-    trained_on = model.trained_on if model else None
+    trained_on = model.trained_on
     if trained_on is None:
         return shown(REPOSITORY / "data" / "joint.yaml")
     if not Path(trained_on).is_file():

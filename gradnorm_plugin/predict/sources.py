@@ -158,6 +158,8 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
+        if lowered.endswith(".streams") and Path(source).is_file() and not Path(source).read_bytes().strip():
+            raise PredictError(f"--source {source} is empty: write an address on each line")
         if source.isdecimal() or lowered.endswith(".streams") or (is_url and not is_file):
             return _Streams(source, vid_stride)
         if is_url:

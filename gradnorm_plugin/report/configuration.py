@@ -149,7 +149,7 @@ def settings_section(run: RunFiles, say: Wording) -> Section:
             blocks.append(missing(run.folder, file, say))
             continue
         rows = [
-            (name, without_secrets(record.text(name)) or NONE)
+            (name, without_secrets(record.text(name) or NONE))
             for name, value in record.values.items()
             if not isinstance(value, dict)
         ]
