@@ -116,7 +116,8 @@ def test_the_best_checkpoint_is_calibrated_on_val(trained):
     assert read_checkpoint(trained / "weights" / "last.pt")["model"].temperatures is None  # it was not measured
 
 
-def test_screen_has_the_reports_columns(data, tmp_path, caplog):
+def test_screen_has_the_reports_columns_and_no_thread_is_left(data, tmp_path, caplog):
+    before = set(threading.enumerate())
     main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
     lines = [line.split() for line in caplog.text.splitlines() if "screen.py" in line]
     assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
@@ -124,10 +125,11 @@ def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     assert "this run has 6 batches, and GradNorm looks at the gradients from batch 11 on, every 10" in caplog.text
     total, detection, classification, first, second = map(float, lines[1][-6:-1])
     assert total == pytest.approx(first * detection + second * classification, rel=1e-3)
+    left = set(threading.enumerate()) - before  # tqdm's is one a process
+    assert not [thread for thread in left if "tensorboard" in type(thread).__module__]
 
 
 def test_upstreams_names_are_put_back(trained):
-    assert not [thread for thread in threading.enumerate() if "tensorboard" in type(thread).__module__]
     module = upstream("train")
     assert module.Model is upstream("models.yolo").Model
     assert module.ComputeLoss is upstream("utils.loss").ComputeLoss
