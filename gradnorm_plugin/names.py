@@ -14,6 +14,7 @@ _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _NOT_IN_FOLDER_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"/\\|?*]|^\.+$|[. ]+$|^ +')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_SECRETS = re.compile(r"(?<=://)(?:[^/?#\s]*@)?([^?#\s]*)(?:[?#][^\s'\"]*)?")
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _LONGEST_FOLDER = 120
 """Bytes; most file systems take 255, and something may be added to it."""
@@ -24,9 +25,15 @@ def one_line(value: Any) -> str:
     return _BIDI.sub("", _BREAKS.sub(" ", str(value))).strip()
 
 
+def without_secrets(text: str) -> str:
+    """A text whose addresses have neither a name and a password before the host nor what stands behind `?` or `#`."""
+    return _SECRETS.sub(r"\1", text)
+
+
 def on_screen(text: str) -> str:
-    """Lines of text with what a terminal would obey, all but colours, written as escapes: `\\x1b]0;title` changes no title."""
-    pieces = _COLOUR.split(text)
+    """Lines of text with what a terminal would obey, all but colours, written as escapes: `\\x1b]0;title` changes no title.
+    Of addresses what is no secret."""
+    pieces = _COLOUR.split(without_secrets(text))
     return "".join(piece if index % 2 else _visible(piece) for index, piece in enumerate(pieces))
 
 

@@ -89,7 +89,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, str]]:
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
     detector = Method("own.det", "own.det", ("--balancer", "fixed"), classifies=False)
-    written = Plan((METHODS["dwa"], OWN, detector), (3, 1), ("--data", "häuser mit raum.yaml", "--weights", ""), "/a", "now")
+    written = Plan((METHODS["dwa"], OWN, detector), (3, 1), ("--data", "häuser mit raum.yaml", "--weights", ""), "/a", "now", 3)
     write_plan(tmp_path, written)
     found = read_plan(tmp_path)
     assert found.methods[0] is METHODS["dwa"]
@@ -97,7 +97,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         ("alpha0", ("--gradnorm-alpha", "0"), True, True),
         ("own.det", ("--balancer", "fixed"), True, False),
     ]
-    assert (found.seeds, found.flags, found.directory, found.started) == ((3, 1), written.flags, "/a", "now")
+    assert (found.seeds, found.flags, found.directory, found.started, found.threads) == ((3, 1), written.flags, "/a", "now", 3)
     contents = yaml.safe_load((tmp_path / "compare.yaml").read_text())
     assert contents["methods"] == ["dwa", "alpha0", "own.det"] and contents["seeds"] == [3, 1]
 
@@ -171,7 +171,13 @@ def test_other_image_outputs_than_planned_are_refused_before_anything_starts(tmp
         check_plan(made)
 
 
-@pytest.mark.parametrize("text", ["[]", "methods: [nope]\nseeds: [0]\nflags: []\nstarted: x", "methods: [dwa]", "{", "a: \x00"])
+PLANNED = "methods: [dwa]\nseeds: [0]\nflags: []\nstarted: x\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", PLANNED.replace("dwa", "nope"), "methods: [dwa]", "{", "a: \x00", f"{PLANNED}threads: 0", f"{PLANNED}threads: x"],
+)
 def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
     with pytest.raises(CompareError, match="has no compare.yaml: name the folder of a comparison"):
         read_plan(tmp_path)
@@ -182,11 +188,8 @@ def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
 
 def test_methods_and_defaults():
     options = parse_options(["--epochs", "3", "--weights", "", "--jobs", "1000"])
-    assert (
-        options.methods == tuple(m for m in METHODS.values() if not m.extra)
-        and options.seeds == (0, 1, 2)
-        and options.threads == 1
-    )
+    assert options.methods == tuple(m for m in METHODS.values() if not m.extra)
+    assert options.seeds == (0, 1, 2) and options.threads is None
     assert options.flags == ("--epochs", "3", "--weights", "")
     options = parse_options(["--methods", "gradnorm", "dwa", "gradnorm", "--seeds", "2", "2", "--method", "a=--adam --x 'b c'"])
     assert [method.name for method in options.methods] == ["gradnorm", "dwa", "a"] and options.seeds == (2,)
@@ -563,10 +566,11 @@ def test_real_runs_are_trained_not_repeated_and_trained_anew_where_broken(small,
     facts = json.loads((gradnorm / "run.json").read_text())
     (gradnorm / "run.json").write_text(json.dumps({**facts, "finished": None}))  # as if killed at the last moment
     (gradnorm / "leftover").touch()
-    out, err = compare(capsys, "--resume", "--threads", "1", "--project", str(tmp_path))
+    out, err = compare(capsys, "--resume", "--project", str(tmp_path))
     assert "ERROR: 1 of 3" in err and "detection-only" not in out and times(kept) == before, out + err
     assert is_finished(gradnorm) and not (gradnorm / "leftover").exists()
     assert (gradnorm / "joint_metrics.json").read_text() == undisturbed
+    assert json.loads((gradnorm / "run.json").read_text())["device"] == "CPU, 1 thread"  # as it was started, cores or no cores
 
 
 def test_a_separate_classifier_is_upstreams_own_measured_as_all_others(small, tmp_path):

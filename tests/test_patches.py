@@ -192,6 +192,8 @@ def test_an_address_is_never_answered_from_a_file_of_its_name(
     secret = f"{address}/x%20y.yaml?key=1".replace("://", "://me:password@")
     assert find(secret) == "x y.yaml" and Path("x y.yaml").read_text() == "new"
     assert logged == [f"Downloading {address}/x%20y.yaml to x y.yaml..."]
+    general.print_args({"source": [secret, "a?b"], "weights": "x.pt"})  # as the scripts echo their flags
+    assert logged.pop().endswith(f"source=['{address}/x%20y.yaml', 'a?b'], weights=x.pt")
     assert find(f"{address}/x%20y.yaml") == "x y.yaml"  # the same still
     Path("x y.yaml").write_text("old")
     with pytest.raises(FileExistsError, match="x y.yaml is there already, and not what .*: remove or rename it"):

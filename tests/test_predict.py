@@ -389,15 +389,16 @@ def test_a_picture_or_video_at_an_address_is_fetched_whatever_lies_in_the_workin
     assert files(Path("out/exp")) == {name, "predictions.json"} and Path(name).read_bytes() == b"something else"
 
 
-def test_a_password_in_an_address_is_shown_nowhere(folder, tmp_path, monkeypatch):
+def test_a_password_in_an_address_is_shown_nowhere(folder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(upstream("utils.general").LOGGER, "propagate", True)
     with pytest.raises(PredictError) as error:
-        open_source("rtsp://me:secret@127.0.0.1:1/door")
+        open_source("rtsp://me:secret@127.0.0.1:1/door?token=secret")
     assert "rtsp://127.0.0.1:1/door" in str(error.value) and "secret" not in str(error.value)
     clip = cv2.VideoCapture(str(folder / "clip.mp4"))
     monkeypatch.setattr(cv2, "VideoCapture", lambda address: clip)
     monkeypatch.setattr(upstream("utils.dataloaders"), "Thread", Mock)  # the first frame is enough
-    (frame,) = next(iter(open_source("rtsp://me:secret@camera/door?channel=1")))
-    assert frame.path == "rtsp_//camera/door_channel_1"
+    (frame,) = next(iter(open_source("rtsp://me:secret@camera/door?token=secret")))
+    assert frame.path == "rtsp_//camera/door" and "1/1: rtsp://camera/door" in caplog.text and "secret" not in caplog.text
 
 
 def test_streams_run_side_by_side(folder, tmp_path):
@@ -611,6 +612,12 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
     assert as_picture(colours)[1] is colours
 
 
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
 @pytest.mark.parametrize(
     ("image", "found"),
     [
@@ -632,6 +639,8 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
         ([["x.jpg"]], r"image 1 of those given: .* found list \['x.jpg'\]"),
         (iter([np.zeros((8, 8, 3), np.uint8), None]), "image 2 of those given: .* found NoneType"),
         (io.StringIO("x"), "binary mode"),
+        (Path("/dev/zero"), "not a regular file"),
+        (_closed(), "the opened file: I/O operation on closed file"),
         (b"", "empty"),
         (b"abc", "these 3 bytes: no picture"),
         ("a\0.jpg", "null byte"),
@@ -643,6 +652,27 @@ def test_arrays_of_every_form_that_says_what_it_is(colours):
 def test_what_is_no_image_is_one_error(predictor, image, found):
     with pytest.raises(PredictError, match=found):
         predictor(image)
+
+
+@pytest.mark.parametrize("shape", [(1, 5000, 3), (5000, 1, 3)])
+def test_a_picture_that_would_be_scaled_to_nothing_has_an_answer(predictor, shape):
+    found = predictor(np.zeros(shape, np.uint8))
+    assert found.shape == shape[:2] and sum(found.image_class.probabilities.values()) == pytest.approx(1)
+
+
+def test_settings_of_any_type_are_used_or_one_error(folder):
+    for device in (torch.device("cpu"), None, "auto"):
+        assert Predictor(folder / "joint.pt", np.int64(SIZE), device=device).imgsz == [SIZE, SIZE]
+    for setting, value in (
+        ("imgsz", 0), ("imgsz", "64"), ("imgsz", 64.0), ("imgsz", 1 << 24), ("conf_thres", "0.3"), ("iou_thres", None),
+        ("max_det", 1.5), ("batch_size", 0), ("classes", 1), ("classes", "01"), ("weights", None), ("weights", []),
+        ("device", 99),
+    ):  # fmt: skip
+        with pytest.raises(PredictError, match=setting):
+            Predictor(**{"weights": folder / "joint.pt", setting: value})
+    with pytest.raises(PredictError, match="://127.0.0.1:1/x.pt cannot be") as error:
+        Predictor("http://me:secret@127.0.0.1:1/x.pt?token=secret")
+    assert "secret" not in str(error.value)
 
 
 def test_collections_of_images_of_any_kind(folder, predictor):
@@ -671,11 +701,13 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--source", "big5.txt"], 1, "--source big5.txt:1: byte 0 of the file (0xA4) is not UTF-8: save the file as UTF-8"),
         (["--source", "三"], 1, "三 does not exist"),
         (["--source", "."], 1, "No images or videos found"),
+        (["--source", "empty.streams"], 1, "--source empty.streams is empty"),
         (["--source", "gone.streams"], 1, "Failed to open gone.streams"),
         (["--classes", "0", "9"], 1, "classes 9: the weights know 0 red, 1 blue"),
         (["--conf-thres", "2"], 1, "conf_thres is 2.0: expected 0 to 1"),
-        (["--max-det", "0"], 1, "max_det is 0: expected at least 1"),
+        (["--max-det", "0"], 1, "max_det is 0: expected a whole number, at least 1"),
         (["--imgsz", "1", "2", "3"], 1, "imgsz is [1, 2, 3]"),
+        (["--imgsz", "0"], 1, "imgsz is [0]: expected pixels"),
         (["--view-img"], 1, "--view-img: no window can be opened here"),
         (["--explain", "--weights", "PLAIN"], 1, "explain tells why something is said of the whole image, and these"),
         (["--explain", "--weights", "JOINT", "JOINT"], 1, "explain needs one .pt file"),
@@ -687,6 +719,7 @@ def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, c
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     (tmp_path / "junk.pt").write_text("no pickle")
+    (tmp_path / "empty.streams").touch()
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "big5.txt").write_text("中.jpg", encoding="big5")
     more = [str(folder / f"{word.lower()}.pt") if word in ("JOINT", "PLAIN") else word for word in more]

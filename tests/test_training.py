@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,7 +116,8 @@ def test_the_best_checkpoint_is_calibrated_on_val(trained):
     assert read_checkpoint(trained / "weights" / "last.pt")["model"].temperatures is None  # it was not measured
 
 
-def test_screen_has_the_reports_columns(data, tmp_path, caplog):
+def test_screen_has_the_reports_columns_and_no_thread_is_left(data, tmp_path, caplog):
+    before = set(threading.enumerate())
     main(flags(data, tmp_path, "screen", "--epochs", "1", "--log-interval", "3"))
     lines = [line.split() for line in caplog.text.splitlines() if "tables.py:" in line]
     assert lines[0][-7:] == ["Batch", "Total", "Detection", "Classif", "w_det", "w_cls", "Cosine"]
@@ -123,6 +125,8 @@ def test_screen_has_the_reports_columns(data, tmp_path, caplog):
     assert "this run has 6 batches, and GradNorm looks at the gradients from batch 11 on, every 10" in caplog.text
     total, detection, classification, first, second = map(float, lines[1][-6:-1])
     assert total == pytest.approx(first * detection + second * classification, rel=1e-3)
+    left = set(threading.enumerate()) - before  # tqdm's is one a process
+    assert not [thread for thread in left if "tensorboard" in type(thread).__module__]
 
 
 def test_upstreams_names_are_put_back(trained):
@@ -294,6 +298,10 @@ def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
         (["--gradnorm-interval", "0"], "interval must be"),
         (["--epochs", "0"], "--epochs must be at least 1"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--imgsz", "0"], "--imgsz must be at least 1, found 0"),
+        (["--workers", "-1"], "--workers must be at least 0"),
+        (["--seed", "-1"], "--seed must be from 0 to 4294967295"),
+        (["--label-smoothing", "nan"], "--label-smoothing must be from 0 to 1"),
         pytest.param(
             ["--device", "0,1"], "there is no CUDA GPU here", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU")
         ),

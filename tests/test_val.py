@@ -352,6 +352,23 @@ def test_the_size_is_that_of_training_and_what_figures_depend_on_is_noted(
     assert found["versions"]["torch"] == torch.__version__
 
 
+def test_the_data_are_those_of_training_and_a_checkpoint_is_read_once(data, weights, tmp_path, capsys, monkeypatch):
+    trust, read = upstream("utils.trust"), []
+    load_checkpoint = trust.load_checkpoint
+    monkeypatch.setattr(trust, "load_checkpoint", lambda file, *more: read.append(file) or load_checkpoint(file, *more))
+    trained = with_options(weights, tmp_path / "trained.pt", data=str(data), imgsz=SIZE)
+    without_data = ["--weights", str(trained), *flags(data, trained, tmp_path, "--bootstrap", "0")[4:]]
+    main(without_data)
+    assert figures(tmp_path)["data"] == str(data) and len(read) == 1
+    with_options(weights, trained, data=str(tmp_path / "moved.yaml"))
+    with pytest.raises(SystemExit, match="1"):
+        main([*without_data, "--name", "again"])
+    assert (
+        f"--data is missing: the weights were trained on {tmp_path / 'moved.yaml'}, which is not here" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "again").exists()
+
+
 def test_box_classes_by_other_names_are_a_warning_and_by_other_numbers_an_error(data, weights, tmp_path, caplog, capsys):
     renamed = broken_data(data.parent, {"names": ["rouge", "bleu"]})
     main(flags(renamed, weights, tmp_path))
@@ -554,6 +571,8 @@ def test_bad_labels_are_one_error(weights, tmp_path, capsys):
         (["--weights", "x.pt", "--bootstrap", "-1"], "--bootstrap and --seed are whole numbers from 0"),
         (["--weights", "x.pt", "--batch-size", "0"], "--batch-size must be at least 1"),
         (["--weights", "x.pt", "--half", "--precision", "bfloat16"], "two precisions: choose one"),
+        (["--weights", "x.pt", "--workers", "-1"], "--workers must be at least 0, found -1"),
+        (["--weights", "x.pt", "--max-det", "0"], "--max-det must be at least 1"),
         (["--weights", "x.pt", "--dnn"], "--dnn: OpenCV reads no names of the image's classes"),
     ],
     ids=str,

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of a run (default: cores / jobs)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of a run (default: those it was started with, else cores / jobs)"
+    )
     project = shown(WORKSPACE / "runs" / "compare")
     parser.add_argument("--project", default=project, metavar="FOLDER", help=f"where comparisons are kept (default: {project})")
     parser.add_argument("--name", metavar="NAME", help="folder of this one in --project (default: exp, exp2, ...)")
@@ -110,10 +113,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--resume goes on as compare.yaml says: leave out {' '.join(given)} (to add to it: --exist-ok)")
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, found {options.jobs}")
-    if options.threads is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        options.threads = max(1, cores // options.jobs)
-    if options.threads < 1:
+    if options.threads is not None and options.threads < 1:
         parser.error(f"--threads must be at least 1, found {options.threads}")
     options.name = options.name or "exp"
     options.seeds = tuple(dict.fromkeys(options.seeds if options.seeds is not None else (0, 1, 2)))
@@ -195,6 +195,8 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
         SystemExit: with status 130 if Ctrl-C or a signal stopped it; it can be resumed then.
     """
     epochs = check_plan(plan, options.allow_download)
+    plan = replace(plan, threads=options.threads or plan.threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     root.mkdir(parents=True, exist_ok=True)
     with exclusive(root) as inherited:
         write_plan(root, plan)
@@ -209,7 +211,8 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
                         with suppress(Exception):  # raised again at the end: it must not cost the runs still to come
                             write(root)
 
-                train_all(runs, flags, options.jobs, options.threads, changed, stopped, inherited)
+                threads = plan.threads or max(1, cores // options.jobs)
+                train_all(runs, flags, options.jobs, threads, changed, stopped, inherited)
         except KeyboardInterrupt:
             print(f"Stopped; go on with: {_resume(root)}", flush=True)
             sys.exit(130)

@@ -26,6 +26,7 @@ from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change
 from gradnorm_plugin.compare.results import Outcome, read_outcome
 from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
 from gradnorm_plugin.files import write_text
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Report, Section, Small, Table, Text, Tile
 from gradnorm_plugin.report.headline import share_bar
 from gradnorm_plugin.report.render import LABELS, render_html, render_markdown
@@ -252,12 +253,12 @@ def _run_section(outcome: Outcome, say: Wording) -> Section:
     facts: list[tuple[Cell, Cell]] = [
         (say("compare_run.folder"), outcome.root.resolve().name),
         (say("compare_run.started"), plan.started.replace("T", " ")),
-        (say("compare_run.flags"), shlex.join(plan.flags) or say("compare_run.none")),
+        (say("compare_run.flags"), without_secrets(shlex.join(plan.flags)) or say("compare_run.none")),
         (say("compare_run.seeds"), say.listed(map(str, plan.seeds))),
         (say("compare_run.finished"), say.plain("compare_tile.of", part=done, all=outcome.planned)),
         *_machines(outcome, say),
     ]
-    own = [(method.label, shlex.join(method.flags) or say("compare_run.none")) for method in plan.methods]
+    own = [(method.label, without_secrets(shlex.join(method.flags)) or say("compare_run.none")) for method in plan.methods]
     blocks: list[Block] = [Table(say("compare_run.caption"), (), facts, numeric=False)]
     blocks.append(Table(say("compare_run.methods"), (), own, numeric=False))
     if outcome.missing:

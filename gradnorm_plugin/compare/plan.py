@@ -77,6 +77,8 @@ class Plan:
     """ISO 8601, with the time zone."""
     tasks: ImageTasks = (CLASSIFICATION,)
     """The image outputs of the data."""
+    threads: int | None = None
+    """CPU threads of a run; None: as many as there are cores for it."""
 
 
 def run_folder(root: Path, method: str, seed: int) -> Path:
@@ -146,6 +148,7 @@ def write_plan(root: Path, plan: Plan) -> None:
         "own_methods": own,
         "directory": plan.directory,
         "started": plan.started,
+        "threads": plan.threads,
     }
     if plan.tasks != (CLASSIFICATION,):
         contents["image_outputs"] = [
@@ -174,6 +177,7 @@ def read_plan(root: Path) -> Plan:
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
             tasks=tasks,
+            threads=_read_threads(contents.get("threads")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
@@ -188,6 +192,12 @@ def _read_method(name: str, own: dict[str, Any], tasks: ImageTasks) -> Method:
     untrained = tuple(str(task) for task in found.get("untrained", ()))
     flags = _without_permission(found["flags"])
     return Method(name, name, flags, found["detects"], found["classifies"], untrained=untrained)
+
+
+def _read_threads(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise ValueError(f"threads is {value!r}: expected a whole number from 1")
+    return value
 
 
 def _without_permission(flags: list[Any]) -> tuple[str, ...]:

@@ -57,9 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.description = "Measure detection and classification of a joint model in one pass."
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its val.py)"
-    parser.set_defaults(
-        weights=None, data=shown(REPOSITORY / "data" / "joint.yaml"), imgsz=None, project=shown(WORKSPACE / "runs" / "val")
-    )
+    parser.set_defaults(weights=None, data=None, imgsz=None, project=shown(WORKSPACE / "runs" / "val"))
+    (data,) = (action for action in parser._actions if action.dest == "data")
+    demo = shown(REPOSITORY / "data" / "joint.yaml")
+    data.help = f"data yaml; left out, that which the weights were trained on ({demo} where they do not say)"
     (size,) = (action for action in parser._actions if action.dest == "imgsz")
     size.help = f"pixels; left out, those that the weights were trained or exported with ({DEFAULT_SIZE} where they do not say)"
     parser.add_argument_group("data").add_argument(
@@ -99,8 +100,9 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.bootstrap < 0 or options.seed < 0:
         parser.error("--bootstrap and --seed are whole numbers from 0")
     check_precision(parser, options)
-    if options.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1, found {options.batch_size}")
+    for name, least in (("batch_size", 1), ("max_det", 1), ("workers", 0)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, found {getattr(options, name)}")
     if options.imgsz is not None and options.imgsz < 1:
         parser.error(f"--imgsz must be at least 1, found {options.imgsz}")
     if options.dnn:
@@ -109,10 +111,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         if "://" not in weights and not Path(weights).exists():
             raise EvaluationError(f"--weights {weights} is not there")
     try:
-        options.data = upstream("utils.general").check_yaml(options.data)
+        options.data = options.data and upstream("utils.general").check_yaml(options.data)
     except (AssertionError, OSError) as error:
         raise EvaluationError(f"--data {options.data}: {error}") from None
-    # What upstream does with its own options after parsing them
-    options.save_json |= options.data.endswith("coco.yaml")
-    options.save_txt |= options.save_hybrid
+    options.save_txt |= options.save_hybrid  # as upstream does
     return options

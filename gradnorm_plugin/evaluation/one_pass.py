@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
@@ -26,10 +28,13 @@ from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import CLASS, list_outputs
+from gradnorm_plugin.upstream.checkout import REPOSITORY
+from gradnorm_plugin.upstream.flags import shown
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _val = upstream("val")
 _general = upstream("utils.general")
+_torch_utils = upstream("utils.torch_utils")
 _run = _val.run  # by a name of its own: while ours works, upstream's module has ours under the name
 
 _DRAWING_SECONDS = 10
@@ -42,8 +47,14 @@ def evaluate(options: argparse.Namespace) -> None:
         LabelErrors, DescriptionError: if the data are not as they should be; nothing has been written then.
         EvaluationError: if the model cannot be loaded, has no image classes, or other classes than the data.
     """
+    model = None
+    if options.task in SPLITS:  # before the data, which may have to be made first; a benchmark loads one after the other
+        device = _torch_utils.select_device(options.device)
+        model = load_model(options.weights, device=device, fp16=options.half and device.type != "cpu")
+    options.data = options.data or _data_of(model or load_model(options.weights[:1]))
+    options.save_json |= options.data.endswith("coco.yaml")  # as upstream does
     settings = dict(vars(options))
-    _general.print_args(settings)
+    _general.print_args(settings, show_file=False)
     bootstrap = Bootstrap(settings.pop("bootstrap"), settings.pop("seed"))
     split = options.task if options.task in SPLITS else "val"
     data, scan = _check_data(options.data, split, settings.pop("allow_download"))
@@ -53,6 +64,7 @@ def evaluate(options: argparse.Namespace) -> None:
         raise EvaluationError(f"--save-json: {pair[0]} and {pair[1]} would be one image_id; rename one image")
     one_pass = partial(
         run_one_pass,
+        model=model,
         joint_data=data,
         scan=scan,
         bootstrap=bootstrap if bootstrap.resamples else None,
@@ -60,6 +72,33 @@ def evaluate(options: argparse.Namespace) -> None:
     )
     with swapped(_val, run=one_pass):
         _val.main(argparse.Namespace(**settings))
+
+
+def load_model(weights: list[str] | str, **options: Any) -> JointBackend:
+    """The joint model in `weights`; `options` are upstream's `DetectMultiBackend`'s.
+
+    Raises:
+        EvaluationError: if it cannot be loaded, or tells nothing of the image.
+    """
+    files = weights if isinstance(weights, list) else [weights]
+    shown = " ".join(files)
+    try:
+        model = JointBackend(weights, **options)
+    except Exception as error:  # whatever a broken file makes the many formats' readers raise
+        raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
+    if not model.outputs:
+        raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
+    return model
+
+
+def _data_of(model: JointBackend) -> str:
+    """The data yaml that the weights were trained on, where they name one, else that of the demo set."""
+    trained_on = model.trained_on
+    if trained_on is None:
+        return shown(REPOSITORY / "data" / "joint.yaml")
+    if not Path(trained_on).is_file():
+        raise EvaluationError(f"--data is missing: the weights were trained on {trained_on}, which is not here; name a data yaml")
+    return trained_on
 
 
 def _check_data(file: str, split: str, allow_download: bool) -> tuple[dict[str, Any], LabelScan]:
@@ -72,6 +111,7 @@ def _check_data(file: str, split: str, allow_download: bool) -> tuple[dict[str, 
 
 def run_one_pass(
     *,
+    model: JointBackend | None,
     joint_data: dict[str, Any],
     scan: LabelScan,
     bootstrap: Bootstrap | None,
@@ -89,6 +129,7 @@ def run_one_pass(
     Without `plots`, as upstream's speed and study have it, there are neither pictures nor intervals.
 
     Args:
+        model: that of the weights, if it is loaded already.
         joint_data: the data yaml's content as `find_dataset` returns it.
         scan: what `check_labels` found in the split.
         bootstrap: how to draw the images again for the intervals; None leaves them out.
@@ -103,10 +144,11 @@ def run_one_pass(
     folder = _general.increment_path(Path(project) / name, exist_ok=exist_ok)
     replace_links(folder)  # upstream writes its files by name
     recording, labels = Recording(image_outputs(joint_data)), LabelFiles()
-    parts = _Parts(recording, joint_data, scan, options["single_cls"], precision == "bfloat16")
+    parts = _Parts(recording, joint_data, scan, options["single_cls"], model, precision == "bfloat16")
     ours = swapped(
         _val,
         check_dataset=lambda _: joint_data,
+        select_device=parts.select_device,
         DetectMultiBackend=parts.load,
         check_img_size=parts.choose_size,
         create_dataloader=parts.make_loader,
@@ -147,8 +189,15 @@ class _Parts:
     """From `load` on."""
 
     def __init__(
-        self, recording: Recording, joint_data: dict[str, Any], scan: LabelScan, single_cls: bool, bfloat16: bool = False
+        self,
+        recording: Recording,
+        joint_data: dict[str, Any],
+        scan: LabelScan,
+        single_cls: bool,
+        loaded: JointBackend | None,
+        bfloat16: bool,
     ) -> None:
+        self.loaded = loaded
         self.recording, self.joint_data, self.scan, self.single_cls = recording, joint_data, scan, single_cls
         self.bfloat16 = bfloat16
         self.names: dict[int, str] = SINGLE_CLASS if single_cls else joint_data["names"]
@@ -156,16 +205,14 @@ class _Parts:
         self.batch_size = 0
         """Both as the pass has them."""
 
+    def select_device(self, device: str, **more: Any) -> torch.device:
+        """In `select_device`'s place: a model that is loaded stays where it is."""
+        return self.loaded.device if self.loaded else _torch_utils.select_device(device, **more)
+
     def load(self, weights: list[str] | str, **options: Any) -> JointBackend:
         """In `DetectMultiBackend`'s place: the joint model, if it fits the data."""
         shown = " ".join(weights) if isinstance(weights, list) else weights
-        try:
-            model = JointBackend(weights, **options)
-        except Exception as error:  # whatever a broken file makes the many formats' readers raise
-            files = weights if isinstance(weights, list) else [weights]
-            raise EvaluationError(f"--weights {shown} cannot be loaded: {why_unreadable(files, error)}") from error
-        if not model.outputs:
-            raise EvaluationError(f"--weights {shown} has no classification head: it only detects; measure it with yolov5/val.py")
+        model = self.loaded or load_model(weights, **options)
         expected = self.recording.outputs
         if model.outputs != expected:
             key = "classification_names" if [output.name for output in expected] == [CLASS] else "image_outputs"

@@ -36,7 +36,7 @@ from gradnorm_plugin.outputs import (
     split,
 )
 from gradnorm_plugin.reading import read_yaml
-from gradnorm_plugin.upstream.gateway import openvino_networks, upstream
+from gradnorm_plugin.upstream.gateway import openvino_networks, swapped, upstream
 
 if TYPE_CHECKING:
 
@@ -76,6 +76,7 @@ else:
     _Ensemble = upstream("models.experimental").Ensemble
 
 _general = upstream("utils.general")
+_experimental = upstream("models.experimental")
 
 METADATA_KEY = "classification_names"
 OUTPUTS_KEY = "image_outputs"
@@ -91,6 +92,7 @@ class JointBackend(_Backend):
     * `fixed_batch`: images that an exported file takes at a time, None if it takes any number. `forward` takes any number in
       either case.
     * `usual_size`: height and width that the weights were trained or exported with, None where they do not say.
+    * `trained_on`: the data yaml of the training that wrote a checkpoint, None where it names no file.
     * `fp16`: the precision in which it really computes: that of an exported file, whatever was asked for.
     * `temperatures`: what the logits of outputs that tell a class are divided by, by name; of an ensemble each model has its own.
     * `calibrated`: set it to False for the answers without these temperatures.
@@ -98,6 +100,8 @@ class JointBackend(_Backend):
 
     Threads may share it: their calls of `forward` run one after the other.
     """
+
+    _loading = threading.Lock()  # one thread at a time has upstream's reader swapped
 
     def __init__(self, weights: str | list[str] = "yolov5s.pt", *args: Any, **kwargs: Any) -> None:
         """As upstream's.
@@ -107,15 +111,16 @@ class JointBackend(_Backend):
                 says; the other errors are upstream's.
             ValueError: if the models of an ensemble have different image outputs.
         """
-        super().__init__(weights, *args, **kwargs)
+        options = self._load(weights, *args, **kwargs)
         self._lock = threading.Lock()
         if self.pt:
             for member in self.model if isinstance(self.model, nn.ModuleList) else [self.model]:
                 check_detector(member)
-        options = _flags_of(weights[0] if isinstance(weights, list) else weights) if self.pt else {}
         metadata, described = self._described() if not self.pt else ({}, ())
         self.fixed_batch, self.fixed_size = self._input_shape(metadata)
         self.usual_size = self.fixed_size or image_size(options.get("imgsz")) or image_size(metadata.get("imgsz"))
+        data = options.get("data")
+        self.trained_on = data if isinstance(data, str) and data and "://" not in data else None
         if self.pt and isinstance(self.model, _Ensemble):
             self.model = _JointEnsemble.of(self.model)
         self.outputs = image_outputs(self.model) if self.pt else described
@@ -141,6 +146,26 @@ class JointBackend(_Backend):
             raise ValueError("bfloat16 is for .pt weights of joint networks: leave it out")
         for member in joint:
             member.in_bfloat16 = True
+
+    def _load(self, *args: Any, **kwargs: Any) -> Mapping[str, Any]:
+        """Upstream's constructor; returns the flags of the training that wrote the (first) checkpoint, as that is read.
+
+        Empty where it does not say, and for exported files.
+        """
+        flags: list[Mapping[str, Any]] = []
+        reader = threading.get_ident()
+
+        def read(*of: Any, **how: Any) -> dict[str, Any]:
+            contents = load_model(*of, **how)
+            if threading.get_ident() == reader:
+                flags.append(training_flags(contents))
+            return contents
+
+        with self._loading:
+            load_model = _experimental.load_model
+            with swapped(_experimental, load_model=read):
+                super().__init__(*args, **kwargs)
+        return flags[0] if flags else {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -316,10 +341,6 @@ class _JointEnsemble(_Ensemble):
             if hasattr(model, METADATA_KEY)
         ]
         return torch.cat([predictions for predictions, _ in outputs], 1), (None, torch.stack(logits).mean(0))
-
-
-def _flags_of(file: str | Path) -> Mapping[str, Any]:
-    return training_flags(upstream("utils.trust").load_checkpoint(upstream("utils.downloads").attempt_download(file)))
 
 
 def _untrained(options: Mapping[str, Any], outputs: Outputs) -> tuple[str, ...]:

@@ -151,7 +151,7 @@ def box_classes(model: DetectionModel) -> list[str]:
 def training_flags(contents: Mapping[str, Any]) -> Mapping[str, Any]:
     """The flags of the training that wrote a checkpoint; empty where it does not say."""
     flags = contents.get("opt") or {}
-    return flags if isinstance(flags, dict) else vars(flags)
+    return flags if isinstance(flags, dict) else getattr(flags, "__dict__", {})
 
 
 def image_size(value: Any) -> tuple[int, int] | None:

@@ -119,6 +119,7 @@ class JointDetectionModel(DetectionModel):
             raise ValueError(f"backbone is {backbone!r}, expected one of {', '.join(BACKBONES)}")
         if head not in HEADS:
             raise ValueError(f"head is {head!r}, expected one of {', '.join(HEADS)}")
+        self.nc = self.model[-1].nc  # upstream's scripts read it; its training sets it
         layers = inspect_layers(self, super()._forward_once, ch)
         self.shared_layer = self._default_layer(head, layers) if shared_layer is None else shared_layer
         last = len(self.yaml["backbone"]) - 1 if backbone == "dual" else len(self.model) - 2

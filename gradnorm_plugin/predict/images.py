@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gradnorm_plugin.files import explain, write_bytes
+from gradnorm_plugin.files import explain, read_bytes, write_bytes
 from gradnorm_plugin.predict import ImageError, PredictError
 
 _WHOLE = (b"\xff\xd9", b"IEND\xaeB`\x82")  # the last bytes of a JPEG and of a PNG file
+_LARGEST = 4 << 30  # bytes
 _WRITTEN_AS_THEY_ARE = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
@@ -50,7 +51,10 @@ def as_picture(image: Any) -> tuple[str | None, np.ndarray]:
         return None, _decoded(np.array(bytearray(image)), f"these {memoryview(image).nbytes} bytes")
     if hasattr(image, "read"):
         name = getattr(image, "name", None)
-        content = image.read()
+        try:
+            content = image.read()
+        except (OSError, ValueError) as error:  # closed, or cut off from where it comes
+            raise ImageError(f"{name or 'the opened file'}: {error}") from None
         if not isinstance(content, bytes):
             raise PredictError(f"{name or 'the file'} is opened as text: open it in binary mode, open(path, 'rb')")
         return name if isinstance(name, str) else None, _decoded(np.array(bytearray(content)), name or "the opened file")
@@ -121,7 +125,8 @@ def read_image(path: str | Path) -> np.ndarray:
         ImageError: if the file is not there, empty, cut short, or no picture.
     """
     try:
-        content = np.fromfile(path, np.uint8)  # not cv2.imread, which takes no foreign letters in paths on Windows
+        # Not cv2.imread, which takes no foreign letters in paths on Windows and waits for a pipe
+        content = np.frombuffer(read_bytes(Path(path), _LARGEST), np.uint8)
     except (OSError, ValueError) as error:  # the latter for a NUL in the path
         if re.match(r"[a-z][a-z0-9+.-]+://?", str(path), re.IGNORECASE):
             raise ImageError(f"{path} is an address, not a file: fetch it first, or use `yolov5-gradnorm predict`") from None

@@ -7,9 +7,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, overload
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -20,6 +22,7 @@ from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.model.guided import Regions
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.outputs import Classes, Outputs, split, the_classes
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.drawing import DetectedBox, Region
@@ -30,6 +33,9 @@ from gradnorm_plugin.upstream.gateway import upstream
 _general = upstream("utils.general")
 _letterbox = upstream("utils.augmentations").letterbox
 _box_iou = upstream("utils.metrics").box_iou
+
+_LARGEST = 1 << 15
+"""Pixels of a side of the input: OpenCV's functions take no more."""
 
 AnImage: TypeAlias = str | os.PathLike[str] | np.ndarray | Image.Image | bytes | BinaryIO
 
@@ -57,7 +63,7 @@ class Predictor:
         conf_thres: float = 0.25,
         iou_thres: float = 0.45,
         max_det: int = 1000,
-        device: str = "",
+        device: str | int | torch.device = "",
         classes: Sequence[int] | None = None,
         agnostic_nms: bool = False,
         augment: bool = False,
@@ -98,12 +104,12 @@ class Predictor:
                 raise PredictError(str(error)) from None
         if augment and not self.backend.pt:
             raise PredictError("augmented inference needs .pt weights: an exported file sees an image once")
-        for name, value in (("conf_thres", conf_thres), ("iou_thres", iou_thres), ("abstain", abstain)):
-            if not 0 <= value <= 1:
-                raise PredictError(f"{name} is {value}: expected 0 to 1")
-        for name, value in (("max_det", max_det), ("batch_size", batch_size)):
-            if value < 1:
-                raise PredictError(f"{name} is {value}: expected at least 1")
+        for name, share in (("conf_thres", conf_thres), ("iou_thres", iou_thres), ("abstain", abstain)):
+            if not (isinstance(share, Real) and 0 <= share <= 1):
+                raise PredictError(f"{name} is {share!r}: expected 0 to 1")
+        for name, number in (("max_det", max_det), ("batch_size", batch_size)):
+            if not (isinstance(number, Integral) and number >= 1):
+                raise PredictError(f"{name} is {number!r}: expected a whole number, at least 1")
         self.nms = {
             "conf_thres": conf_thres,
             "iou_thres": iou_thres,
@@ -116,7 +122,8 @@ class Predictor:
             raise PredictError("abstain leaves open what class an image is of, and these weights tell none: leave it out")
         self.augment, self.abstain = augment, abstain
         self.batch_size = self.backend.fixed_batch or batch_size
-        self.imgsz = self._size(imgsz or self.backend.usual_size or DEFAULT_SIZE, self.backend.fixed_size)
+        size = self.backend.usual_size or DEFAULT_SIZE if imgsz is None else imgsz
+        self.imgsz = self._size(size, self.backend.fixed_size)
         self.profiles = [_general.Profile(), _general.Profile(), _general.Profile()]
         self.backend.warmup((self.batch_size, 3, *self.imgsz))
 
@@ -193,6 +200,10 @@ class Predictor:
 
     def _letterboxed(self, array: np.ndarray) -> np.ndarray:
         """(3, h, w) uint8, RGB: scaled to the input size, the rest filled up; .pt weights need no more than whole strides."""
+        height, width = array.shape[:2]
+        ratio = min(self.imgsz[0] / height, self.imgsz[1] / width)
+        if min(height, width) * ratio <= 0.5:  # so narrow that upstream would scale it to no pixel
+            array = cv2.resize(array, (max(1, round(width * ratio)), max(1, round(height * ratio))))
         scaled = _letterbox(array, self.imgsz, stride=self.backend.stride, auto=self.backend.pt)[0]
         return np.ascontiguousarray(scaled[..., ::-1].transpose(2, 0, 1))
 
@@ -271,6 +282,8 @@ class Predictor:
         return tuple(Region(boxes[index], shares[index]) for index in sorted(shares, key=shares.__getitem__, reverse=True))
 
     def _known(self, classes: Sequence[int] | None) -> list[int] | None:
+        if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+            raise PredictError(f"classes is {classes!r}: expected a list of numbers")
         unknown = [index for index in classes or () if index not in self.names]
         if unknown:
             known = ", ".join(f"{index} {name}" for index, name in self.names.items())
@@ -278,10 +291,11 @@ class Predictor:
         return None if classes is None else list(classes)
 
     def _size(self, imgsz: int | Sequence[int], fixed: tuple[int, int] | None) -> list[int]:
-        wanted = [imgsz] if isinstance(imgsz, int) else list(imgsz)
+        wanted = list(imgsz) if isinstance(imgsz, Iterable) else [imgsz]
         wanted = wanted * 2 if len(wanted) == 1 else wanted
-        if len(wanted) != 2 or min(wanted) < 1:
-            raise PredictError(f"imgsz is {imgsz}: expected pixels, one number or height and width")
+        if len(wanted) != 2 or not all(isinstance(side, Integral) and 1 <= side <= _LARGEST for side in wanted):
+            raise PredictError(f"imgsz is {imgsz!r}: expected pixels, one number or height and width, up to {_LARGEST}")
+        wanted = [int(side) for side in wanted]
         if fixed and tuple(wanted) != fixed:
             raise PredictError(
                 f"imgsz is {wanted[0]} x {wanted[1]}, but the weights were exported for {fixed[0]} x {fixed[1]}: leave it out, "
@@ -307,15 +321,17 @@ def _over_the_image(cells: Tensor, inside: tuple[int, int], shape: tuple[int, in
 
 @torch.inference_mode(False)  # wherever it is called: weights that are made in inference mode give no gradients
 def load_backend(
-    weights: str | Path | Sequence[str | Path], device: str, half: bool, dnn: bool, data: str | Path | None
+    weights: str | Path | Sequence[str | Path], device: str | int | torch.device, half: bool, dnn: bool, data: str | Path | None
 ) -> JointBackend:
     """Upstream's backend for `weights`, ready to run.
 
     Raises:
         PredictError: if they are not there or cannot be loaded, or if there is no such device.
     """
-    names = [str(weights)] if isinstance(weights, (str, Path)) else [str(name) for name in weights]
-    device = "" if device.strip().lower() == "auto" else device
+    if not weights or not isinstance(weights, (str, os.PathLike, Sequence)):
+        raise PredictError(f"weights is {weights!r}: expected the path of a file, or several")
+    names = [os.fspath(name) for name in ([weights] if isinstance(weights, (str, os.PathLike)) else weights)]
+    device = "" if str(device).strip().lower() in ("auto", "none") else str(device)
     try:
         chosen = upstream("utils.torch_utils").select_device(device)
     except AssertionError as error:
@@ -326,5 +342,6 @@ def load_backend(
         missing = [name for name in names if "://" not in name and not Path(name).exists()]
         if missing:
             raise PredictError(f"weights {', '.join(missing)}: no such file") from None
-        raise PredictError(f"weights {', '.join(names)} cannot be loaded: {why_unreadable(names, error)}") from error
+        message = f"weights {', '.join(names)} cannot be loaded: {why_unreadable(names, error)}"
+        raise PredictError(without_secrets(message)) from error
     return backend.eval()

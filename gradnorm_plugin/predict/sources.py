@@ -6,7 +6,6 @@ The loaders' scaled images are not used (`Predictor` scales): they are asked for
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,13 +16,13 @@ import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.gateway import upstream
 
 _downloads = upstream("utils.downloads")
-_general = upstream("utils.general")
 _loaders = upstream("utils.dataloaders")
 
 STREAM_FPS = 30
@@ -100,8 +99,7 @@ class _Fetched(_Files):
         self._folder = TemporaryDirectory(prefix="gradnorm-")
         file = _downloads.fetch(address, self._folder.name)
         super().__init__(file, vid_stride)
-        # What stands behind `?` may be a password as well
-        self._place = f"{_without_user(address).partition('?')[0].rpartition('/')[0]}/{Path(file).name}"
+        self._place = f"{without_secrets(address).rpartition('/')[0]}/{Path(file).name}"
 
     def __iter__(self) -> Iterator[list[Frame]]:
         for frames in super().__iter__():
@@ -118,8 +116,7 @@ class _Streams(Source):
 
     def __init__(self, source: str, vid_stride: int) -> None:
         super().__init__()
-        with swapped(_loaders, clean_str=lambda address: _general.clean_str(_without_user(address))):  # for the streams' names
-            self.loader = _loaders.LoadStreams(source, transforms=_no_scaling, vid_stride=vid_stride)
+        self.loader = _loaders.LoadStreams(source, transforms=_no_scaling, vid_stride=vid_stride)
 
     def __iter__(self) -> Iterator[list[Frame]]:
         number = 0
@@ -161,6 +158,8 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
+        if lowered.endswith(".streams") and Path(source).is_file() and not Path(source).read_bytes().strip():
+            raise PredictError(f"--source {source} is empty: write an address on each line")
         if source.isdecimal() or lowered.endswith(".streams") or (is_url and not is_file):
             return _Streams(source, vid_stride)
         if is_url:
@@ -171,14 +170,10 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     except ModuleNotFoundError as error:
         raise PredictError(f"--source {source} needs the package {error.name}: pip install {error.name}") from None
     except (FileNotFoundError, AssertionError) as error:
-        raise PredictError(_without_user(f"--source {source}: {error}")) from None
+        raise PredictError(without_secrets(f"--source {source}: {error}")) from None
     except Exception as error:  # cameras, screens and servers are away in many ways; to the user they are one
-        raise PredictError(_without_user(f"--source {source} cannot be opened: {type(error).__name__}: {error}")) from None
-
-
-def _without_user(text: str) -> str:
-    """An address, or a text that has some, without the name and the password before the host."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "", text)
+        message = f"--source {source} cannot be opened: {type(error).__name__}: {error}"
+        raise PredictError(without_secrets(message)) from None
 
 
 def _listed(source: str) -> list[str]:

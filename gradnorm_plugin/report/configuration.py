@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Table, missing, pictures
 from gradnorm_plugin.report.wording import NONE, Wording, count, extremes, figure
 from gradnorm_plugin.run_folder import (
@@ -159,6 +160,10 @@ def settings_section(run: RunFiles, say: Wording) -> Section:
         if record is None:
             blocks.append(missing(run.folder, file, say))
             continue
-        rows = [(name, record.text(name) or NONE) for name, value in record.values.items() if not isinstance(value, dict)]
+        rows = [
+            (name, without_secrets(record.text(name) or NONE))
+            for name, value in record.values.items()
+            if not isinstance(value, dict)
+        ]
         blocks.append(Table(say("settings.caption", file=record.file), (), rows, numeric=False, wide=True))
     return Section("settings", say("settings.title"), blocks)

@@ -87,7 +87,10 @@ class JointRun:
             intersect_dicts=self.take_over,
         )
         with ours, swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients):
-            yield
+            try:
+                yield
+            finally:
+                self._close_loggers()
 
     def check_dataset(self, data: str, autodownload: bool = True) -> dict[str, Any]:
         """Upstream's `check_dataset`, then the image outputs and every label of both splits; done once.
@@ -269,8 +272,15 @@ class JointRun:
         """Upstream's own loggers, kept so that our scalars reach them; their table starts anew with the run, as ours do."""
         if not self.options.resume and not self.options.evolve:
             (Path(self.options.save_dir) / PLAIN_EPOCHS_FILE).unlink(missing_ok=True)
+        self._close_loggers()  # those of the run before, where hyperparameters evolve
         self.loggers = upstream("utils.loggers").Loggers(*args, **kwargs)
         return self.loggers
+
+    def _close_loggers(self) -> None:
+        """End the thread of TensorBoard's writer, which upstream leaves running."""
+        writer = getattr(getattr(self, "loggers", None), "tb", None)
+        if writer:
+            writer.close()
 
     def validate(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         """Upstream's validation; the image outputs' figures of the same pass are kept and shown.

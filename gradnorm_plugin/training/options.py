@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -134,6 +135,12 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--epochs must be at least 1, found {options.epochs}")
     if options.batch_size < 1 and options.batch_size != -1:
         parser.error(f"--batch-size must be at least 1, or -1 to have it estimated on a GPU, found {options.batch_size}")
+    for name, least, most in (("imgsz", 1, math.inf), ("workers", 0, math.inf), ("seed", 0, (1 << 32) - 1)):
+        if not least <= getattr(options, name) <= most:
+            limit = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+            parser.error(f"--{name} must be {limit}, found {getattr(options, name)}")
+    if not 0 <= options.label_smoothing <= 1:
+        parser.error(f"--label-smoothing must be from 0 to 1, found {options.label_smoothing}")
     if options.device.strip("cuda: ")[:1].isdigit() and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: there is no CUDA GPU here; use --device auto or --device cpu")
     if options.weights == "" and not options.cfg and not options.resume:

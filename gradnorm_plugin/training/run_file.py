@@ -24,6 +24,7 @@ from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.outputs import CLASS, Outputs, class_names
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.joint_run import JointRun
@@ -57,7 +58,7 @@ class RunFile(Hook):
         self.seconds_before = float(found.get("seconds") or 0.0)
         self.peak_before = float(found.get("peak_memory_mb") or 0.0)
         self.facts = {
-            "command": list(run.command),
+            "command": [without_secrets(word) for word in run.command],
             "choices": dict(run.choices),
             "started": now,
             "finished": None,
@@ -65,7 +66,7 @@ class RunFile(Hook):
             "peak_memory_mb": None,
             "versions": dict(version_facts()),
             "device": device_name(next(run.model.parameters()).device),
-            "model": {"weights": str(run.options.weights), **model_facts(run.model)},
+            "model": {"weights": without_secrets(str(run.options.weights)), **model_facts(run.model)},
             "data": {
                 "yaml": str(run.options.data),
                 "names": list(names.values()) if isinstance(names, Mapping) else list(names),
