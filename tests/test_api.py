@@ -25,6 +25,7 @@ UPSTREAMS = {"models", "utils", "train", "val", "detect", "export", "hubconf", "
 
 # room -> the rooms it may import from, besides itself; labels, balancing and upstream stand for themselves
 ALLOWED = {
+    "likeness": set(),
     "labels": {"files"},
     "outputs": {"labels", "names"},
     "balancing": set(),
@@ -35,7 +36,7 @@ ALLOWED = {
     "run_folder": {"files", "reading"},
     "versions": {"upstream"},
     "terminal": {"names"},
-    "data": {"labels", "outputs", "upstream", "files", "reading"},
+    "data": {"labels", "likeness", "outputs", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
     "scope": set(),
     "loss": {"outputs", "model", "balancing", "upstream", "scope"},
@@ -75,7 +76,7 @@ ALLOWED = {
     },
     "predict": {"labels", "outputs", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "outputs", "terminal"},
+    "convert": {"labels", "likeness", "outputs", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},

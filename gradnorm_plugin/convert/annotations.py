@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from gradnorm_plugin.outputs import CLASS, Classes, LabelSet, Outputs, Target, V
 
 Point = tuple[float, float]
 Four = tuple[float, float, float, float]
+
+CLASS_KEYS = ("image_class", "class", "category", "label")
+"""Under which the entry of an image has its class, as people call it."""
 
 
 class Object(NamedTuple):
@@ -141,6 +145,23 @@ def clean_name(value: object) -> str | None:
     """A class name without blanks around it; None if it is no text that can be printed."""
     name = " ".join(value.split()) if isinstance(value, str) else ""
     return name if name and name.isprintable() else None
+
+
+def as_text(value: Any) -> str | None:
+    """A text, or a number as JSON has it; None for anything else."""
+    return value if isinstance(value, str) else dumps(value) if isinstance(value, (int, float)) else None
+
+
+def note_class(source: Source, image: Path, entry: Mapping[str, Any], keys: Sequence[str], chosen: Sequence[str]) -> None:
+    """Note the class of an image: a text, or a list of texts, under the first of `keys` that its entry has."""
+    given = next((entry[key] for key in keys if entry.get(key) is not None), None)
+    if given is None:
+        return
+    texts = [text for text in map(as_text, given if isinstance(given, list) else [given]) if text]
+    source.image_classes = source.image_classes or {}
+    named = [name for text in texts for name in split_names(text, chosen)]
+    before = source.image_classes.setdefault(image, [])
+    before += [name for name in named if not before or name not in before] if before else named
 
 
 def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:

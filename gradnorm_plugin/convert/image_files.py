@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, shown
+from gradnorm_plugin.likeness import thumbnail
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py)
 SUFFIXES = frozenset({"bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
@@ -34,7 +35,8 @@ TURNS_BY_90 = {5, 6, 7, 8}
 class Picture:
     """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
 
-    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off.
+    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off; `thumbnail` is
+    for `likeness`.
     """
 
     size: tuple[int, int]
@@ -42,6 +44,7 @@ class Picture:
     orientation: int
     digest: bytes
     ended: bool
+    thumbnail: np.ndarray
 
 
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -170,7 +173,7 @@ def _read(file: Path) -> Picture | str:
         return f"smaller than {_SMALLEST} pixels ({size[0]} x {size[1]})"
     if orientation not in range(1, 9) or (orientation in TURNS_BY_90 and size == stored and size[0] != size[1]):
         orientation = 1  # not a valid one, or one that OpenCV does not obey, so that training does not either
-    return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended)
+    return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended, thumbnail(pixels))
 
 
 def find_images(source: Path, given: Path | None) -> ImageIndex:

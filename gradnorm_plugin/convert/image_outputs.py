@@ -157,8 +157,8 @@ def image_labels(
     """
     wishes, wished = list(options.output), {wish.name for wish in options.output}
     named = [output for output in source.outputs if output.name not in wished]
-    by_csv = options.classes_csv and options.classes_from in (None, "csv")
-    asked = options.classes_from or options.csv_columns or options.json_key or options.image_class
+    by_csv = options.classes_csv and options.classes_from in (None, "csv") and not options.class_pattern
+    asked = options.classes_from or options.csv_columns or options.json_key or options.image_class or options.class_pattern
     if wishes and by_csv and (options.csv_columns or options.classes_from or (options.image_class and not options.json_key)):
         column = options.csv_columns[1] if options.csv_columns else ""
         wishes.insert(0, Wish(CLASS, column, names=tuple(options.image_class)))
