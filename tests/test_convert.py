@@ -586,7 +586,7 @@ def test_coco_oddities(run, tmp_path):
     ]
     assert found["image that the annotation file does not name"] == ["images/5.png: "]
     assert found["annotated size differs from the image"] == [there + "4.png: 400 x 20, the image has 40 x 20"]
-    assert found["JSON file that is not COCO's"] == ["source/package.json: "]
+    assert found["JSON file of something else"] == ["source/package.json: "]
     assert len(records(tmp_path / "out")) == 5
 
 

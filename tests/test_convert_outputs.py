@@ -235,10 +235,10 @@ def test_keys_of_coco_entries(run, tmp_path):  # noqa: F811
     flags = "--min-images", 1, *(word for wish in wishes for word in ("--output", wish))
     found = run(*flags)
     assert found[BAD] == [
-        'source/all.json: images[3]: 3.png: view: {"name": "x"} is no name',
-        'source/all.json: images[3]: 3.png: tag: [["c"]] is no list of names',
-        "source/all.json: images[3]: 3.png: ef: 101 is outside 0 to 100",
-        "source/all.json: images[3]: 3.png: finding: nothing under clot",
+        'source/all.json: 3.png: view: {"name": "x"} is no name',
+        'source/all.json: 3.png: tag: [["c"]] is no list of names',
+        "source/all.json: 3.png: ef: 101 is outside 0 to 100",
+        "source/all.json: 3.png: finding: nothing under clot",
     ]
     assert found[NO_LINE] == ["2.png: tag", "2.png: ef"]
     described, said = read(tmp_path / "out")

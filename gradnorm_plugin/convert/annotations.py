@@ -59,8 +59,9 @@ class Source:
 
     `names` are the box classes in the order of the source; `image_classes` the names that an image's own entry gives;
     `image_class_order` the order in which the source numbers them, if it does; `splits` the images of train, val, test.
-    `entries` are COCO's of `images`, each with the place where it stands; `outputs` the image outputs that the source has
-    already, and `said` what it says for each.
+    `entries` are what is said of each image by key (COCO's of `images`, tags, choices), each with the place where it stands;
+    `class_keys` several of these keys that may be the class; `outputs` the image outputs that the source has already, and `said`
+    what it says for each.
     `complete`: whether an image that is not in `annotations` is a background (else it is no part of the data set).
     """
 
@@ -69,6 +70,7 @@ class Source:
     image_classes: dict[Path, list[str]] | None = None
     image_class_order: list[str] = field(default_factory=list)
     entries: dict[Path, list[tuple[str, Mapping[str, Any]]]] | None = None
+    class_keys: tuple[str, ...] = ()
     outputs: Outputs = ()
     said: dict[str, dict[Path, Target]] = field(default_factory=dict)
     splits: dict[str, list[Path]] = field(default_factory=dict)
@@ -133,6 +135,18 @@ def four_numbers(values: Iterable[object]) -> Four | None:
         return None
     a, b, c, d = found
     return None if a is None or b is None or c is None or d is None else (a, b, c, d)
+
+
+def around(points: Sequence[Point]) -> Four:
+    """The box around points."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def turned(points: Iterable[Point], pivot: Point, degrees: float) -> list[Point]:
+    """Points turned clockwise (as the picture is seen) about a pivot."""
+    cos, sin, (a, b) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), pivot
+    return [(a + (x - a) * cos - (y - b) * sin, b + (x - a) * sin + (y - b) * cos) for x, y in points]
 
 
 def are_shares(boxes: Sequence[Four]) -> bool:

@@ -226,7 +226,7 @@ def other_sources(options: argparse.Namespace) -> str:
     found = [] if options.classes_csv else ["--classes-csv FILE"]
     found += [] if options.classes_from == "folder" else ["--classes-from folder"]
     found += [] if options.class_pattern else ["--class-pattern REGEX"]
-    found += [] if options.json_key else ["COCO's images entries with --json-key KEY"]
+    found += [] if options.class_key else ["the annotations' own entries with --class-key KEY"]
     return f"name {'another' if len(found) < 4 else 'a'} source of the classes: {', '.join(found)}"
 
 
@@ -316,7 +316,10 @@ def image_classes(
     elif options.classes_from == "folder":
         named = from_folders(index)
     elif source.image_classes is None:
-        under = f" under `{options.json_key}`" if options.json_key else ""
+        if source.class_keys:
+            raise ConversionError(f"{', '.join(source.class_keys)} may be the image's class: say which by --class-key KEY")
+        keys = dict.fromkeys(str(key) for rows in (source.entries or {}).values() for _, entry in rows for key in entry)
+        under = f" under `{options.class_key}` (there are {', '.join(keys) or 'none'})" if options.class_key else ""
         raise ConversionError(f"the annotations name no class of any image{under}: {advice}")
     else:
         named = source.image_classes

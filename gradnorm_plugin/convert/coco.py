@@ -141,7 +141,7 @@ class CocoReader:
                 continue
             image = self._image(entry, name, where, file, split)
             if image is not None:
-                self._entries.setdefault(image, []).append((where, entry))
+                self._entries.setdefault(image, []).append((shown(file), entry))
             before = found.values.get(key)
             if before is None:
                 found.add(key, _Listed(name, image), name)

@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm convert`."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm convert",
-        description="Turn Pascal VOC, COCO or YOLO labels, and a class for each image, into a joint data set with its data yaml.",
+        description="Turn labels of Pascal VOC, COCO, YOLO, CVAT or Label Studio, and a class for each image, into a joint set.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the data (or COCO's .json, or YOLO's data yaml)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="OLD=NEW",
         help="rename box classes; two with one new name are merged",
     )
-    parser.add_argument("--polygons", action="store_true", help="keep COCO's outlines (one part) instead of boxes alone")
+    parser.add_argument("--polygons", action="store_true", help="keep outlines of one part instead of boxes alone")
     parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")
     parser.add_argument("--drop-difficult", action="store_true", help="drop the boxes that Pascal VOC marks as difficult")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if convert wrote it")
@@ -79,9 +79,9 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
     group.add_argument(
         "--classes-from",
-        choices=["csv", "folder", "json", "labels"],
-        help="folder: the name of the image's folder; json: COCO's images entries; labels: YOLO's one-hot lines "
-        "(default: csv with --classes-csv, else json or labels by the format)",
+        choices=["csv", "folder", "json", "labels", "annotations"],
+        help="folder: the name of the image's folder; annotations (or json, labels): what they say of the image, such as COCO's "
+        "images entries, tags, choices, one-hot lines (default: csv with --classes-csv, else annotations)",
     )
     group.add_argument(
         "--class-pattern",
@@ -90,7 +90,13 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
         help="what its group finds in the image's file name: '(PLAX|PSAX)_' (with a / in it: in the path)",
     )
     keys = ", ".join(CLASS_KEYS)
-    group.add_argument("--json-key", metavar="KEY", help=f"key of the class in COCO's images entries (default: first of {keys})")
+    group.add_argument(
+        "--class-key",
+        "--json-key",
+        metavar="KEY",
+        help=f"of the class in the annotations: a key of COCO's images entries (default: first of {keys}), an attribute of "
+        "CVAT's tags (default: their labels), a choice of Label Studio (default: the only one)",
+    )
     group.add_argument(
         "--image-class", nargs="+", default=[], metavar="NAME", help="image classes in this order, others are left out"
     )
@@ -165,7 +171,7 @@ def _check_outputs(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error(f"--output {twice} is given twice: give each image output a name of its own")
     if options.csv_image and (options.csv_columns or not (options.output or options.group)):
         parser.error("--csv-image goes with --output and --group; --csv-columns IMAGE CLASS names the image's column already")
-    class_flags = {"--csv-columns": options.csv_columns, "--classes-from": options.classes_from, "--json-key": options.json_key}
+    class_flags = {"--csv-columns": options.csv_columns, "--classes-from": options.classes_from, "--class-key": options.class_key}
     class_flags["--class-pattern"] = options.class_pattern
     given = [flag for flag, value in {**class_flags, "--image-class": options.image_class}.items() if value]
     if CLASS in names and given:

@@ -22,7 +22,9 @@ class Kind(Enum):
     BACKGROUND = ("image without annotation", "kept as background")
     NO_OBJECTS = ("annotation without objects", "image kept as background")
     UNLISTED = ("image that the annotation file does not name", "left out")
-    OTHER_JSON = ("JSON file that is not COCO's", "passed over")
+    OTHER_JSON = ("JSON file of something else", "passed over")
+    NOT_ANNOTATED = ("task that nobody has annotated", "left out, with its image")
+    SEVERAL_ANNOTATIONS = ("task annotated several times", "the ground truth kept, else the newest")
     REPEATED_ID = ("id given twice", "first one kept, the other passed over")
     LISTED_TWICE = ("image listed twice", "its annotations put together")
     LINKED = ("image that is a link to a place outside the source", "read from there")
@@ -36,6 +38,7 @@ class Kind(Enum):
     # Boxes
     READING = ("boxes in other terms than the format's", "read as what they plainly are")
     DOUBTFUL = ("boxes that fit as two corners as well", "taken as x, y, width, height, as COCO has it")
+    AROUND_TURNED = ("object with a turned box", "box taken around it")
     FROM_OUTLINE = ("object with an outline but no usable box", "box taken from around the outline")
     NO_AREA = ("box without area", "dropped")
     BEYOND = ("box wholly outside the image", "dropped")
