@@ -1,4 +1,4 @@
-"""`convert` from CVAT and Label Studio: the boxes and what is said of the image, as these programs export it, and what is not."""
+"""`convert` from CVAT, Label Studio and masks: boxes and what is said of the image, as these programs export it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from test_convert import BLUE, HEIGHT, RED, WIDTH, by_stem, close, draw, names, run, split_of, tree  # noqa: F401
 
 from gradnorm_plugin.convert.command import convert, main, parse_options
@@ -194,6 +195,98 @@ def test_label_studio_oddities(run, tmp_path):  # noqa: F811
     assert close(read["3"].boxes[0], AS_BOXES[1]) and close(read["4"].boxes[0], AS_BOXES[0])
     # Turned about its upper left corner by 90 degrees: from (20, 0), ten to the left and ten down
     assert [pytest.approx(box[1:]) for box in read["2"].boxes] == [(0.2, 0.3, 0.2, 0.4), (0.375, 0.25, 0.25, 0.5)]
+
+
+def mask(file: Path, palette: bool = False, **values: int) -> None:
+    """A mask in which RED's and BLUE's pixels have the values given."""
+    pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for (_, x1, y1, x2, y2), value in ((RED, values.get("red", 0)), (BLUE, values.get("blue", 0))):
+        pixels[y1:y2, x1:x2] = value
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    if palette:
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(file)
+
+
+@pytest.mark.parametrize(
+    ("layout", "flags", "expected"),
+    [
+        ("grey", ("--mask-classes", "2=blue", "7=red"), ["blue", "red"]),
+        ("grey", (), ["2", "7"]),
+        ("palette", ("--names", "blue", "red"), ["blue", "red"]),
+        ("colour", ("--mask-classes", "#ff0000=red", "#0000ff=blue"), ["blue", "red"]),
+        ("file for each object", (), ["blue", "red"]),
+        ("file for each class", (), ["blue", "red"]),
+        ("folder for each image", (), ["object"]),
+    ],
+)
+def test_masks(run, tmp_path, layout, flags, expected):  # noqa: F811
+    source = tmp_path / "source"
+    for n, view in enumerate(VIEWS):
+        if layout == "folder for each image":
+            draw(source / f"{view}{n}" / "images" / f"{n}.png")
+            for name, more in (("ab12", {"red": 255}), ("cd34", {"blue": 255})):
+                mask(source / f"{view}{n}" / "masks" / f"{name}.png", **more)
+            continue
+        draw(source / "images" / view / f"{n}.png")
+        if layout == "colour":
+            mask(source / "masks" / f"{n}.png", red=1, blue=2)
+            colours = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
+            Image.fromarray(colours[np.asarray(Image.open(source / "masks" / f"{n}.png"))]).save(source / "masks" / f"{n}.png")
+        elif layout.startswith("file"):
+            for name in ("red", "blue"):
+                mask(source / "masks" / f"{n}_{name}{'_01' * (layout == 'file for each object')}.png", **{name: 255})
+        elif layout == "palette":
+            mask(source / "masks" / f"{n}_mask.png", palette=True, red=2, blue=1)
+        else:
+            mask(source / "masks" / f"{n}.png", red=7, blue=2)
+    classes = ("--class-pattern", "/?(P.AX)[0-9]*/")
+    found = run(*SHARES, *classes, *flags)
+    assert set(found) == set() and set(names(tmp_path / "out", "names")) == set(expected)
+    boxes = {"blue": AS_BOXES[1], "red": AS_BOXES[0]}
+    for record in by_stem(tmp_path).values():
+        assert np.allclose(sorted(box[1:] for box in record.boxes), sorted(box[1:] for box in boxes.values()))
+        called = [names(tmp_path / "out", "names")[box.class_index] for box in record.boxes]
+        assert layout == "folder for each image" or sorted(called) == expected
+        if expected == ["blue", "red"]:
+            assert all(box[1:] == pytest.approx(boxes[name][1:]) for name, box in zip(called, record.boxes, strict=True))
+
+
+def test_masks_that_are_odd_or_of_no_use(run, tmp_path):  # noqa: F811
+    source = tmp_path / "source"
+    for n in range(4):
+        draw(source / "a" / f"{n}.png")
+        mask(source / "masks" / f"{n}.png", red=1, blue=255)
+    pixels = np.asarray(Image.open(source / "masks" / "0.png")).copy()
+    pixels[0, 0] = pixels[15, 1] = pixels[16, 2] = 1  # two specks, joined by no side and no corner
+    Image.fromarray(pixels).resize((WIDTH * 2, HEIGHT * 2), Image.Resampling.NEAREST).save(source / "masks" / "0.png")
+    mask(source / "masks" / "9.png", red=1)
+    (source / "masks" / "3.png").write_bytes(b"none")
+    flags = (*SHARES, "--class-pattern", "^.")
+    found = run(*flags, "--min-images", 1)
+    assert len(by_stem(tmp_path)) == 3 and names(tmp_path / "out", "names") == ["1"], "255 beside others is no class"
+    assert sorted(found["annotation without an image"]) == ["source/masks/9.png: no image of its stem"]
+    assert found["annotation that cannot be read"][0].startswith("source/masks/3.png: not a whole picture")
+    assert len(by_stem(tmp_path)["0"].boxes) == 3, "a mask of twice the size; four pixels now are no speck"
+    Image.fromarray(pixels).save(source / "masks" / "0.png")
+    assert len(run(*flags, "--min-images", 1)["speck of a mask, smaller than 4 pixels"]) == 2
+    for more, message in (
+        (("--mask-classes", "3=x"), "--mask-classes: no mask has 3; there are 1, 255"),
+        (("--names", "a", "b"), None),
+        (("--mask-classes", "1=a", "255=b"), None),
+    ):
+        if message:
+            with pytest.raises(ConversionError, match=message):
+                run(*flags, "--min-images", 1, *more)
+        else:
+            run(*flags, "--min-images", 1, *more)
+    assert names(tmp_path / "out", "names") == ["a", "b"] and len(by_stem(tmp_path)["1"].boxes) == 2
+    Image.fromarray(np.arange(WIDTH * HEIGHT, dtype=np.uint32).reshape(HEIGHT, WIDTH).astype(np.uint8)).save(
+        source / "masks" / "1.png"
+    )
+    with pytest.raises(ConversionError, match="masks/1.png: 256 different values are no classes"):
+        run(*flags)
 
 
 @pytest.mark.parametrize(

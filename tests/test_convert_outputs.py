@@ -254,7 +254,7 @@ def test_keys_of_coco_entries(run, tmp_path):  # noqa: F811
         0: "p",
         1: "q",
     }
-    with pytest.raises(ConversionError, match="the images entries of the JSON: no column for `vieww` among id, file_name"):
+    with pytest.raises(ConversionError, match="the entries of the annotations: no column for `vieww` among id, file_name"):
         run("--output", "v=vieww")
 
 

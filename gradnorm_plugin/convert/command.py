@@ -15,6 +15,7 @@ from gradnorm_plugin.convert.formats import FORMATS, read_source
 from gradnorm_plugin.convert.groups import groups_of
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, find_images, read_pictures
 from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
+from gradnorm_plugin.convert.masks import read_mask_class
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.patterns import read_pattern
 from gradnorm_plugin.convert.renaming import read_renaming, rename
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm convert`."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm convert",
-        description="Turn labels of Pascal VOC, COCO, YOLO, CVAT or Label Studio, and a class for each image, into a joint set.",
+        description="Turn labels of VOC, COCO, YOLO, CVAT, Label Studio or masks, and a class for each image, into a joint set.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the data (or COCO's .json, or YOLO's data yaml)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
@@ -52,6 +53,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=read_renaming,
         metavar="OLD=NEW",
         help="rename box classes; two with one new name are merged",
+    )
+    parser.add_argument(
+        "--mask-classes",
+        nargs="+",
+        default=[],
+        type=read_mask_class,
+        metavar="VALUE=NAME",
+        help="box classes by a mask's grey value, palette index or colour: 1=RBC 2=WBC, '#ff0000=RBC'",
     )
     parser.add_argument("--polygons", action="store_true", help="keep outlines of one part instead of boxes alone")
     parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")

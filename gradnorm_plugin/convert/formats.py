@@ -11,6 +11,7 @@ from gradnorm_plugin.convert.coco import CocoReader, find_json, is_coco, load_js
 from gradnorm_plugin.convert.cvat import is_cvat, read_cvat
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.labelstudio import LabelStudioReader, is_label_studio
+from gradnorm_plugin.convert.masks import find_masks, read_masks
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.voc import find_xml, read_voc
 from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
@@ -64,8 +65,22 @@ def _label_studio(options: argparse.Namespace, index: ImageIndex, oddities: Oddi
     return reader.finish()
 
 
+def _masks(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
+    files = find_masks(options.source, options.annotations)
+    if not files:
+        raise ConversionError(f"{shown(options.source)} has no masks (PNG files in a folder `masks`): name it by --annotations")
+    return read_masks(files, index, oddities, dict(options.mask_classes), options.names)
+
+
 _Read = Callable[[argparse.Namespace, ImageIndex, Oddities], Source]
-FORMATS: dict[str, _Read] = {"voc": _voc, "coco": _coco, "yolo": _yolo, "cvat": _cvat, "labelstudio": _label_studio}
+FORMATS: dict[str, _Read] = {
+    "voc": _voc,
+    "coco": _coco,
+    "yolo": _yolo,
+    "cvat": _cvat,
+    "labelstudio": _label_studio,
+    "masks": _masks,
+}
 """By name, the function that reads it."""
 
 
@@ -112,7 +127,7 @@ def detect_format(place: Path, index: ImageIndex) -> str:
     if jsons and sum(marks.values()) > 1:  # other programs' notes and settings are JSON, too
         marks["coco"] = any(is_coco(load_json(file)) for file in jsons if file not in lists)
         marks["labelstudio"] = any(is_label_studio(load_json(file)) for file in lists)
-    formats = [name for name, there in marks.items() if there]
+    formats = [name for name, there in marks.items() if there] or (["masks"] if find_masks(place, None) else [])
     if len(formats) != 1:
         what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
         known = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"

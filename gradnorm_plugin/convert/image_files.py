@@ -72,7 +72,12 @@ class ImageIndex:
     """The image files below a folder, found by path, name, stem or number."""
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
-        self.root, self.files = root, list(files)
+        self.root = root
+        self.keep(files)
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Hold these files, and no others."""
+        self.files = list(files)
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._numbers: dict[int, list[Path]] = defaultdict(list)
         for file in self.files:

@@ -40,6 +40,7 @@ class Kind(Enum):
     DOUBTFUL = ("boxes that fit as two corners as well", "taken as x, y, width, height, as COCO has it")
     AROUND_TURNED = ("object with a turned box", "box taken around it")
     FROM_OUTLINE = ("object with an outline but no usable box", "box taken from around the outline")
+    SPECK = ("speck of a mask, smaller than 4 pixels", "dropped")
     NO_AREA = ("box without area", "dropped")
     BEYOND = ("box wholly outside the image", "dropped")
     OUTSIDE = ("box that reaches outside the image", "clipped to the image")
