@@ -30,6 +30,7 @@ from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.convert.voc import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file
+from gradnorm_plugin.pictures import DICOM_SUFFIXES
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -595,7 +596,7 @@ def test_every_kind_of_oddity_has_its_own_title():
 
 
 def test_image_formats_are_those_of_upstream():
-    assert set(upstream("utils.dataloaders").IMG_FORMATS) == SUFFIXES
+    assert {*upstream("utils.dataloaders").IMG_FORMATS, *DICOM_SUFFIXES} == SUFFIXES
 
 
 # What people write and plainly mean, and what leaves nothing

@@ -6,7 +6,7 @@ import argparse
 import codecs
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, to_record
@@ -229,11 +229,15 @@ def convert(options: argparse.Namespace) -> str:
     check_copies(splits, labels, pictures, index, oddities)
     check_likeness(splits, labels, pictures, index, oddities)
     check_groups(splits, groups or {}, oddities)
-    called = _result_names(images, index, oddities)
+    called = _result_names(images, pictures, index, oddities)
     objects = {image: _objects(image, source, pictures[image], names, index, oddities) for image in images}
     records = {image: labels.added_to(record, image) for image, record in objects.items()}
     samples = {
-        part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
+        part: [
+            Sample(image, called[image], records[image], pictures[image].ended, bool(pictures[image].deep))
+            for image in splits[part]
+        ]
+        for part in splits
     }
     if not any(record.boxes or record.polygons for record in records.values()):
         raise ConversionError(f"no box is left to convert: {oddities.first() or 'the annotations have no objects'}")
@@ -261,18 +265,21 @@ def _usable(source: Source, index: ImageIndex, oddities: Oddities) -> dict[Path,
     return usable
 
 
-def _result_names(images: Sequence[Path], index: ImageIndex, oddities: Oddities) -> dict[Path, str]:
+def _result_names(
+    images: Sequence[Path], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities
+) -> dict[Path, str]:
     """The file name of each image in the result: its own, unless another has its stem and would share its label file."""
     stems = Counter(image.stem.casefold() for image in images)
     called, taken = {}, {stem for stem, count in stems.items() if count == 1}
     for image in images:
-        called[image] = image.name
+        suffix = ".png" if pictures[image].deep else image.suffix
+        called[image] = f"{image.stem}{suffix}"
         if stems[image.stem.casefold()] > 1:
             stem = index.key(image).replace("/", "-").replace(".", "-")
             while stem.casefold() in taken:
                 stem += "-"
             taken.add(stem.casefold())
-            called[image] = f"{stem}{image.suffix}"
+            called[image] = f"{stem}{suffix}"
             oddities.add(Kind.SAME_NAME, index.key(image), called[image])
     return called
 
@@ -281,6 +288,8 @@ def _objects(
     image: Path, source: Source, picture: Picture, names: Sequence[str], index: ImageIndex, oddities: Oddities
 ) -> LabelRecord:
     annotation = source.annotations.get(image)
+    if picture.deep:
+        oddities.add(Kind.DEEP, index.key(image), picture.deep)
     if not picture.ended:
         oddities.add(Kind.NO_END, index.key(image))
     if annotation is None:

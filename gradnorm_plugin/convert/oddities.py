@@ -31,6 +31,7 @@ class Kind(Enum):
     SIZE = ("annotated size differs from the image", "image believed, boxes taken as its pixels")
     TURNED = ("image with EXIF rotation, annotated unrotated", "boxes turned with the picture, as YOLOv5 reads it")
     ROTATED = ("image with EXIF rotation", "boxes taken as those of the upright picture, as YOLOv5 reads it")
+    DEEP = ("picture of more than 8 bits, or DICOM", "written as PNG of 8 bits, as `predict` reads it")
     NO_END = ("JPEG without its end mark", "copied, never linked: YOLOv5 rewrites such a file")
     SAME_NAME = ("images of one name", "renamed after their folder or suffix")
     SAME_PICTURE = ("picture that occurs twice, byte for byte", "kept; a drawn split keeps copies together")
