@@ -25,6 +25,8 @@ UPSTREAMS = {"models", "utils", "train", "val", "detect", "export", "hubconf", "
 
 # room -> the rooms it may import from, besides itself; labels, balancing and upstream stand for themselves
 ALLOWED = {
+    "likeness": set(),
+    "pictures": set(),
     "labels": {"files"},
     "outputs": {"labels", "names"},
     "balancing": set(),
@@ -35,7 +37,7 @@ ALLOWED = {
     "run_folder": {"files", "reading"},
     "versions": {"upstream"},
     "terminal": {"names"},
-    "data": {"labels", "outputs", "upstream", "files", "reading"},
+    "data": {"labels", "likeness", "outputs", "pictures", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
     "loss": {"outputs", "model", "balancing", "upstream"},
     "evaluation": {
@@ -85,10 +87,10 @@ ALLOWED = {
         "run_folder",
         "versions",
     },
-    "predict": {"labels", "outputs", "data", "reading", "model", "upstream", "terminal", "files", "names"},
+    "predict": {"labels", "outputs", "pictures", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "export": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "outputs", "terminal"},
+    "convert": {"labels", "likeness", "outputs", "pictures", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},

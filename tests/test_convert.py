@@ -30,6 +30,7 @@ from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.convert.voc import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file
+from gradnorm_plugin.pictures import DICOM_SUFFIXES
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -364,6 +365,40 @@ def test_csv_oddities(run, tmp_path):
     assert all(len(record.boxes) == 2 for record in result.values())
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        (r"_(PLAX|PSAX)_", ["PLAX", "PSAX", "PLAX", "PSAX"]),
+        (r"^(?:[a-z]+)_(?P<class>[A-Z]+)_", ["PLAX", "PSAX", "PLAX", "PSAX"]),
+        (r"PLAX|PSAX", ["PLAX", "PSAX", "PLAX", "PSAX"]),
+        (r"^([a-z]+)/", ["one", "one", "two", "two"]),
+    ],
+)
+def test_classes_from_a_pattern_in_file_names(run, tmp_path, pattern, expected):
+    stems = ["one/us_PLAX_1", "one/us_PSAX_2", "two/us_PLAX_3", "two/us_PSAX_4"]
+    write_voc(tmp_path / "source", dict.fromkeys([*stems, "Other"], ""))
+    found = run("--class-pattern", pattern)
+    known = names(tmp_path / "out")
+    assert known == sorted(set(expected))
+    read = by_stem(tmp_path)
+    assert [known[read[stem[4:]].image_class] for stem in stems] == expected
+    assert found["image without a class"] == ["Other.png: "] and read["Other"].image_class is None
+
+
+def test_box_classes_are_renamed_and_merged(run, tmp_path):
+    table = write_voc(tmp_path / "source", {"a": "x", "b": "y"}, RED, BLUE, ("Rot", 1, 1, 4, 4))
+    flags = ("--classes-csv", table, "--min-images", 1, "--val-share", 0.5)
+    run(*flags, "--rename", "red=rouge", "Rot=rouge", "--rename", "blue=red")
+    assert names(tmp_path / "out", "names") == ["rouge", "red"], "the place of the first of them; renamed all at once"
+    assert [box.class_index for box in by_stem(tmp_path)["a"].boxes] == [0, 1, 0]
+    run(*flags, "--rename", "red=rouge", "--names", "rouge")
+    assert names(tmp_path / "out", "names") == ["rouge"]
+    with pytest.raises(
+        ConversionError, match=r"--rename bleu=b: there is no box class bleu \(there are Rot, blue, red\); did you mean blue\?"
+    ):
+        run(*flags, "--rename", "bleu=b")
+
+
 def test_image_class_chooses_and_orders_and_may_have_commas(run, tmp_path):
     table = write_voc(tmp_path / "source", {f"{n}": ["b, c", "a", "A", "z"][n % 4] for n in range(12)})
     found = run("--classes-csv", table, "--image-class", "b, c", "a", "A", "typo")
@@ -552,7 +587,7 @@ def test_coco_oddities(run, tmp_path):
     ]
     assert found["image that the annotation file does not name"] == ["images/5.png: "]
     assert found["annotated size differs from the image"] == [there + "4.png: 400 x 20, the image has 40 x 20"]
-    assert found["JSON file that is not COCO's"] == ["source/package.json: "]
+    assert found["JSON file of something else"] == ["source/package.json: "]
     assert len(records(tmp_path / "out")) == 5
 
 
@@ -561,7 +596,7 @@ def test_every_kind_of_oddity_has_its_own_title():
 
 
 def test_image_formats_are_those_of_upstream():
-    assert set(upstream("utils.dataloaders").IMG_FORMATS) == SUFFIXES
+    assert {*upstream("utils.dataloaders").IMG_FORMATS, *DICOM_SUFFIXES} == SUFFIXES
 
 
 # What people write and plainly mean, and what leaves nothing
@@ -932,6 +967,77 @@ def test_a_drawn_split_is_by_class_and_depends_on_the_seed_alone(run, tmp_path):
     assert split_of(tmp_path / "out") != first
 
 
+@pytest.mark.parametrize("by", ["column", "pattern", "folder"])
+def test_groups_stay_together_and_classes_are_shared_out(run, tmp_path, by):
+    """24 patients of one to six pictures, three classes: no patient in two splits, every class near its share."""
+    rng = np.random.default_rng(3)
+    patient = [number for number in range(24) for _ in range(rng.integers(1, 7))]
+    folder = "p{0:02}/" if by == "folder" else ""
+    name = [f"{folder}p{{0:02}}_{n:03}".format(number) for n, number in enumerate(patient)]
+    classes = [("abc"[number % 3], number) for number in patient]
+    rows = [(stem, image_class, f"P {number}") for stem, (image_class, number) in zip(name, classes, strict=True)]
+    write_voc(tmp_path / "source", {stem: image_class for stem, image_class, _ in rows})
+    table = write_csv(tmp_path / "t.csv", rows, ("Image", "Class", "Patient ID"))
+    how = {"column": ("--group", "patient_id"), "pattern": ("--group-pattern", "^(p[0-9]+)_")}
+    flags = how.get(by, ("--group-pattern", "^[^/]+"))
+    flags = ("--classes-csv", table, *flags, "--val-share", 0.25, "--test-share", 0.15)
+    found = run(*flags)
+    assert not set(found) & {"group in several splits", "image without a group"}
+    first = {stem[-7:]: split for stem, split in split_of(tmp_path / "out").items()}
+    parts: dict[str, set[str]] = {}
+    for stem, split in first.items():
+        parts.setdefault(stem[:3], set()).add(split)
+    assert len(parts) == 24 and all(len(splits) == 1 for splits in parts.values())
+    total = Counter(image_class for image_class, _ in classes)
+    for split, share in (("val", 0.25), ("test", 0.15)):
+        there = Counter(classes[int(stem[4:])][0] for stem, at in first.items() if at == split)
+        assert all(abs(there[image_class] - share * total[image_class]) <= 2 for image_class in "abc"), (split, there, total)
+    run(*flags)
+    assert {stem[-7:]: split for stem, split in split_of(tmp_path / "out").items()} == first, "the same for a seed"
+
+
+def test_groups_of_lists_are_checked_and_lone_images_go_where_they_may(run, tmp_path, capsys):
+    table = write_voc(tmp_path / "source", {**{f"p{n // 2}_{n}": "xy"[n % 2] for n in range(8)}, "alone": "x"})
+    shutil.copy(tmp_path / "source" / "JPEGImages" / "p0_0.png", tmp_path / "source" / "JPEGImages" / "p1_2.png")
+    found = run("--classes-csv", table, "--group-pattern", "^(p[0-9])_")
+    assert found["image without a group"] == ["alone.png: "]
+    split = split_of(tmp_path / "out")
+    assert len({split[stem] for stem in ("p0_0", "p0_1", "p1_2", "p1_3")}) == 1, "a copy ties its groups together"
+    (tmp_path / "train.txt").write_text("p0_0\np0_1\np1_2\np2_4")
+    (tmp_path / "val.txt").write_text("p1_3\np2_5\np3_6\np3_7\nalone")
+    found = run("--classes-csv", table, "--group-pattern", "^(p[0-9])_", "--split", "train.txt", "val.txt")
+    assert found["group in several splits"] == ["p1: train 1, val 1", "p2: train 1, val 1"]
+    for pattern, message in (
+        ("^q(.)", "gives no image a group (alone.png"),
+        ("^.", "2 groups are too few for train and val"),
+    ):
+        with pytest.raises(ConversionError, match=re.escape(message)):
+            run("--classes-csv", table, "--group-pattern", pattern, "--test-share", 0.2)
+    rows = [("p0_0", "x", "A"), ("p1_2", "y", "B"), ("p1_2", "y", "C")]
+    write_csv(tmp_path / "t.csv", rows, ("Image", "Class", "Patient"))
+    with pytest.raises(ConversionError, match=r"t.csv:3 and 4: p1_2.png is of the group B and of C: remove the wrong row"):
+        run("--classes-csv", "t.csv", "--group", "Patient", "--min-images", 1)
+    with pytest.raises(ConversionError, match=r"t.csv:1: no column for the group `Clip` among Image, Class, Patient"):
+        run("--classes-csv", "t.csv", "--group", "Clip", "--min-images", 1)
+
+
+def test_pictures_that_are_nearly_in_two_splits_are_named(run, tmp_path):
+    table = write_voc(tmp_path / "source", {"a": "x", "b": "y", "c": "x", "d": "y", "e": "x"})
+    folder = tmp_path / "source" / "JPEGImages"
+    for file in folder.iterdir():  # as blurred as photographs are
+        Image.fromarray(cv2.GaussianBlur(cv2.resize(cv2.imread(str(file)), (160, 80)), (15, 15), 0)).save(file)
+    with Image.open(folder / "a.png") as picture:
+        picture.resize((80, 40)).save(folder / "c.png")
+        picture.save(folder / "d.webp", quality=60)
+    (folder / "d.png").unlink()
+    for split, stems in (("train", "a b"), ("val", "c e"), ("test", "d")):
+        (tmp_path / f"{split}.txt").write_text(stems.replace(" ", "\n"))
+    found = run("--classes-csv", table, "--split", "train.txt", "val.txt", "test.txt", "--min-images", 1)
+    title = "picture nearly identical to one of another split"
+    assert found[title][0] == "c.png: train: a.png" and len(found[title]) == 2
+    assert re.fullmatch(r"d\.webp: (train: a|val: c)\.png, of another class", found[title][1])
+
+
 def test_small_classes_are_drawn_together(run, tmp_path):
     classes = {f"{n}": name for n, name in enumerate(["a"] * 10 + ["b", "c", "d", "e", "f"])}
     table = write_voc(tmp_path / "source", classes)
@@ -1136,6 +1242,12 @@ def test_one_line_says_what_is_wrong_and_nothing_is_written(run, tmp_path, capsy
         (["--classes-from", "csv"], "needs the file"),
         (["--classes-from", "folder", "--classes-csv", "f"], "two sources"),
         (["--seed", "-1"], "--seed must be from 0"),
+        (["--group", "Patient"], "--group names a column, and there is no table"),
+        (["--class-pattern", "(a)(b)"], "'(a)(b)' has 2 groups: name the one that counts"),
+        (["--group-pattern", "(a"], "'(a' is no regular expression: missing )"),
+        (["--class-pattern", "a", "--classes-csv", "f"], "--classes-csv and --class-pattern are two sources of the class"),
+        (["--rename", "a"], "'a': write OLD=NEW"),
+        (["--rename", "a=b", "a=c"], "--rename gives a two names"),
     ],
 )
 def test_wrong_flags_are_status_2(capsys, flags, message):

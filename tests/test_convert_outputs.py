@@ -235,10 +235,10 @@ def test_keys_of_coco_entries(run, tmp_path):  # noqa: F811
     flags = "--min-images", 1, *(word for wish in wishes for word in ("--output", wish))
     found = run(*flags)
     assert found[BAD] == [
-        'source/all.json: images[3]: 3.png: view: {"name": "x"} is no name',
-        'source/all.json: images[3]: 3.png: tag: [["c"]] is no list of names',
-        "source/all.json: images[3]: 3.png: ef: 101 is outside 0 to 100",
-        "source/all.json: images[3]: 3.png: finding: nothing under clot",
+        'source/all.json: 3.png: view: {"name": "x"} is no name',
+        'source/all.json: 3.png: tag: [["c"]] is no list of names',
+        "source/all.json: 3.png: ef: 101 is outside 0 to 100",
+        "source/all.json: 3.png: finding: nothing under clot",
     ]
     assert found[NO_LINE] == ["2.png: tag", "2.png: ef"]
     described, said = read(tmp_path / "out")
@@ -254,7 +254,7 @@ def test_keys_of_coco_entries(run, tmp_path):  # noqa: F811
         0: "p",
         1: "q",
     }
-    with pytest.raises(ConversionError, match="the images entries of the JSON: no column for `vieww` among id, file_name"):
+    with pytest.raises(ConversionError, match="the entries of the annotations: no column for `vieww` among id, file_name"):
         run("--output", "v=vieww")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 from joint_data import write_joint_dataset
@@ -230,6 +231,21 @@ def test_images_that_are_trained_and_measured_on(data: Path, warnings: list[str]
     (data.parent / "list.txt").write_bytes(joined(["./images/train/1.jpg", "./images/val/0.jpg"]))
     check(change(data, val="list.txt"))
     assert [line for line in warnings if "1 of 2 images of `val` are also in `train`" in line]
+
+
+def test_pictures_that_are_nearly_in_both_splits_or_in_two_classes_are_told(data: Path, warnings: list[str]) -> None:
+    folder = data.parent
+    images = {split: sorted((folder / "images" / split).iterdir()) for split in ("train", "val")}
+    check(change(data))
+    assert not any("identical" in line or "same picture" in line for line in warnings), "different pictures are no news"
+    picture = cv2.imread(str(images["train"][0]))
+    cv2.imwrite(str(images["val"][1]), picture, [cv2.IMWRITE_JPEG_QUALITY, 70])
+    images["train"][1].write_bytes(images["train"][0].read_bytes())
+    check(change(data))
+    near, twice = [line for line in warnings if "identical" in line or "same picture" in line]
+    assert "images of `val` are nearly identical to one of `train`, which flatters" in near
+    assert f"val/{images['val'][1].name} = train/{images['train'][0].name}" in near.replace("\\", "/")
+    assert "1 images are the same picture as another, labelled differently" in twice
 
 
 def test_a_relative_path_counts_from_the_yaml_too(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

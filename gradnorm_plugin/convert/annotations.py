@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from gradnorm_plugin.outputs import CLASS, Classes, LabelSet, Outputs, Target, V
 
 Point = tuple[float, float]
 Four = tuple[float, float, float, float]
+
+CLASS_KEYS = ("image_class", "class", "category", "label")
+"""Under which the entry of an image has its class, as people call it."""
 
 
 class Object(NamedTuple):
@@ -55,8 +59,9 @@ class Source:
 
     `names` are the box classes in the order of the source; `image_classes` the names that an image's own entry gives;
     `image_class_order` the order in which the source numbers them, if it does; `splits` the images of train, val, test.
-    `entries` are COCO's of `images`, each with the place where it stands; `outputs` the image outputs that the source has
-    already, and `said` what it says for each.
+    `entries` are what is said of each image by key (COCO's of `images`, tags, choices), each with the place where it stands;
+    `class_keys` several of these keys that may be the class; `outputs` the image outputs that the source has already, and `said`
+    what it says for each.
     `complete`: whether an image that is not in `annotations` is a background (else it is no part of the data set).
     """
 
@@ -65,6 +70,7 @@ class Source:
     image_classes: dict[Path, list[str]] | None = None
     image_class_order: list[str] = field(default_factory=list)
     entries: dict[Path, list[tuple[str, Mapping[str, Any]]]] | None = None
+    class_keys: tuple[str, ...] = ()
     outputs: Outputs = ()
     said: dict[str, dict[Path, Target]] = field(default_factory=dict)
     splits: dict[str, list[Path]] = field(default_factory=dict)
@@ -131,6 +137,18 @@ def four_numbers(values: Iterable[object]) -> Four | None:
     return None if a is None or b is None or c is None or d is None else (a, b, c, d)
 
 
+def around(points: Sequence[Point]) -> Four:
+    """The box around points."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def turned(points: Iterable[Point], pivot: Point, degrees: float) -> list[Point]:
+    """Points turned clockwise (as the picture is seen) about a pivot."""
+    cos, sin, (a, b) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), pivot
+    return [(a + (x - a) * cos - (y - b) * sin, b + (x - a) * sin + (y - b) * cos) for x, y in points]
+
+
 def are_shares(boxes: Sequence[Four]) -> bool:
     """Whether a source's boxes are shares of the picture where pixels are usual: (nearly) none of them reaches beyond 1."""
     within = sum(all(-_ROUNDING_SHARE <= value <= 1 + _ROUNDING_SHARE for value in box) for box in boxes)
@@ -141,6 +159,23 @@ def clean_name(value: object) -> str | None:
     """A class name without blanks around it; None if it is no text that can be printed."""
     name = " ".join(value.split()) if isinstance(value, str) else ""
     return name if name and name.isprintable() else None
+
+
+def as_text(value: Any) -> str | None:
+    """A text, or a number as JSON has it; None for anything else."""
+    return value if isinstance(value, str) else dumps(value) if isinstance(value, (int, float)) else None
+
+
+def note_class(source: Source, image: Path, entry: Mapping[str, Any], keys: Sequence[str], chosen: Sequence[str]) -> None:
+    """Note the class of an image: a text, or a list of texts, under the first of `keys` that its entry has."""
+    given = next((entry[key] for key in keys if entry.get(key) is not None), None)
+    if given is None:
+        return
+    texts = [text for text in map(as_text, given if isinstance(given, list) else [given]) if text]
+    source.image_classes = source.image_classes or {}
+    named = [name for text in texts for name in split_names(text, chosen)]
+    before = source.image_classes.setdefault(image, [])
+    before += [name for name in named if not before or name not in before] if before else named
 
 
 def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from gradnorm_plugin.convert.annotations import Source, clean_name, split_names
 from gradnorm_plugin.convert.image_files import ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
+from gradnorm_plugin.convert.patterns import from_pattern
 from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.outputs import CLASS
 
@@ -224,8 +225,9 @@ def other_sources(options: argparse.Namespace) -> str:
     """The flags that are not in use and name a source of the classes, for a message."""
     found = [] if options.classes_csv else ["--classes-csv FILE"]
     found += [] if options.classes_from == "folder" else ["--classes-from folder"]
-    found += [] if options.json_key else ["COCO's images entries with --json-key KEY"]
-    return f"name {'another' if len(found) < 3 else 'a'} source of the classes: {', '.join(found)}"
+    found += [] if options.class_pattern else ["--class-pattern REGEX"]
+    found += [] if options.class_key else ["the annotations' own entries with --class-key KEY"]
+    return f"name {'another' if len(found) < 4 else 'a'} source of the classes: {', '.join(found)}"
 
 
 def settle(
@@ -307,12 +309,17 @@ def image_classes(
         ConversionError: if nothing names the classes, or none is left.
     """
     advice = other_sources(options)
-    if options.classes_csv and not options.output:
+    if options.class_pattern:
+        named = {image: [name] for image, name in from_pattern(options.class_pattern, index).items()}
+    elif options.classes_csv and options.classes_from in (None, "csv") and not options.output:
         named = from_csv(options.classes_csv, options.csv_columns, index, options.image_class, oddities, options.csv_encoding)
     elif options.classes_from == "folder":
         named = from_folders(index)
     elif source.image_classes is None:
-        under = f" under `{options.json_key}`" if options.json_key else ""
+        if source.class_keys:
+            raise ConversionError(f"{', '.join(source.class_keys)} may be the image's class: say which by --class-key KEY")
+        keys = dict.fromkeys(str(key) for rows in (source.entries or {}).values() for _, entry in rows for key in entry)
+        under = f" under `{options.class_key}` (there are {', '.join(keys) or 'none'})" if options.class_key else ""
         raise ConversionError(f"the annotations name no class of any image{under}: {advice}")
     else:
         named = source.image_classes

@@ -10,13 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, number, split_names
+from gradnorm_plugin.convert.annotations import (
+    CLASS_KEYS,
+    Annotation,
+    Object,
+    Source,
+    are_shares,
+    as_text,
+    clean_name,
+    note_class,
+    number,
+)
 from gradnorm_plugin.convert.coco_boxes import READINGS, Shape, area_of, corners_of, read_shape, tell_terms
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import split_of_path
 
-CLASS_KEYS = ("image_class", "class", "category", "label")
 _LISTS = ("images", "annotations", "categories")
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url")
 
@@ -110,7 +119,7 @@ class CocoReader:
         found: _ById[str] = _ById()
         for place, entry in enumerate(entries):
             where, category = f"{shown(file)}: categories[{place}]", _id(entry)
-            name = clean_name(_text(entry.get("name"))) if isinstance(entry, dict) else None
+            name = clean_name(as_text(entry.get("name"))) if isinstance(entry, dict) else None
             if category is None or name is None:
                 self.oddities.add(Kind.UNREADABLE_OBJECT, where, "a category without id or name")
             elif category in found.values:
@@ -125,14 +134,14 @@ class CocoReader:
         found: _ById[_Listed] = _ById()
         for place, entry in enumerate(entries):
             key = _id(entry)
-            name = next((name for name in (_text(entry.get(k)) for k in _NAME_KEYS) if name), None) if key is not None else None
+            name = next((name for name in (as_text(entry.get(k)) for k in _NAME_KEYS) if name), None) if key is not None else None
             where = f"{shown(file)}: {name or f'images[{place}]'}"
             if key is None or name is None:
                 self.oddities.add(Kind.NO_IMAGE, where, "an entry without id or file_name")
                 continue
             image = self._image(entry, name, where, file, split)
             if image is not None:
-                self._entries.setdefault(image, []).append((f"{shown(file)}: images[{place}]", entry))
+                self._entries.setdefault(image, []).append((shown(file), entry))
             before = found.values.get(key)
             if before is None:
                 found.add(key, _Listed(name, image), name)
@@ -159,19 +168,8 @@ class CocoReader:
         size = (width, height) if width and height and width > 0 and height > 0 else None
         annotation = self.source.annotations.setdefault(image, Annotation([], where, size))
         annotation.size = annotation.size or size
-        self._note_class(entry, image)
+        note_class(self.source, image, entry, (self.class_key,) if self.class_key else CLASS_KEYS, self.chosen)
         return image
-
-    def _note_class(self, entry: dict[str, Any], image: Path) -> None:
-        keys = (self.class_key,) if self.class_key else CLASS_KEYS
-        given = next((entry[key] for key in keys if entry.get(key) is not None), None)
-        if given is None:
-            return
-        texts = [text for text in map(_text, given if isinstance(given, list) else [given]) if text]
-        self.source.image_classes = self.source.image_classes or {}
-        named = [name for text in texts for name in split_names(text, self.chosen)]
-        before = self.source.image_classes.setdefault(image, [])
-        before += [name for name in named if not before or name not in before] if before else named
 
     def _entry(self, entry: Any, place: str, file: Path, images: _ById[_Listed], categories: _ById[str]) -> _Entry | None:
         image_key, category = _id(entry, "image_id"), _id(entry, "category_id")
@@ -236,11 +234,6 @@ def _as_number(key: Id) -> Id:
     """An id as a number if it is the text of one."""
     text = re.fullmatch(r"\s*([0-9]{1,18})(\.0*)?\s*", key) if isinstance(key, str) else None
     return int(text.group(1)) if text else key
-
-
-def _text(value: Any) -> str | None:
-    """A text, or a number as the JSON has it; None for anything else."""
-    return value if isinstance(value, str) else json.dumps(value) if isinstance(value, (int, float)) else None
 
 
 def find_json(source: Path, given: Path | None, oddities: Oddities) -> tuple[dict[Path, Any], dict[Path, str]]:

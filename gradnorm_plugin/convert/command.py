@@ -6,31 +6,38 @@ import argparse
 import codecs
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gradnorm_plugin.convert.annotations import Source, to_record
-from gradnorm_plugin.convert.coco import CLASS_KEYS, CocoReader, find_json, is_coco, load_json
+from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, to_record
 from gradnorm_plugin.convert.coco_boxes import READINGS
-from gradnorm_plugin.convert.image_files import ImageIndex, Picture, files_under, find_images, read_pictures
+from gradnorm_plugin.convert.formats import FORMATS, read_source
+from gradnorm_plugin.convert.groups import groups_of
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture, find_images, read_pictures
 from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
+from gradnorm_plugin.convert.masks import read_mask_class
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE, check_copies, fixed_split, whole_split
-from gradnorm_plugin.convert.voc import find_xml, read_voc
+from gradnorm_plugin.convert.patterns import read_pattern
+from gradnorm_plugin.convert.renaming import read_renaming, rename
+from gradnorm_plugin.convert.split import (
+    DEFAULT_VAL_SHARE,
+    check_copies,
+    check_groups,
+    check_likeness,
+    fixed_split,
+    whole_split,
+)
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
-from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
 from gradnorm_plugin.labels import LabelRecord
 from gradnorm_plugin.outputs import CLASS, OUTPUT_KINDS
 from gradnorm_plugin.terminal import fail, parse
-
-FORMATS = ("voc", "coco", "yolo")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm convert`."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm convert",
-        description="Turn Pascal VOC, COCO or YOLO labels, and a class for each image, into a joint data set with its data yaml.",
+        description="Turn labels of VOC, COCO, YOLO, CVAT, Label Studio or masks, and a class for each image, into a joint set.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the data (or COCO's .json, or YOLO's data yaml)")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
@@ -38,7 +45,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images (default: JPEGImages, or below SOURCE)")
     parser.add_argument("--annotations", type=Path, metavar="PATH", help="folder of the annotations, or one file of them")
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="box classes in this order, others are dropped")
-    parser.add_argument("--polygons", action="store_true", help="keep COCO's outlines (one part) instead of boxes alone")
+    parser.add_argument(
+        "--rename",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=read_renaming,
+        metavar="OLD=NEW",
+        help="rename box classes; two with one new name are merged",
+    )
+    parser.add_argument(
+        "--mask-classes",
+        nargs="+",
+        default=[],
+        type=read_mask_class,
+        metavar="VALUE=NAME",
+        help="box classes by a mask's grey value, palette index or colour: 1=RBC 2=WBC, '#ff0000=RBC'",
+    )
+    parser.add_argument("--polygons", action="store_true", help="keep outlines of one part instead of boxes alone")
     parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")
     parser.add_argument("--drop-difficult", action="store_true", help="drop the boxes that Pascal VOC marks as difficult")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if convert wrote it")
@@ -64,12 +88,24 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
     group.add_argument(
         "--classes-from",
-        choices=["csv", "folder", "json", "labels"],
-        help="folder: the name of the image's folder; json: COCO's images entries; labels: YOLO's one-hot lines "
-        "(default: csv with --classes-csv, else json or labels by the format)",
+        choices=["csv", "folder", "json", "labels", "annotations"],
+        help="folder: the name of the image's folder; annotations (or json, labels): what they say of the image, such as COCO's "
+        "images entries, tags, choices, one-hot lines (default: csv with --classes-csv, else annotations)",
+    )
+    group.add_argument(
+        "--class-pattern",
+        type=read_pattern,
+        metavar="REGEX",
+        help="what its group finds in the image's file name: '(PLAX|PSAX)_' (with a / in it: in the path)",
     )
     keys = ", ".join(CLASS_KEYS)
-    group.add_argument("--json-key", metavar="KEY", help=f"key of the class in COCO's images entries (default: first of {keys})")
+    group.add_argument(
+        "--class-key",
+        "--json-key",
+        metavar="KEY",
+        help=f"of the class in the annotations: a key of COCO's images entries (default: first of {keys}), an attribute of "
+        "CVAT's tags (default: their labels), a choice of Label Studio (default: the only one)",
+    )
     group.add_argument(
         "--image-class", nargs="+", default=[], metavar="NAME", help="image classes in this order, others are left out"
     )
@@ -82,6 +118,11 @@ def _add_split(group: argparse._ArgumentGroup) -> None:
         "--val-share", type=float, metavar="SHARE", help=f"draw one, this much for val (default: {DEFAULT_VAL_SHARE})"
     )
     group.add_argument("--test-share", type=float, metavar="SHARE", help="draw one, this much for test (default: 0)")
+    together = group.add_mutually_exclusive_group()
+    together.add_argument("--group", metavar="COLUMN", help="draw one; images alike in this column of the CSV file stay together")
+    together.add_argument(
+        "--group-pattern", type=read_pattern, metavar="REGEX", help="the same, by the file name: '^(patient[0-9]+)_'"
+    )
     group.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
     group.add_argument(
         "--link",
@@ -118,8 +159,17 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except LookupError:
         parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
     _check_outputs(parser, options)
-    if options.classes_csv and options.classes_from not in (None, "csv") and not options.output:
-        parser.error(f"--classes-csv and --classes-from {options.classes_from} are two sources of the class: leave one out")
+    others = {"--classes-from": options.classes_from not in (None, "csv"), "--class-pattern": options.class_pattern}
+    given = [flag for flag, value in others.items() if value]
+    if options.classes_csv and not (options.output or options.group):
+        given.insert(0, "--classes-csv")
+    if len(given) > 1:
+        parser.error(f"{given[0]} and {given[1]} are two sources of the class: leave one out")
+    if options.group and not options.classes_csv:
+        parser.error("--group names a column, and there is no table: add --classes-csv FILE, or take --group-pattern REGEX")
+    renamed = [old for old, _ in options.rename]
+    if len(set(renamed)) < len(renamed):
+        parser.error(f"--rename gives {max(renamed, key=renamed.count)} two names: leave one out")
     return options
 
 
@@ -128,9 +178,10 @@ def _check_outputs(parser: argparse.ArgumentParser, options: argparse.Namespace)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         parser.error(f"--output {twice} is given twice: give each image output a name of its own")
-    if options.csv_image and (options.csv_columns or not options.output):
-        parser.error("--csv-image goes with --output; --csv-columns IMAGE CLASS names the image's column already")
-    class_flags = {"--csv-columns": options.csv_columns, "--classes-from": options.classes_from, "--json-key": options.json_key}
+    if options.csv_image and (options.csv_columns or not (options.output or options.group)):
+        parser.error("--csv-image goes with --output and --group; --csv-columns IMAGE CLASS names the image's column already")
+    class_flags = {"--csv-columns": options.csv_columns, "--classes-from": options.classes_from, "--class-key": options.class_key}
+    class_flags["--class-pattern"] = options.class_pattern
     given = [flag for flag, value in {**class_flags, "--image-class": options.image_class}.items() if value]
     if CLASS in names and given:
         parser.error(f"--output {CLASS}=... and {given[0]} are two sources of the class: leave one out")
@@ -165,6 +216,7 @@ def convert(options: argparse.Namespace) -> str:
     index = find_images(options.source, options.images)
     check_place(options.out, [*given, index.root], options.overwrite)
     source = read_source(options, index, oddities)
+    rename(source, options.rename)
     names = options.names or source.names
     if not names:
         raise ConversionError(f"{shown(options.source)} has no box with a class: {oddities.first() or 'it names no objects'}")
@@ -172,13 +224,20 @@ def convert(options: argparse.Namespace) -> str:
     fixed = fixed_split(options, source, list(pictures), index, oddities)
     images = list(pictures) if fixed is None else sorted(image for part in fixed.values() for image in part)
     labels = image_labels(options, source, images, index, oddities)
-    splits = whole_split(options, fixed, images, labels.strata(), pictures, oddities)
+    groups = groups_of(options, images, index, oddities)
+    splits = whole_split(options, fixed, images, labels.strata(), pictures, groups, oddities)
     check_copies(splits, labels, pictures, index, oddities)
-    called = _result_names(images, index, oddities)
+    check_likeness(splits, labels, pictures, index, oddities)
+    check_groups(splits, groups or {}, oddities)
+    called = _result_names(images, pictures, index, oddities)
     objects = {image: _objects(image, source, pictures[image], names, index, oddities) for image in images}
     records = {image: labels.added_to(record, image) for image, record in objects.items()}
     samples = {
-        part: [Sample(image, called[image], records[image], pictures[image].ended) for image in splits[part]] for part in splits
+        part: [
+            Sample(image, called[image], records[image], pictures[image].ended, bool(pictures[image].deep))
+            for image in splits[part]
+        ]
+        for part in splits
     }
     if not any(record.boxes or record.polygons for record in records.values()):
         raise ConversionError(f"no box is left to convert: {oddities.first() or 'the annotations have no objects'}")
@@ -206,18 +265,21 @@ def _usable(source: Source, index: ImageIndex, oddities: Oddities) -> dict[Path,
     return usable
 
 
-def _result_names(images: Sequence[Path], index: ImageIndex, oddities: Oddities) -> dict[Path, str]:
+def _result_names(
+    images: Sequence[Path], pictures: Mapping[Path, Picture], index: ImageIndex, oddities: Oddities
+) -> dict[Path, str]:
     """The file name of each image in the result: its own, unless another has its stem and would share its label file."""
     stems = Counter(image.stem.casefold() for image in images)
     called, taken = {}, {stem for stem, count in stems.items() if count == 1}
     for image in images:
-        called[image] = image.name
+        suffix = ".png" if pictures[image].deep else image.suffix
+        called[image] = f"{image.stem}{suffix}"
         if stems[image.stem.casefold()] > 1:
             stem = index.key(image).replace("/", "-").replace(".", "-")
             while stem.casefold() in taken:
                 stem += "-"
             taken.add(stem.casefold())
-            called[image] = f"{stem}{image.suffix}"
+            called[image] = f"{stem}{suffix}"
             oddities.add(Kind.SAME_NAME, index.key(image), called[image])
     return called
 
@@ -226,6 +288,8 @@ def _objects(
     image: Path, source: Source, picture: Picture, names: Sequence[str], index: ImageIndex, oddities: Oddities
 ) -> LabelRecord:
     annotation = source.annotations.get(image)
+    if picture.deep:
+        oddities.add(Kind.DEEP, index.key(image), picture.deep)
     if not picture.ended:
         oddities.add(Kind.NO_END, index.key(image))
     if annotation is None:
@@ -234,59 +298,3 @@ def _objects(
     if not annotation.objects:
         oddities.add(Kind.NO_OBJECTS, annotation.where)
     return to_record(annotation, picture, names, oddities)
-
-
-def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    """What the annotations of the images of `index` say.
-
-    Raises:
-        ConversionError: if they are not where and what the options say.
-    """
-    form = options.format or detect_format(options.annotations or options.source, index)
-    if form == "voc":
-        return read_voc(find_xml(options.source, options.annotations), index, oddities, options.drop_difficult)
-    if form == "coco":
-        contents, splits = find_json(options.source, options.annotations, oddities)
-        reader = CocoReader(index, oddities, options.json_key, options.image_class, options.polygons, options.boxes)
-        for file, content in contents.items():
-            reader.add(file, content, splits.get(file))
-        return reader.finish()
-    labels = options.annotations
-    description = find_description(options.source)
-    listed = listed_classes(options.source, options.source / "labels", *([labels] if labels else []))
-    names = (description.names if description else listed) or options.names
-    if not names:
-        raise ConversionError(f"{shown(options.source)} has no data yaml and no classes.txt: name the box classes by --names")
-    image_classes = (description.image_classes if description else []) or options.image_class
-    return read_yolo(index, labels, names, image_classes, description, oddities)
-
-
-def detect_format(place: Path, index: ImageIndex) -> str:
-    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images.
-
-    Raises:
-        ConversionError: if they are of none or several formats.
-    """
-    if place.is_file():
-        suffix = place.suffix[1:].lower()
-        known = {"xml": "voc", "json": "coco", "txt": "yolo", **dict.fromkeys(YAML_SUFFIXES, "yolo")}
-        if suffix not in known:
-            raise ConversionError(f"{shown(place)} is no .json and no data yaml: name a folder, or say --format")
-        return known[suffix]
-    files = files_under(place, ["xml", "json", "txt", "names", *YAML_SUFFIXES])
-    images = {image.with_suffix("") for image in index.files}
-    jsons = [file for file in files if file.suffix.lower() == ".json"]
-    marks = {
-        "voc": any(file.suffix.lower() == ".xml" for file in files),
-        "coco": bool(jsons),
-        "yolo": any(
-            file.suffix[1:].lower() in YAML_SUFFIXES or file.name in CLASS_FILES or is_label_file(file, images) for file in files
-        ),
-    }
-    if jsons and (marks["voc"] or marks["yolo"]):  # other programs' notes and settings are JSON, too
-        marks["coco"] = any(is_coco(load_json(file)) for file in jsons)
-    formats = [name for name, there in marks.items() if there]
-    if len(formats) != 1:
-        what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
-        raise ConversionError(f"{shown(place)} has {what}: say --format voc, coco or yolo, and where they are by --annotations")
-    return formats[0]

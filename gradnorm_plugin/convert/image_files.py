@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import re
 import unicodedata
@@ -21,9 +22,11 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, shown
+from gradnorm_plugin.likeness import thumbnail
+from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom
 
-# Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py)
-SUFFIXES = frozenset({"bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
+# Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py), and DICOM, which is written as PNG
+SUFFIXES = frozenset({*DICOM_SUFFIXES, "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
 _SMALLEST = 10  # pixels; YOLOv5 leaves out smaller images
 _LAST_NUMBER = re.compile(r"[0-9]{1,18}$")
 _EXIF_ORIENTATION = 0x0112
@@ -34,7 +37,8 @@ TURNS_BY_90 = {5, 6, 7, 8}
 class Picture:
     """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
 
-    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off.
+    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off; `thumbnail` is
+    for `likeness`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
     """
 
     size: tuple[int, int]
@@ -42,6 +46,8 @@ class Picture:
     orientation: int
     digest: bytes
     ended: bool
+    thumbnail: np.ndarray
+    deep: str = ""
 
 
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
@@ -69,7 +75,12 @@ class ImageIndex:
     """The image files below a folder, found by path, name, stem or number."""
 
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
-        self.root, self.files = root, list(files)
+        self.root = root
+        self.keep(files)
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Hold these files, and no others."""
+        self.files = list(files)
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._numbers: dict[int, list[Path]] = defaultdict(list)
         for file in self.files:
@@ -145,16 +156,27 @@ def read_pictures(files: Sequence[Path]) -> dict[Path, Picture | str]:
 
 
 def _read(file: Path) -> Picture | str:
+    pixels: np.ndarray | None
+    ended, orientation, deep = True, 1, ""
     try:
         content = file.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            kind, stored = image.format or "", image.size
-            # Without it, YOLOv5 calls a JPEG corrupt, mends it and saves it over the old file
-            ended = kind != "JPEG" or content[-2:] == b"\xff\xd9"
-            if kind != "JPEG" or not ended:
-                image.load()  # raises if the file breaks off, which OpenCV 4 fills up with grey
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        if is_dicom(content):
+            pixels, kind, deep = read_deep(file), "dicom", "DICOM"
+            stored = (pixels.shape[1], pixels.shape[0])
+        else:
+            with Image.open(io.BytesIO(content)) as image:
+                kind, stored = image.format or "", image.size
+                # Without it, YOLOv5 calls a JPEG corrupt, mends it and saves it over the old file
+                ended = kind != "JPEG" or content[-2:] == b"\xff\xd9"
+                if kind != "JPEG" or not ended:
+                    image.load()  # raises if the file breaks off, which OpenCV 4 fills up with grey
+                orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            bytes_of = np.frombuffer(content, np.uint8)
+            pixels = decode(bytes_of)
+            raw = cv2.imdecode(bytes_of, cv2.IMREAD_UNCHANGED) if is_deep(file) else None
+            deep = "more than 8 bits" if raw is not None and raw.dtype != np.uint8 else ""
+    except PictureError as error:
+        return str(error)
     except UnidentifiedImageError:
         return "not an image of any known format"
     except cv2.error as error:
@@ -170,7 +192,25 @@ def _read(file: Path) -> Picture | str:
         return f"smaller than {_SMALLEST} pixels ({size[0]} x {size[1]})"
     if orientation not in range(1, 9) or (orientation in TURNS_BY_90 and size == stored and size[0] != size[1]):
         orientation = 1  # not a valid one, or one that OpenCV does not obey, so that training does not either
-    return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended)
+    return Picture(size, stored, orientation, hashlib.sha256(content).digest(), ended, thumbnail(pixels), deep)
+
+
+def read_deep(file: Path) -> np.ndarray:
+    """The picture (H, W, 3) uint8 of a file that is DICOM or has more than 8 bits.
+
+    Raises:
+        PictureError: if it cannot be read, or is a film.
+    """
+    content = file.read_bytes()
+    if not is_dicom(content):
+        picture = decode(np.frombuffer(content, np.uint8))
+        if picture is None:
+            raise PictureError("OpenCV cannot decode it")
+        return picture
+    first, *others = itertools.islice(dicom_frames(content)[0], 2)
+    if others:
+        raise PictureError("a film of several frames: write each as a picture of its own (docs/convert.md)")
+    return first
 
 
 def find_images(source: Path, given: Path | None) -> ImageIndex:

@@ -157,9 +157,9 @@ def image_labels(
     """
     wishes, wished = list(options.output), {wish.name for wish in options.output}
     named = [output for output in source.outputs if output.name not in wished]
-    by_csv = options.classes_csv and options.classes_from in (None, "csv")
-    asked = options.classes_from or options.csv_columns or options.json_key or options.image_class
-    if wishes and by_csv and (options.csv_columns or options.classes_from or (options.image_class and not options.json_key)):
+    by_csv = options.classes_csv and options.classes_from in (None, "csv") and not options.class_pattern
+    asked = options.classes_from or options.csv_columns or options.class_key or options.image_class or options.class_pattern
+    if wishes and by_csv and (options.csv_columns or options.classes_from or (options.image_class and not options.class_key)):
         column = options.csv_columns[1] if options.csv_columns else ""
         wishes.insert(0, Wish(CLASS, column, names=tuple(options.image_class)))
         asked = None
@@ -209,7 +209,7 @@ def _entries(
     known = dict.fromkeys(str(key) for rows in source.entries.values() for _, entry in rows for key in entry)
     found = []
     for wish in wishes:
-        keys = tuple(list(known)[place] for place in _columns_of(wish, list(known), "the images entries of the JSON"))
+        keys = tuple(list(known)[place] for place in _columns_of(wish, list(known), "the entries of the annotations"))
         rows = {
             image: [_Row(where, tuple(_text(entry.get(key)) for key in keys)) for where, entry in of_image]
             for image, of_image in source.entries.items()

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # it has no types of its own
-
 from gradnorm_plugin.convert.annotations import ImageLabels, Source
+from gradnorm_plugin.convert.drawing import SPLITS, draw
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
+from gradnorm_plugin.likeness import nearest
 
-SPLITS = ("train", "val", "test")
 DEFAULT_VAL_SHARE = 0.2
 _SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
 
@@ -111,55 +110,6 @@ def settle_fixed(
     return found
 
 
-def draw(
-    images: Sequence[Path],
-    classes: Mapping[Path, int],
-    pictures: Mapping[Path, Picture],
-    val_share: float,
-    test_share: float,
-    seed: int,
-) -> dict[str, list[Path]]:
-    """A split drawn so that each class (and the images without one) has its share in each part; the same for a seed.
-
-    Copies of one picture stay together: they are drawn as one.
-
-    Raises:
-        ConversionError: if there are too few images.
-    """
-    copies: dict[bytes, list[Path]] = {}
-    for image in images:
-        copies.setdefault(pictures[image].digest, []).append(image)
-    drawn, rest = {}, [group[0] for group in copies.values()]
-    total = len(rest)
-    for split, share in (("test", test_share), ("val", val_share)):
-        if share:
-            rest, drawn[split] = _take(rest, classes, max(1, round(share * total)), seed)
-    drawn["train"] = rest
-    order = {image: place for place, image in enumerate(images)}
-    return {
-        split: sorted((copy for image in drawn[split] for copy in copies[pictures[image].digest]), key=order.__getitem__)
-        for split in SPLITS
-        if split in drawn
-    }
-
-
-def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """(the rest, `count` images), by class as far as the classes are large enough: small ones are drawn as one group."""
-    if count >= len(images):
-        raise ConversionError(
-            f"{len(images)} different images are too few to take {count} of them: give a split by --split, or fewer"
-        )
-    strata = [classes.get(image, -1) for image in images]
-    sizes = Counter(strata)
-    # Every stratum needs two images, and a place in both parts.
-    while len(sizes) > 1 and (min(sizes.values()) < 2 or len(sizes) > min(count, len(images) - count)):
-        (small, _), (next_small, _) = sorted(sizes.items(), key=lambda item: (item[1], item[0]))[:2]
-        strata = [next_small if stratum == small else stratum for stratum in strata]
-        sizes = Counter(strata)
-    rest, taken = train_test_split(images, test_size=count, random_state=seed, stratify=strata if len(sizes) > 1 else None)
-    return list(rest), list(taken)
-
-
 def check_copies(
     splits: Mapping[str, Sequence[Path]],
     labels: ImageLabels,
@@ -180,6 +130,38 @@ def check_copies(
                 oddities.add(Kind.TWO_CLASSES, index.key(image), index.key(first))
 
 
+def check_groups(splits: Mapping[str, Sequence[Path]], groups: Mapping[Path, str], oddities: Oddities) -> None:
+    """Note groups that have images in several splits, which a drawn split has not."""
+    found: dict[str, Counter[str]] = {}
+    for split, images in splits.items():
+        for image in images:
+            if image in groups:
+                found.setdefault(groups[image], Counter())[split] += 1
+    for group, counts in found.items():
+        if len(counts) > 1:
+            oddities.add(Kind.GROUP_APART, group, ", ".join(f"{split} {count}" for split, count in counts.items()))
+
+
+def check_likeness(
+    splits: Mapping[str, Sequence[Path]],
+    labels: ImageLabels,
+    pictures: Mapping[Path, Picture],
+    index: ImageIndex,
+    oddities: Oddities,
+) -> None:
+    """Note pictures of val and test that are nearly those of an earlier split; copies are told by `check_copies`."""
+    earlier: list[tuple[str, Path]] = []
+    for split in SPLITS:
+        copies = {pictures[image].digest for _, image in earlier}
+        images = [image for image in splits.get(split, ()) if pictures[image].digest not in copies]
+        known = [pictures[image].thumbnail for _, image in earlier]
+        for place, other in nearest([pictures[image].thumbnail for image in images], known):
+            (its_split, twin), image = earlier[other], images[place]
+            apart = ", of another class" if labels.contradict(image, twin) else ""
+            oddities.add(Kind.NEAR, index.key(image), f"{its_split}: {index.key(twin)}{apart}")
+        earlier += [(split, image) for image in splits.get(split, ())]
+
+
 def fixed_split(
     options: argparse.Namespace, source: Source, images: Sequence[Path], index: ImageIndex, oddities: Oddities
 ) -> dict[str, list[Path]] | None:
@@ -188,7 +170,8 @@ def fixed_split(
     Raises:
         ConversionError: if it cannot be used.
     """
-    if options.val_share is not None or options.test_share is not None:
+    drawn = options.val_share is not None or options.test_share is not None or options.group or options.group_pattern
+    if drawn and not options.split:
         return None
     given: dict[str, Path] = dict(zip(SPLITS, options.split or (), strict=False))
     lists = given or voc_lists(options.source)
@@ -202,9 +185,10 @@ def whole_split(
     images: Sequence[Path],
     class_of: Mapping[Path, int],
     pictures: Mapping[Path, Picture],
+    groups: Mapping[Path, str] | None,
     oddities: Oddities,
 ) -> dict[str, list[Path]]:
-    """The images of train, val and perhaps test; what `fixed` lacks is drawn.
+    """The images of train, val and perhaps test; what `fixed` lacks is drawn, and keeps `groups` together.
 
     Raises:
         ConversionError: if there are too few to draw from.
@@ -212,9 +196,9 @@ def whole_split(
     share = options.val_share or DEFAULT_VAL_SHARE
     parts: dict[str, list[Path]]
     if fixed is None:
-        parts = draw(images, class_of, pictures, share, options.test_share or 0.0, options.seed)
+        parts = draw(images, class_of, pictures, share, options.test_share or 0.0, options.seed, groups)
     elif "val" not in fixed:
-        parts = {**fixed, **draw(fixed["train"], class_of, pictures, share, 0.0, options.seed)}
+        parts = {**fixed, **draw(fixed["train"], class_of, pictures, share, 0.0, options.seed, groups)}
         oddities.add(
             Kind.NO_VAL, shown(options.source), f"{len(parts['val'])} of {len(fixed['train'])} images, seed {options.seed}"
         )

@@ -120,16 +120,24 @@ class XmlError(ValueError):
 
 @dataclass
 class Element:
-    """One element: its tag, the line it begins in, its own text, and the elements in it."""
+    """One element: its tag, the line it begins in, its own text, the elements in it, and its attributes."""
 
     tag: str
     line: int
     text: str = ""
     children: list[Element] = field(default_factory=list)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def all(self, tag: str) -> Iterator[Element]:
         """The elements of that tag directly in this one."""
         return (child for child in self.children if child.tag == tag)
+
+    def below(self, tag: str) -> Iterator[Element]:
+        """The elements of that tag anywhere in this one."""
+        for child in self.children:
+            if child.tag == tag:
+                yield child
+            yield from child.below(tag)
 
     def get(self, tag: str) -> str | None:
         """The text of the first element of that tag directly in this one, without blanks around it; None without one."""
@@ -156,7 +164,7 @@ def parse_xml(content: bytes) -> Element:
     def start(tag: str, attributes: dict[str, str]) -> None:
         if len(stack) > _DEEPEST:
             raise XmlError(parser.CurrentLineNumber, f"more than {_DEEPEST} elements within each other")
-        element = Element(tag.lower(), parser.CurrentLineNumber)
+        element = Element(tag.lower(), parser.CurrentLineNumber, attributes=attributes)
         stack[-1].children.append(element)
         stack.append(element)
 

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import yaml
 from tqdm import tqdm
 
+from gradnorm_plugin.convert.image_files import read_deep
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.labels import LabelRecord, write_label_file
 from gradnorm_plugin.outputs import CLASS, Outputs, describe_outputs, label_rules
@@ -24,12 +26,13 @@ REPORT = "conversion.md"
 
 
 class Sample(NamedTuple):
-    """One image of the result: its file, its name there, what its label file says, and whether it may be linked."""
+    """One image of the result: its file, its name there, what its label file says, whether it may be linked, or is redrawn."""
 
     image: Path
     name: str
     record: LabelRecord
     linkable: bool
+    redrawn: bool = False
 
 
 def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
@@ -109,7 +112,9 @@ def write_dataset(
 
 
 def _put(sample: Sample, target: Path, link: str | None) -> None:
-    if link == "symlink" and sample.linkable:
+    if sample.redrawn:
+        cv2.imencode(".png", read_deep(sample.image))[1].tofile(target)
+    elif link == "symlink" and sample.linkable:
         target.symlink_to(sample.image.resolve())
     elif link == "hardlink" and sample.linkable:
         os.link(sample.image.resolve(), target)

@@ -7,18 +7,22 @@ only if these very rules read them. In every other case it counts as absent, and
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
 import numpy as np
 
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.labels import __file__ as _rules_file
 from gradnorm_plugin.outputs import ImageOutput, Outputs
 from gradnorm_plugin.outputs import __file__ as _outputs_file
+from gradnorm_plugin.pictures import decode
 
 SUFFIX = ".pixels"
 STATE = 24
@@ -90,6 +94,40 @@ def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:
 
 def _key(label_files: Sequence[str], bounds: Bounds) -> str:
     return hashlib.sha256("\n".join([_RULES, repr(bounds), *label_files]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class DeepImage:
+    """In the place of the path of an image's .npy, for an image of more than 8 bits, which OpenCV would cut to the upper 8.
+
+    Upstream asks `exists()`, then `numpy.load`s it: a file of NumPy's format, made when it is asked for.
+    """
+
+    def __init__(self, image: str) -> None:
+        self.image, self._file = image, io.BytesIO()
+
+    def exists(self) -> bool:
+        """Whether the image can be read; upstream tells of one that cannot."""
+        try:
+            pixels = decode(np.fromfile(self.image, np.uint8))
+        except (OSError, cv2.error):
+            pixels = None
+        self._file = io.BytesIO()
+        if pixels is not None:
+            np.lib.format.write_array(self._file, pixels, version=(1, 0), allow_pickle=False)
+            self._file.seek(0)
+        return pixels is not None
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file."""
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As a file."""
+        return self._file.seek(offset, whence)
+
+    def stat(self) -> Any:
+        """For upstream's count of bytes: there are none on the disk."""
+        return SimpleNamespace(st_size=0)
 
 
 class CachedImage:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from gradnorm_plugin.data.caches import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
 from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
+from gradnorm_plugin.data.lookalikes import Labelled, lookalikes
 from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
 from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules
 from gradnorm_plugin.upstream.gateway import bar_format, upstream
@@ -111,11 +112,19 @@ def check_labels(
         _refuse_unreadable(split, scan)
     _refuse_untrainable(found.get("train"), trained)
     check_apart(listings)
+    if _dataloaders.LOCAL_RANK <= 0 and any(scan.results for scan in found.values()):  # the first start with these files
+        for warning in lookalikes({split: _labelled(listings[split], scan, outputs) for split, scan in found.items()}):
+            _warn(warning)
     for output in outputs:
         if isinstance(output, Classes) and output.width == 1:
             of = "`classification_names`" if output.name == CLASS else f"`{output.name}`"
             _warn(f"{of} has one class: every image is right by itself, accuracy 1 means nothing")
     return found
+
+
+def _labelled(listing: Listing, scan: LabelScan, outputs: Outputs) -> Labelled:
+    targets = {output.name: (scan.targets[output.name], output.known(scan.targets[output.name])) for output in outputs}
+    return Labelled(listing.im_files, targets)
 
 
 def warn_of_absent(

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gradnorm_plugin.data.caches import CachedImage, cache_file, write_targets
+from gradnorm_plugin.data.caches import CachedImage, DeepImage, cache_file, write_targets
 from gradnorm_plugin.data.checking import FilePool, LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.listing import ImageLists, LoadImagesAndLabels
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.outputs import CLASS, Outputs
+from gradnorm_plugin.pictures import is_deep
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _dataloaders = upstream("utils.dataloaders")
@@ -120,19 +121,23 @@ class JointDataset(ImageLists):
         return found
 
     @property
-    def npy_files(self) -> list[CachedImage]:
-        """Where upstream looks for the pixels of each image: ours instead of its .npy files, and only under `--cache disk`."""
+    def npy_files(self) -> list[CachedImage | DeepImage]:
+        """Where upstream looks for the pixels of each image: ours instead of its .npy files, and only under `--cache disk`.
+
+        Images of more than 8 bits are always read there, for upstream's own reading takes their upper 8.
+        """
         return self._npy_files
 
     @npy_files.setter
     def npy_files(self, files: Sequence[Path]) -> None:
-        self._npy_files = [CachedImage(file, self._on_disk) for file in self.im_files]
+        self._npy_files = [DeepImage(file) if is_deep(file) else CachedImage(file, self._on_disk) for file in self.im_files]
 
     def cache_images_to_disk(self, i: int) -> None:
         """Keep the pixels of image `i`, until the first time that they cannot be written."""
-        if self._unwritten is None and not self.npy_files[i].exists():
+        cached = self.npy_files[i]
+        if self._unwritten is None and isinstance(cached, CachedImage) and not cached.exists():
             try:
-                self.npy_files[i].write(_dataloaders.cv2.imread)
+                cached.write(_dataloaders.cv2.imread)
             except OSError as error:
                 self._unwritten = error
 

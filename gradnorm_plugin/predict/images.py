@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping, Set
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gradnorm_plugin.files import explain, read_bytes, write_bytes
+from gradnorm_plugin.pictures import PictureError, decode, dicom_frames, is_dicom, spread
 from gradnorm_plugin.predict import ImageError, PredictError
 
 _WHOLE = (b"\xff\xd9", b"IEND\xaeB`\x82")  # the last bytes of a JPEG and of a PNG file
@@ -92,14 +94,10 @@ def _of_array(array: np.ndarray) -> np.ndarray:
     if hint or not usable or not array.size or array.dtype not in (np.uint8, np.uint16):
         raise PredictError(f"an image that is an array is (H, W, 3) of uint8 in BGR, as cv2.imread gives it; found {found}{hint}")
     if array.dtype == np.uint16:
-        array = _upper_half(array)
+        array = spread(array)
     if array.ndim == 2:
         array = np.repeat(array[..., None], 3, axis=2)
     return np.ascontiguousarray(array if array.shape[2] == 3 else array[..., :3])
-
-
-def _upper_half(array: np.ndarray) -> np.ndarray:
-    return (array >> 8).astype(np.uint8)  # as OpenCV reads files of 16 bits
 
 
 def _of_pil(image: Image.Image) -> np.ndarray:
@@ -107,10 +105,8 @@ def _of_pil(image: Image.Image) -> np.ndarray:
         if not image.width * image.height:
             raise PredictError(f"a PIL image of {image.width} x {image.height} pixels has nothing in it")
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            return _of_array(_upper_half(np.asarray(upright)))
-        if upright.mode in {"I", "F"}:
-            raise PredictError(f"a PIL image of mode {upright.mode} has no fixed range: scale it to 0..255 and convert it to L")
+        if upright.mode.startswith(("I", "F")):
+            return _of_array(spread(np.asarray(upright)))
         return _of_array(np.asarray(upright.convert("RGB"))[..., ::-1])
     except (OSError, ValueError, SyntaxError) as error:  # cut short; a mode without a way to RGB; a broken PNG
         if isinstance(error, PredictError):
@@ -139,7 +135,16 @@ def _decoded(content: np.ndarray, path: str | Path) -> np.ndarray:
     if not content.size:
         raise ImageError(f"{path}: the file is empty")
     try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR)
+        if is_dicom(content):
+            first, *others = itertools.islice(dicom_frames(content.tobytes())[0], 2)
+            if others:
+                raise ImageError(
+                    f"{path}: a film of several frames: name it to `yolov5-gradnorm predict`, or give its frames one by one"
+                )
+            return first
+        image = decode(content)
+    except PictureError as error:
+        raise ImageError(f"{path}: {error}") from None
     except cv2.error as error:
         raise ImageError(f"{path}: {error.err or error}") from None
     # OpenCV 4 gives the upper part of a JPEG that was cut short, and grey below.

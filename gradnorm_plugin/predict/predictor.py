@@ -47,7 +47,7 @@ class Predictor:
 
     * the path of an image file;
     * an array of uint8, BGR as `cv2.imread` gives it: (H, W, 3); (H, W, 4), whose alpha is dropped; (H, W) or (H, W, 1), grey.
-      Of uint16, from 0 to 65535, the upper 8 bits count, as in files of 16 bits;
+      Of uint16 the lowest value becomes 0 and the highest 255, as in files of 16 bits;
     * a PIL image of any mode but I and F, turned upright as its EXIF orientation says; alpha is dropped;
     * the content of an image file: bytes, or a file opened in binary mode.
 

@@ -5,6 +5,7 @@ The loaders' scaled images are not used (`Predictor` scales): they are asked for
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.names import without_secrets
+from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, dicom_frames, dicom_length
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _downloads = upstream("utils.downloads")
 _loaders = upstream("utils.dataloaders")
@@ -60,21 +62,38 @@ class _Files(Source):
 
     def __init__(self, source: str | list[str], vid_stride: int) -> None:
         super().__init__()
-        found = _loaders.LoadImages(source, transforms=_no_scaling, vid_stride=vid_stride)
+        with swapped(_loaders, IMG_FORMATS=(*_loaders.IMG_FORMATS, *DICOM_SUFFIXES)):
+            found = _loaders.LoadImages(source, transforms=_no_scaling, vid_stride=vid_stride)
         kinds = list(zip(found.files, found.video_flag, strict=True))
         self.pictures = [path for path, is_video in kinds if not is_video]
         self.videos = [path for path, is_video in kinds if is_video]
         self.vid_stride = vid_stride
-        self.total = len(self.pictures) + sum(math.ceil(_frames(path) / vid_stride) for path in self.videos)
+        frames = [*map(_frames, self.videos), *(dicom_length(path) for path in self.pictures if _is_dicom(path))]
+        self.total = sum(not _is_dicom(path) for path in self.pictures) + sum(math.ceil(count / vid_stride) for count in frames)
 
     def __iter__(self) -> Iterator[list[Frame]]:
         for path in self.pictures:  # upstream's own reading ends at the first one that is broken
+            if _is_dicom(path):
+                yield from self._dicom(path)
+                continue
             try:
                 yield [Frame(path, read_image(path))]
             except ImageError as error:
                 self.unreadable.append(str(error))
         for path in self.videos:
             yield from self._video(path)
+
+    def _dicom(self, path: str) -> Iterator[list[Frame]]:
+        """The picture, or the frames of the film."""
+        try:
+            moving = dicom_length(path) > 1
+            frames, fps = dicom_frames(Path(path).read_bytes())
+            for number, image in enumerate(
+                itertools.islice(frames, self.vid_stride - 1 if moving else 0, None, self.vid_stride), 1
+            ):
+                yield [Frame(path, image, number, fps / self.vid_stride or STREAM_FPS) if moving else Frame(path, image)]
+        except (PictureError, OSError) as error:
+            self.unreadable.append(f"{path}: {getattr(error, 'strerror', None) or error}")
 
     def _video(self, path: str) -> Iterator[list[Frame]]:
         capture = cv2.VideoCapture(path)
@@ -154,7 +173,11 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
     lowered = source.lower()
     is_url = lowered.startswith(("rtsp://", "rtmp://", "http://", "https://"))
     place = urlsplit(lowered).path if is_url else lowered
-    is_file = Path(place).suffix[1:] in (*_loaders.IMG_FORMATS, *_loaders.VID_FORMATS) and not lowered.startswith("rt")
+    is_file = Path(place).suffix[1:] in (
+        *_loaders.IMG_FORMATS,
+        *_loaders.VID_FORMATS,
+        *DICOM_SUFFIXES,
+    ) and not lowered.startswith("rt")
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
@@ -192,6 +215,10 @@ def _listed(source: str) -> list[str]:
 
 def _no_scaling(_: np.ndarray) -> np.ndarray:
     return np.empty(0)
+
+
+def _is_dicom(path: str) -> bool:
+    return path.lower().endswith(tuple(f".{suffix}" for suffix in DICOM_SUFFIXES))
 
 
 def _frames(video: str) -> int:
