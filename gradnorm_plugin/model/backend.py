@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs
+from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_outputs, refuse_pipe
 from gradnorm_plugin.outputs import (
     Outputs,
     activate,
@@ -67,6 +67,8 @@ class JointBackend(_common.DetectMultiBackend):
                 says; the other errors are upstream's.
             ValueError: if the models of an ensemble have different image outputs.
         """
+        for file in weights if isinstance(weights, list) else [weights]:
+            refuse_pipe(Path(file))
         options = self._load(weights, *args, **kwargs)
         self._lock = threading.Lock()
         if self.pt:
