@@ -42,6 +42,7 @@ ALLOWED = {
     "evaluation": {"labels", "outputs", "data", "model", "upstream", "terminal", "files", "names", "run_folder", "versions"},
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
+        "names",
         "labels",
         "outputs",
         "balancing",
@@ -75,7 +76,7 @@ ALLOWED = {
     },
     "predict": {"labels", "outputs", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "outputs", "terminal"},
+    "convert": {"files", "labels", "outputs", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},
