@@ -55,6 +55,7 @@ ALLOWED = {
     },
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
+        "names",
         "labels",
         "outputs",
         "balancing",
@@ -90,7 +91,7 @@ ALLOWED = {
     "predict": {"labels", "outputs", "pictures", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "export": {"model", "upstream", "terminal", "files"},
-    "convert": {"labels", "likeness", "outputs", "pictures", "terminal"},
+    "convert": {"files", "labels", "likeness", "outputs", "pictures", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},

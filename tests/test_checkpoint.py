@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from torch import nn
 
 from gradnorm_plugin import strip
 from gradnorm_plugin.evaluation import command as val
+from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import CheckpointError, check_network, read_checkpoint
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.predict import command as predict
@@ -96,6 +98,7 @@ WRITTEN = {
     "torchscript": (scripted, "it is TorchScript"),
     "packed": (packed, "its parts are compressed"),
     "folder": (Path.mkdir, "Is a directory"),
+    "pipe": (os.mkfifo, "is no file but a pipe or a device"),
 }
 
 
@@ -121,6 +124,13 @@ def test_what_is_wrong_with_a_file_is_said(kind, tmp_path):
     with pytest.raises(CheckpointError) as error:
         read(file)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["pipe.pt", "pipe.onnx", "pipe.torchscript"])
+def test_no_reader_waits_for_a_pipe(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is no file but a pipe or a device"):
+        JointBackend(str(tmp_path / name))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from gradnorm_plugin.convert.image_files import ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.convert.patterns import from_pattern
 from gradnorm_plugin.convert.split import split_of_name
+from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.outputs import CLASS
 
 IMAGE_COLUMNS = ("image", "images", "filename", "file", "image_name", "path", "image_path", "image_id", "name", "id")
@@ -136,7 +137,7 @@ def csv_rows(
 def _decoded(file: Path, encoding: str | None) -> str:
     """The text of a CSV file: in the encoding given, else as its byte order mark says, else UTF-8 (UTF-16 with its zeros)."""
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         raise ConversionError(f"{shown(file)}: cannot be opened: {error.strerror}") from None
     marked = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)

@@ -20,6 +20,7 @@ from gradnorm_plugin.model.checkpoint import (
     image_classes,
     image_outputs,
     image_size,
+    refuse_pipe,
     training_flags,
 )
 from gradnorm_plugin.model.guided import Regions
@@ -111,6 +112,8 @@ class JointBackend(_Backend):
                 says; the other errors are upstream's.
             ValueError: if the models of an ensemble have different image outputs.
         """
+        for file in weights if isinstance(weights, list) else [weights]:
+            refuse_pipe(Path(file))
         options = self._load(weights, *args, **kwargs)
         self._lock = threading.Lock()
         if self.pt:

@@ -162,7 +162,18 @@ def image_size(value: Any) -> tuple[int, int] | None:
     return None
 
 
+def refuse_pipe(path: Path) -> None:
+    """Refuse what no reader of weights would come back from.
+
+    Raises:
+        CheckpointError: if it is a pipe or a device.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise CheckpointError(f"{path} is no file but a pipe or a device")
+
+
 def _refuse_foreign(path: Path) -> None:
+    refuse_pipe(path)
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     for beginning, what in _FOREIGN.items():
