@@ -71,6 +71,8 @@ def test_spread():
 @pytest.mark.parametrize("cache", [None, "ram", "disk"])
 def test_training_and_predict_read_the_same_of_16_bits(tmp_path, suffix, cache):
     (tmp_path / "labels").mkdir()
+    Image.fromarray(RAMP.astype(np.float32) / 7 - 100).save(tmp_path / "float.tif")
+    assert np.array_equal(read_image(tmp_path / "float.tif"), grey(spread(RAMP)))
     rgb = np.random.default_rng(0).integers(100, 3000, (64, 64, 3), dtype=np.uint16)
     for name, values in (("grey", cv2.resize(RAMP, (64, 64))), ("colour", rgb), ("plain", (rgb >> 4).astype(np.uint8))):
         (tmp_path / "images").mkdir(exist_ok=True)
