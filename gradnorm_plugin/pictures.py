@@ -40,6 +40,10 @@ def decode(content: np.ndarray) -> np.ndarray | None:
         cv2.error: for what OpenCV does not even try.
     """
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if picture is None:  # OpenCV makes no colours of grey floats
+        grey = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        if grey is not None and grey.ndim == 2 and grey.dtype != np.uint8:
+            picture = cv2.cvtColor(spread(grey), cv2.COLOR_GRAY2BGR)
     return picture if picture is None or picture.dtype == np.uint8 else spread(picture)
 
 

@@ -1203,7 +1203,7 @@ def test_a_conversion_that_is_terminated_leaves_nothing(tmp_path):
         (["source", "out", "--format", "yolo"], "source has no data yaml and no classes.txt: name the box classes by --names"),
         (["bad.json", "out", "--images", "source"], "bad.json:2: not JSON (Expecting value): correct it"),
         (["bad.yaml", "out", "--images", "source"], "bad.yaml:2: not YAML"),
-        (["empty", "out"], "empty has no images (bmp, dng, jpeg"),
+        (["empty", "out"], "empty has no images (bmp, dcm, dicom, dng, jpeg"),
         (["bare", "out"], "bare has no .xml, .json or labels/*.txt: say --format"),
         (["mixed", "out"], "mixed has annotations of several formats (coco, voc): say --format"),
     ],

@@ -139,7 +139,9 @@ def test_an_image_that_opencv_cannot_read(images: Path, cache: str) -> None:
     from PIL import Image
 
     (images / "00_0.png").unlink()
-    Image.fromarray(np.zeros((16, 16), np.float32)).save(images / "00_0.tif")
+    file = images / "00_0.tif"
+    Image.fromarray(np.zeros((16, 16), np.float32)).save(file)
+    file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(AssertionError, match="Image Not Found .*00_0.tif"):
         loader, _ = create_joint_dataloader(str(images), SIZE, 2, 32, cache=cache, workers=0, outputs=(class_output(NAMES),))
         list(loader)

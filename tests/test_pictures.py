@@ -62,7 +62,7 @@ def grey(values: np.ndarray) -> np.ndarray:
 
 
 def test_spread():
-    assert spread(np.array([[300, 400, 500]], np.uint16)).tolist() == [[0, 128, 255]]
+    assert spread(np.array([[300, 351, 555]], np.uint16)).tolist() == [[0, 51, 255]]
     assert spread(np.array([[-1.5, np.nan, np.inf, 0.5]], np.float32)).tolist() == [[0, 0, 0, 255]]
     assert not spread(np.full((2, 2), 7, np.uint16)).any() and not spread(np.full((2, 2), np.nan)).any()
 
@@ -71,6 +71,8 @@ def test_spread():
 @pytest.mark.parametrize("cache", [None, "ram", "disk"])
 def test_training_and_predict_read_the_same_of_16_bits(tmp_path, suffix, cache):
     (tmp_path / "labels").mkdir()
+    Image.fromarray(RAMP.astype(np.float32) / 7 - 100).save(tmp_path / "float.tif")
+    assert np.array_equal(read_image(tmp_path / "float.tif"), grey(spread(RAMP)))
     rgb = np.random.default_rng(0).integers(100, 3000, (64, 64, 3), dtype=np.uint16)
     for name, values in (("grey", cv2.resize(RAMP, (64, 64))), ("colour", rgb), ("plain", (rgb >> 4).astype(np.uint8))):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -121,7 +123,7 @@ def test_predict_goes_through_dicom_in_folders_and_films_as_videos(tmp_path):
     (tmp_path / "other.dcm").write_text("no DICOM at all")
     source = open_source(str(tmp_path), vid_stride=2)
     frames = [frame for (frame,) in source]
-    assert source.total == 7  # a, the broken ones, z and three of seven frames
+    assert source.total == 8  # a, the two that cannot be read, z, and four of seven frames at most
     assert [(Path(frame.path).name, frame.number) for frame in frames] == [
         ("a.dcm", None),
         *(("film.DICOM", number) for number in (1, 2, 3)),
