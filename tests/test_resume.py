@@ -36,7 +36,7 @@ def flags(data: Path, folder: Path) -> list[str]:
     """6 batches an epoch, an update every second one."""
     return (
         f"--cfg yolov5n.yaml --hyp hyp.scratch-low.yaml --imgsz 64 --epochs {EPOCHS} --batch-size 4 --workers 0 --noplots "
-        f"--gradnorm-interval 2 --gradnorm-warmup 2 --data {data} --project {folder} --name run --weights"
+        f"--gradnorm-interval 2 --gradnorm-warmup 2 --precision float32 --data {data} --project {folder} --name run --weights"
     ).split() + [""]
 
 
@@ -160,7 +160,8 @@ def unfinished(folder: Path, **changes: Any) -> Path:
     weights.mkdir(parents=True)
     sound = {"epoch": 0, "best_fitness": 0.1, "model": network(), "ema": network(), "updates": 3, "optimizer": {"state": {}}}
     torch.save({**sound, **changes}, weights / "last.pt")
-    saved = {**vars(parse_options(["--epochs", "3", "--batch-size", "4", "--imgsz", "64"])), "data": str(folder / "joint.yaml")}
+    line = ["--cfg", "yolov5n.yaml", "--weights", "", "--epochs", "3", "--batch-size", "4", "--imgsz", "64"]
+    saved = {**vars(parse_options(line)), "data": str(folder / "joint.yaml")}
     (folder / "run/opt.yaml").write_text(yaml.safe_dump(saved))
     return weights / "last.pt"
 
