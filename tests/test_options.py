@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from gradnorm_plugin import FixedWeights, GradNorm
-from gradnorm_plugin.training import options as options_module
 from gradnorm_plugin.training.options import (
     build_parser,
     choices,
@@ -267,18 +266,16 @@ def test_head_and_preset_follow_from_what_training_starts_from(offline, line, he
     found = parse_options(line.split())
     assert (found.head, found.gradnorm_preset) == (head, preset)
     named = {word.removeprefix("--").replace("-", "_") for word in line.split() if word.startswith("--")}
-    assert set(choices(found, named)) == {"head", "gradnorm_preset", "precision", "epochs"} - named - (
+    assert set(choices(found, named)) == {"head", "gradnorm_preset", "epochs"} - named - (
         {"gradnorm_preset"} if found.balancer == "fixed" else set()
     )
 
 
-@pytest.mark.parametrize(("able", "precision"), [(True, "bfloat16"), (False, "float32")])
-def test_the_precision_follows_from_the_processor(offline, monkeypatch, able, precision):
-    monkeypatch.setattr(options_module, "computes_in_bfloat16", lambda: able)
-    found = parse_options(["--weights=", "--cfg", "yolov5n.yaml", "--device", "cpu"])
-    assert (found.precision, found.channels_last) == (precision, able)
-    named = parse_options(["--weights=", "--cfg", "yolov5n.yaml", "--device", "cpu", "--precision", "float32"])
-    assert (named.precision, named.channels_last) == ("float32", False)
+def test_bfloat16_takes_the_fast_memory_format_with_it(offline):
+    line = ["--weights=", "--cfg", "yolov5n.yaml"]
+    assert [(o.precision, o.channels_last) for o in (parse_options(line), parse_options([*line, "--precision", "bfloat16"]))] == [
+        ("auto", False), ("bfloat16", True),
+    ]  # fmt: skip
 
 
 def test_head_and_preset_wait_for_the_weights_that_can_be_had(offline):

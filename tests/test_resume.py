@@ -36,7 +36,7 @@ def flags(data: Path, folder: Path) -> list[str]:
     """6 batches an epoch, an update every second one."""
     return (
         f"--cfg yolov5n.yaml --hyp hyp.scratch-low.yaml --imgsz 64 --epochs {EPOCHS} --batch-size 4 --workers 0 --noplots "
-        f"--gradnorm-interval 2 --gradnorm-warmup 2 --precision float32 --data {data} --project {folder} --name run --weights"
+        f"--gradnorm-interval 2 --gradnorm-warmup 2 --data {data} --project {folder} --name run --weights"
     ).split() + [""]
 
 

@@ -55,9 +55,7 @@ def resume_options(options: argparse.Namespace, given: Collection[str] = ()) -> 
     if not last.is_file() or not saved.is_file():
         raise OptionError(f"--resume: {last} with its {saved} is not there: name the last.pt of a run that was interrupted")
     checkpoint = _read_unfinished(last)
-    # Runs from before this flag: on a GPU YOLOv5's AMP, which `auto` still is there, else float32
-    before = {"precision": "auto" if options.precision == "auto" else "float32"}
-    started_with = before | _read_options(saved, options)
+    started_with = {"precision": "auto"} | _read_options(saved, options)  # as it was before there was this flag
     if upstream("train").RANK in {-1, 0}:
         _tell_ignored({name: getattr(options, name) for name in given}, started_with)
     for name, value in started_with.items():
