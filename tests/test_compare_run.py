@@ -89,7 +89,9 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, str]]:
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):
     detector = Method("own.det", "own.det", ("--balancer", "fixed"), classifies=False)
-    written = Plan((METHODS["dwa"], OWN, detector), (3, 1), ("--data", "häuser mit raum.yaml", "--weights", ""), "/a", "now", 3)
+    written = Plan(
+        (METHODS["dwa"], OWN, detector), (3, 1), ("--data", "häuser mit raum.yaml", "--weights", ""), "/a", "now", threads=3
+    )
     write_plan(tmp_path, written)
     found = read_plan(tmp_path)
     assert found.methods[0] is METHODS["dwa"]

@@ -586,7 +586,7 @@ def test_wrong_flags_are_one_line(more, message, capsys):
 def test_flags_are_upstreams_and_ours(weights, data):
     options = vars(parse_options(["--weights", str(weights), "--data", str(data), "--device", "auto"]))
     upstreams = {action.dest for action in upstream_parser()._actions} - {"help"}
-    assert set(options) == upstreams | {"allow_download", "bootstrap", "seed"} and len(upstreams) > 20
+    assert set(options) == upstreams | {"allow_download", "bootstrap", "seed", "precision"} and len(upstreams) > 20
     assert options["device"] == "" and options["imgsz"] is None and options["task"] == "val"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gradnorm_plugin.evaluation.recording import Recording
+from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.outputs import CLASS, ImageOutput
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.predict.images import write_image
@@ -18,12 +19,12 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 
 def explain_examples(
-    recording: Recording, folder: Path, outputs: Sequence[ImageOutput], weights: str, imgsz: int, device: str
+    recording: Recording, folder: Path, outputs: Sequence[ImageOutput], weights: str | JointBackend, imgsz: int, device: str
 ) -> None:
     """Write the explained pictures of these image outputs into `folder`, as `predict --explain` draws them.
 
     Args:
-        weights: one .pt of a joint model.
+        weights: one .pt of a joint model, or what was loaded of it.
         imgsz: pixels of the longer side.
         device: as in YOLOv5's `--device`.
     """

@@ -171,8 +171,8 @@ def run_one_pass(
         trained = [output for output in recording.outputs if output.task not in untrained]
         plot_outputs(recording, folder, trained)
         if parts.model.joint is not None:
-            file = weights if isinstance(weights, str) else weights[0]
-            explain_examples(recording, folder, trained, file, parts.imgsz, options["device"])
+            parts.model.calibrated = True  # as everywhere but in the figures
+            explain_examples(recording, folder, trained, parts.model, parts.imgsz, options["device"])
     if options["save_json"]:
         _general.LOGGER.info(f"Image classes saved to {write_predictions(recording, folder)}")
     if options["save_txt"]:

@@ -58,7 +58,7 @@ class Predictor:
 
     def __init__(
         self,
-        weights: str | Path | Sequence[str | Path],
+        weights: str | Path | Sequence[str | Path] | JointBackend,
         imgsz: int | Sequence[int] | None = None,
         conf_thres: float = 0.25,
         iou_thres: float = 0.45,
@@ -77,7 +77,8 @@ class Predictor:
         """Load the weights.
 
         Args:
-            weights: .pt (several make an ensemble), TorchScript, ONNX, OpenVINO, or what else upstream's `detect.py` takes.
+            weights: .pt (several make an ensemble), TorchScript, ONNX, OpenVINO, or what else upstream's `detect.py` takes; or
+                a backend that is loaded, which stays on its device and in its precision.
             imgsz: pixels, one number or height and width; default the size that the weights were trained or exported with.
             conf_thres: boxes below this confidence are left out.
             iou_thres: of two boxes of a class that overlap more than this, the surer one stays.
@@ -96,7 +97,7 @@ class Predictor:
         Raises:
             PredictError: if the weights or a setting cannot be used.
         """
-        self.backend = load_backend(weights, device, half, dnn, data)
+        self.backend = weights if isinstance(weights, JointBackend) else load_backend(weights, device, half, dnn, data)
         if bfloat16:
             try:
                 self.backend.use_bfloat16()
