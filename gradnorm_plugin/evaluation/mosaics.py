@@ -9,6 +9,7 @@ B images in the batch, W answers of all image outputs side by side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs, Target, split
+from gradnorm_plugin.predict.drawing import SMALLEST_TEXT
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _plots = upstream("utils.plots")
@@ -101,15 +103,24 @@ class _BadgeAnnotator(_Annotator):
         super().__init__(*args, example=f"{example}{''.join(badge.text for badge in badges)}", **kwargs)
         self._waiting = iter(badges)
         self._redraw: Callable[[], None] = lambda: None
+        self._tile_end = math.inf
+
+    def rectangle(self, xy: Sequence[float], *args: Any, **kwargs: Any) -> None:
+        """Draw the border of the next tile."""
+        self._tile_end = xy[2]
+        super().rectangle(xy, *args, **kwargs)
 
     def text(self, xy: Sequence[float], text: str, *args: Any, **kwargs: Any) -> None:
-        """Write the next tile's badge at `xy` and the file name below it."""
-        badge, (x, y) = next(self._waiting), xy
-        left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=self.font)
+        """Write the next tile's badge at `xy`, in letters that fit the tile, and the file name below it."""
+        badge, (x, y), font = next(self._waiting), xy, self.font
+        left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
+        while right + 4 > self._tile_end and font.size > SMALLEST_TEXT:
+            font = font.font_variant(size=font.size - 1)
+            left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
 
         def draw() -> None:
             self.draw.rectangle((x - 2, top - 4, right + 4, bottom + 4), fill=badge.colour)
-            self.draw.text((x + 3, y), badge.text, fill=(255, 255, 255), font=self.font)
+            self.draw.text((x + 3, y), badge.text, fill=(255, 255, 255), font=font)
 
         self._redraw = draw
         draw()
