@@ -271,12 +271,13 @@ def _weighted_sum(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
 
 
 def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
-    """The parameters that serve detection alone (the layers after the shared one, all if none is), and each image output alone.
+    """The parameters that serve detection alone (the layers after those that heads read, all if none is), and each image output
+    alone.
 
     A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
     """
     if model.backbone == "shared":
-        return [list(part.parameters()) for part in (model.model[model.shared_layer + 1 :], *model.heads)]
+        return [list(part.parameters()) for part in (model.model[model.heads_layers[1] + 1 :], *model.heads)]
     if len(model.heads) == 1:
         return [list(model.model.parameters()), model.classification_parameters()]
     return [list(part.parameters()) for part in (model.model, *model.heads)]

@@ -57,7 +57,7 @@ def test_dwa_moves_from_the_third_epoch_on(data, tmp_path):
     assert sum(found[-1]) == pytest.approx(2, abs=1e-4)
 
 
-@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "guided"), ("cagrad", "pooled"), ("bisector", "pooled")])
+@pytest.mark.parametrize(("balancer", "head"), [("pcgrad", "both"), ("cagrad", "pooled"), ("bisector", "pooled")])
 def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balancer, head):
     weighed = ("--initial-weights", "1", "0.1", "--epochs", "1")
     rows = run(data, tmp_path / "run", "--balancer", balancer, "--head", head, *weighed)
@@ -66,7 +66,7 @@ def test_directions_are_combined_in_the_one_backward_pass(data, tmp_path, balanc
         assert float(row["detection_norm"]) > 0 and float(row["classification_norm"]) > 0 and -1 <= float(row["cosine"]) <= 1
     model = torch.load(tmp_path / "run/weights/last.pt", weights_only=False)["model"]
     assert model.fork is None and all(torch.isfinite(p).all() for p in model.parameters())
-    assert type(model.classification_head).__name__ == ("GuidedHead" if head == "guided" else "ClassificationHead")
+    assert type(model.classification_head).__name__ == ("GuidedHead" if head == "both" else "ClassificationHead")
 
 
 def test_ratios_keep_detections_weight_and_start_where_the_gradients_are_equal(data, tmp_path):

@@ -23,6 +23,7 @@ from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetection
 from gradnorm_plugin.evaluation.command import main as val
 from gradnorm_plugin.loss import unshared_parameters
 from gradnorm_plugin.model.backend import JointBackend
+from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.predict.predictor import Predictor
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.run import main
@@ -117,7 +118,7 @@ def test_augmented_and_exported_outputs(model, images):
     assert torch.equal(exported, predictions) and torch.allclose(probabilities, logits.softmax(1))
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("task", ["detection", "classification"])
 def test_a_step_of_one_task_leaves_the_other_as_it_is(images, task, head):
     trained = build(head=head).train()

@@ -41,7 +41,7 @@ EXPORTS = {  # name: its formats, more flags
     "dynamic": (["onnx", "openvino"], ["--dynamic"]),
     "simplified": (["onnx"], ["--dynamic", "--simplify"]),
     "guided": (["onnx", "torchscript", "openvino"], []),
-    "guided_dynamic": (["onnx", "openvino"], ["--dynamic"]),
+    "both_dynamic": (["onnx", "openvino"], ["--dynamic"]),
     "four": (["onnx"], ["--batch-size", "4"]),
     "plain": (["onnx", "torchscript", "openvino"], []),
 }
@@ -52,7 +52,7 @@ OF_JOINT_MODELS = ("classification_names", "imgsz")
 
 def exported_from(name: str) -> str:
     """The export whose checkpoint all exports of the same network have."""
-    return "guided" if name.startswith("guided") else "joint"
+    return {"guided": "guided", "both_dynamic": "both_dynamic"}.get(name, "joint")
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     write_checkpoint(folder / "plain" / "best.pt", images, joint=False)
     joint = write_checkpoint(folder / "joint" / "best.pt", images)
-    guided = write_checkpoint(folder / "guided" / "best.pt", images, head="guided")
+    write_checkpoint(folder / "guided" / "best.pt", images, head="guided")
     for name in ("dynamic", "simplified", "four"):
         shutil.copy(joint, folder / name)
-    shutil.copy(guided, folder / "guided_dynamic")
+    write_checkpoint(folder / "both_dynamic" / "best.pt", images, head="both")
     common = ["--imgsz", str(SIZE), "--project", str(folder / "runs"), "--name"]
     commands = {
         name: ["export.py", "--imgsz", str(SIZE), "--weights", str(folder / name / "best.pt"), *more, "--include", *forms]
@@ -194,7 +194,7 @@ def test_both_outputs_agree_with_pytorch(folder: Path, name: str, form: str) -> 
     assert probabilities.std(0).max() > 0.01  # the images differ in what is compared
 
 
-DYNAMIC = [pair for pair in EVERY if pair[0] in ("dynamic", "simplified", "guided_dynamic")]
+DYNAMIC = [pair for pair in EVERY if pair[0] in ("dynamic", "simplified", "both_dynamic")]
 
 
 @pytest.mark.parametrize(("name", "form"), DYNAMIC)
@@ -240,7 +240,7 @@ def test_onnx_runtime_alone_gives_the_named_outputs(folder: Path) -> None:
     np.testing.assert_allclose(probabilities, expected_probabilities, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["joint", "guided_dynamic", "plain"])
+@pytest.mark.parametrize("name", ["joint", "both_dynamic", "plain"])
 @pytest.mark.parametrize("wanted", [Suppression(), Suppression(1e-5, 0.6, 20, True), Suppression(1.0)])
 def test_boxes_after_nms_are_upstreams(folder: Path, tmp_path: Path, name: str, wanted: Suppression) -> None:
     suppress(folder / name / "best.onnx", tmp_path / "nms.onnx", wanted)

@@ -14,7 +14,7 @@ from test_loss import make_batch, make_model
 
 from gradnorm_plugin import JointDetectionModel
 from gradnorm_plugin.model.guided import GuidedHead, decode, find_regions, region_weights
-from gradnorm_plugin.model.pooled_linear import PooledNorm
+from gradnorm_plugin.model.pooled_linear import PooledNorm, average_and_maximum
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -94,17 +94,68 @@ def test_predictions_get_no_gradient():
     assert predictions.grad is None
 
 
-def test_classification_moves_nothing_behind_the_shared_layer():
-    model = make_model("guided")
+def moved_layers(model: JointDetectionModel) -> list[int]:
+    """Those that the image's class sends a gradient into."""
     images, _ = make_batch()
     model(images)[1].square().sum().backward()
-    moved = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None and name.startswith("model.")}
-    assert moved == {"0", "1", "2", "3", "4"}
     assert all(p.grad is not None for p in model.classification_head.parameters())
+    return sorted({int(n.split(".")[1]) for n, p in model.named_parameters() if p.grad is not None and n.startswith("model.")})
 
 
-def test_training_and_inference_look_at_the_same_regions():
-    model = make_model("guided")
+@pytest.mark.parametrize(("head", "last"), [("guided", 4), ("both", 9)])
+def test_classification_moves_nothing_behind_the_layers_that_it_reads(head, last):
+    model = make_model(head)
+    assert moved_layers(model) == list(range(last + 1))
+    assert model.heads_layers == (4, last) and model.last_shared_weights == "4.cv3.conv.weight"
+
+
+def test_where_a_balancer_acts_at_the_fork_the_deep_layer_is_read_without_gradient():
+    model = make_model("both")
+    model.fork = lambda shared: (shared.view_as(shared), shared.view_as(shared))
+    assert moved_layers(model) == list(range(5))
+
+
+@pytest.mark.parametrize("layer", [9, 17])
+def test_both_may_see_the_boxes_in_any_layer(layer):
+    """The gradients are measured at the first weights behind which the tasks share no more."""
+    model = JointDetectionModel("yolov5n.yaml", nc=4, classification_names=["a", "b"], head="both", shared_layer=layer).train()
+    assert (model.deep_layer, model.last_shared_weights) == (9, "9.cv2.conv.weight")
+    assert moved_layers(model)[-1] == layer
+
+
+def test_both_sees_the_whole_image_in_the_deep_layer_and_the_boxes_in_the_fine_one():
+    model, seen = make_model("both").eval(), {}
+    for index in (4, 9):
+        model.model[index].register_forward_hook(lambda _, __, output, index=index: seen.update({index: output}))
+    images, _ = make_batch()
+    with torch.no_grad():
+        predictions, (_, logits) = model(images)
+        head = model.classification_head
+        whole = head.linear(average_and_maximum(head.project_deep(seen[9])))
+        inside = head.linear_of_regions(head._regions(head.project(seen[4]), predictions))
+    assert torch.allclose(logits, whole + inside, atol=1e-5)
+
+
+def test_what_a_deep_layer_says_is_spread_over_the_fine_cells():
+    """The sum over a map stays what it is: places of both layers count by what they add to the logit."""
+    model = make_model("both").eval()
+    torch.nn.init.zeros_(model.classification_head.linear_of_regions.linear.weight)  # only the whole image speaks
+    torch.nn.init.ones_(model.classification_head.linear.linear.weight)
+    heat, _ = model.explain(make_batch()[0][:1], [0])
+    features = model._run(make_batch()[0][:1]).deep.detach().requires_grad_()
+    model.classification_head.linear(average_and_maximum(model.classification_head.project_deep(features))).select(
+        1, 0
+    ).backward()
+    coarse = (features.grad.mean((2, 3), keepdim=True) * features.detach()).sum((0, 1))
+    cells = heat[0].numel() // coarse.numel()
+    assert cells == 16 and heat.any()
+    nearest = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1) / cells
+    assert torch.corrcoef(torch.stack([nearest.relu().flatten(), heat[0].flatten()]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize("head", ["guided", "both"])
+def test_training_and_inference_look_at_the_same_regions(head):
+    model = make_model(head)
     for module in model.modules():  # batch statistics would differ, not the regions
         if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             module.eval()

@@ -111,7 +111,7 @@ def test_threads_that_share_a_model_keep_to_their_own_images(model):
         assert all(torch.equal(row, reference) for row in logits)
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 def test_torch_export_gives_the_same_network(head):
     torch.manual_seed(0)
     ready = JointDetectionModel("yolov5n.yaml", nc=2, classification_names=NAMES, head=head).eval()
@@ -122,7 +122,7 @@ def test_torch_export_gives_the_same_network(head):
     assert torch.equal(found, predictions) and torch.equal(found_logits, logits)
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 def test_pytorchs_own_onnx_export_gives_the_same_network(head, tmp_path):
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
@@ -141,7 +141,7 @@ def test_class_names_and_layer_are_checked():
         JointDetectionModel("yolov5n.yaml", nc=4)
     with pytest.raises(ValueError, match="shared_layer is 99, expected 0 to 23"):
         JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, shared_layer=99)
-    with pytest.raises(ValueError, match="head is 'large', expected one of pooled, guided"):
+    with pytest.raises(ValueError, match="head is 'large', expected one of pooled, guided, both"):
         JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, head="large")
 
 
@@ -159,7 +159,7 @@ def test_channels_last_is_the_same_network():
     assert all(parameter.is_contiguous() for parameter in other.parameters())
 
 
-@pytest.mark.parametrize("network", [{}, {"head": "guided"}, {"backbone": "dual"}])
+@pytest.mark.parametrize("network", [{}, {"head": "both"}, {"backbone": "dual"}, {"backbone": "dual", "head": "both"}])
 def test_bfloat16_reaches_the_layers_but_neither_boxes_nor_heads_nor_weights(network):
     torch.manual_seed(0)
     model = JointDetectionModel("yolov5n.yaml", nc=4, classification_names=NAMES, **network).train()

@@ -255,9 +255,9 @@ def test_a_wrong_value_is_one_line(line, message, capsys):
     ("line", "head", "preset"),
     [
         ("--weights= --cfg yolov5n.yaml", "pooled", "report"),
-        ("--weights yolov5n.pt", "guided", "ratio"),
-        ("--weights yolov5n.pt --cfg yolov5n.yaml", "guided", "ratio"),
-        ("--weights yolov5n.pt --weight-sum 1.1", "guided", "report"),
+        ("--weights yolov5n.pt", "both", "ratio"),
+        ("--weights yolov5n.pt --cfg yolov5n.yaml", "both", "ratio"),
+        ("--weights yolov5n.pt --weight-sum 1.1", "both", "report"),
         ("--weights yolov5n.pt --head pooled --gradnorm-preset paper", "pooled", "paper"),
         ("--weights yolov5n.pt --backbone dual", "pooled", "ratio"),
     ],
@@ -287,7 +287,7 @@ def test_head_and_preset_wait_for_the_weights_that_can_be_had(offline):
         options.weights = weights
         settle(options)
     assert (scratch.head, scratch.gradnorm_preset) == ("pooled", "report")
-    assert (trained.head, trained.gradnorm_preset) == ("guided", "ratio")
+    assert (trained.head, trained.gradnorm_preset) == ("both", "ratio")
 
 
 def test_without_pretrained_weights_training_is_from_scratch_and_one_line_says_so(offline):

@@ -22,6 +22,7 @@ from torchjd.aggregation import PCGrad as ReferencePCGrad
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
 from gradnorm_plugin.balancing import Bisector, CAGrad, PCGrad, preset
 from gradnorm_plugin.evaluation.command import main as val
+from gradnorm_plugin.model.joint import HEADS
 from gradnorm_plugin.outputs import OUTPUT_KINDS, Value, describe_outputs, read_outputs
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run import main, train
@@ -79,7 +80,7 @@ def by_hand(model: JointDetectionModel, images: Tensor, targets: JointTargets) -
     ]
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 def test_norms_and_cosines_equal_an_autograd_call_for_each_task(head):
     images, targets = make_batch()
     model = make_model(head)

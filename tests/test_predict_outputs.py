@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.write_text(f"{'finding: 1 0' if index else ''}\nef: {20 * index}\n{file.read_text()}")
     data.write_text(re.sub(r"classification_names:\n(  .*\n)+", f"image_outputs: {json.dumps(DESCRIPTIONS)}\n", data.read_text()))
     pictures = read_images(folder / "data" / "images" / "val", SIZE)
-    for name, outputs, head in (("three", OUTPUTS, "pooled"), ("guided", OUTPUTS, "guided"), ("two", (FINDING, EF), "pooled")):
+    for name, outputs, head in (("three", OUTPUTS, "pooled"), ("guided", OUTPUTS, "both"), ("two", (FINDING, EF), "pooled")):
         write_checkpoint(folder / f"{name}.pt", pictures, classification_names=None, outputs=outputs, head=head)
         contents = torch.load(folder / f"{name}.pt", weights_only=False)
         for layer in contents["model"].classification_head.class_layers():  # so that untrained heads tell pictures apart

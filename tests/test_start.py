@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.model.joint import HEADS, JointDetectionModel
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.start import describe, fit, read_start
 from gradnorm_plugin.upstream.checkout import find_checkout
@@ -42,7 +42,7 @@ def started(file: Path, boxes: list[str], classes: list[str], **options: Any) ->
     return model, describe(taken, model, start, boxes)
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 def test_the_same_classes_in_another_order_give_the_same_answers(head, tmp_path):
     old = build(head=head)
     boxes, classes = ["owl", "cat", "dog"], ["night", "day", "dusk"]
@@ -60,7 +60,7 @@ def test_the_same_classes_in_another_order_give_the_same_answers(head, tmp_path)
     assert "image classes night, day, dusk, found by name" in line and "found by name: their order differs" in line
 
 
-@pytest.mark.parametrize("head", ["pooled", "guided"])
+@pytest.mark.parametrize("head", HEADS)
 def test_nothing_changes_where_nothing_differs(head, tmp_path):
     old = build(head=head)
     new, line = started(save(old, tmp_path / "old.pt"), BOXES, CLASSES, head=head)
@@ -104,6 +104,7 @@ def test_a_head_of_another_kind_and_none_at_all(tmp_path):
         ({"head": "guided", "shared_layer": 17}, "", ("guided", "shared", 17, "gradnorm")),
         ({"head": "guided"}, "--head pooled", ("pooled", "shared", None, "gradnorm")),
         ({"head": "guided"}, "--cfg yolov5n.yaml", ("guided", "shared", None, "gradnorm")),
+        ({"head": "both"}, "", ("both", "shared", 4, "gradnorm")),
         ({"shared_layer": 8}, "", ("pooled", "shared", 8, "gradnorm")),
         ({"shared_layer": 8}, "--shared-layer 6", ("pooled", "shared", 6, "gradnorm")),
         ({"backbone": "dual"}, "", ("pooled", "dual", 9, "fixed")),

@@ -44,11 +44,16 @@ class GuidedHead(Head):
       told by an attention (Ilse, Tomczak, Welling, "Attention-based Deep Multiple Instance Learning", ICML 2018) from what is
       in it and from its box class, times the detector's confidence: a box that is not there has no say.
     * Both are normalised and scaled as `PooledLinear` says.
+    * With `deep_channels` the whole image is seen in the features of a deeper layer instead, as by the pooled head: what a place
+      shows is told by fine cells, what the picture is by features that have seen all of it.
 
     Boxes and confidences come without gradient: the classification never moves them.
 
     Shapes: (B, in_channels, H, W) and (B, n, 5 + nc) to (B, num_classes), any H and W.
     """
+
+    reads_deep = False
+    """Whether the whole image is seen in a deeper layer's features; False in a head that was pickled before there were such."""
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class GuidedHead(Head):
         hidden: int = 128,
         dropout: float = 0.2,
         top: int = 4,
+        deep_channels: int | None = None,
     ) -> None:
         """Args:
         in_channels: of the feature map.
@@ -68,28 +74,35 @@ class GuidedHead(Head):
         hidden: features of a cell.
         dropout: share of the pooled features that is left out in training.
         top: boxes of each class that are looked at.
+        deep_channels: of the deeper layer; None for none.
         """
         super().__init__()
         self.cell, self.num_boxes, self.top = cell, num_boxes, top
         self.project = projection(in_channels, hidden)
         self.attention = nn.Sequential(nn.Linear(hidden + num_boxes, 32), nn.Tanh(), nn.Linear(32, 1))
         self.normalise_regions = PooledNorm(hidden)
-        self.linear = PooledLinear(2 * hidden, num_classes, dropout)
+        self.reads_deep, whole = deep_channels is not None, hidden
+        if deep_channels is not None:
+            whole *= 2
+            self.project_deep = projection(deep_channels, whole)
+        self.linear = PooledLinear(2 * whole, num_classes, dropout)
         self.linear_of_regions = PooledLinear(hidden, num_classes, dropout)
 
     def class_layers(self) -> list[nn.Linear]:
         """The layers whose rows are the classes of the image."""
         return [self.linear.linear, self.linear_of_regions.linear]
 
-    def forward(self, features: Tensor, predictions: Tensor) -> Tensor:
+    def forward(self, features: Tensor, predictions: Tensor, deep: Tensor | None = None) -> Tensor:
         """Logits, (B, num_classes).
 
         Args:
             features: (B, in_channels, H, W).
             predictions: (B, n, 5 + nc) of the detector for the same images, in pixels and probabilities.
+            deep: (B, deep_channels, h, w), for a head that reads a deeper layer.
         """
         x = self.project(features)
-        return self.linear(average_and_maximum(x)) + self.linear_of_regions(self._regions(x, predictions.detach()))
+        whole = self.project_deep(deep) if self.reads_deep else x
+        return self.linear(average_and_maximum(whole)) + self.linear_of_regions(self._regions(x, predictions.detach()))
 
     def attend(self, features: Tensor, predictions: Tensor) -> Regions:
         """The boxes that `forward` looks into for the same arguments, and how much each counts."""

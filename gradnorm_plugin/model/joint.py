@@ -9,11 +9,11 @@ anchors, no outputs an anchor, n predictions an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gradnorm_plugin.model.detector import DetectionModel, detect_layer
 from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
@@ -36,7 +36,18 @@ from gradnorm_plugin.upstream.gateway import upstream
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
 
-HEADS = ("pooled", "guided")
+HEADS = ("pooled", "guided", "both")
+
+
+class Seen(NamedTuple):
+    """What one pass through the layers gives."""
+
+    detection: Any
+    """What upstream's network returns."""
+    features: Tensor | Sequence[Tensor]
+    """(B, C, H, W) of the heads' layer; with a fork one for each head."""
+    deep: Tensor | None
+    """Of the deeper layer, for heads that read one."""
 
 
 class JointDetectionModel(DetectionModel):
@@ -67,6 +78,9 @@ class JointDetectionModel(DetectionModel):
     """Whether the layers between the image and `Detect` or the heads compute in bfloat16. Left out of copies and checkpoints, as
     `fork`."""
 
+    deep_layer: int | None = None
+    """Index of the layer in which heads of kind "both" see the whole image; None for the others, and in old checkpoints."""
+
     image_outputs: Mapping[str, Mapping[str, Any]] | None = None
     """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
 
@@ -94,10 +108,11 @@ class JointDetectionModel(DetectionModel):
             nc: classes of the boxes; default what `cfg` says.
             anchors: as upstream's.
             classification_names: names of the image's classes, if that is the one image output.
-            shared_layer: index of the layer that feeds the heads; default the last of the backbone (SPPF), for a guided head the
-                last of the backbone with the finest cells that the detector uses.
+            shared_layer: index of the layer that feeds the heads; default the last of the backbone (SPPF), for a head that
+                looks into boxes the last of the backbone with the finest cells that the detector uses.
             backbone: "shared", the heads read that layer of the detector; "dual", that layer of a second backbone.
-            head: "pooled" looks at the whole image, "guided" also where the detector has found something.
+            head: "pooled" looks at the whole image, "guided" also where the detector has found something; "both" does so too,
+                and sees the whole image where "pooled" does, in the last layer of the backbone.
             outputs: the image outputs, in the place of `classification_names`.
 
         Raises:
@@ -125,19 +140,23 @@ class JointDetectionModel(DetectionModel):
         last = len(self.yaml["backbone"]) - 1 if backbone == "dual" else len(self.model) - 2
         if not 0 <= self.shared_layer <= last:
             raise ValueError(f"shared_layer is {self.shared_layer}, expected 0 to {last}")
-        self.last_shared_weights = None if backbone == "dual" else last_weights(self, layers, self.shared_layer)
+        if head == "both":
+            self.deep_layer = len(self.yaml["backbone"]) - 1
+        first, _ = self.heads_layers
+        self.last_shared_weights = None if backbone == "dual" else last_weights(self, layers, first)
         # What is ours must not move the random numbers that upstream's training draws after it.
         with torch.random.fork_rng(devices=[]):
-            heads = {output.name: self._make_head(head, layers[self.shared_layer], output) for output in outputs}
+            heads = {output.name: self._make_head(head, layers, output) for output in outputs}
             self.classification_head: Head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
             if backbone == "dual":
-                self.classification_backbone = ClassificationBackbone(self.yaml, self.shared_layer)
+                self.classification_backbone = ClassificationBackbone(self.yaml, self.heads_layers[1])
         _torch_utils.initialize_weights(self.classification_head)
+        read = dict.fromkeys((self.shared_layer, self.shared_layer if self.deep_layer is None else self.deep_layer))
+        where = " and ".join(f"layer {index} ({layers[index].channels} channels)" for index in read)
         for output, part in zip(outputs, self.heads, strict=True):
             _general.LOGGER.info(
-                f"{'Classification head' if output.name == CLASS else f'Head of `{output.name}`'} ({head}) on layer "
-                f"{self.shared_layer}{' of its own backbone' if backbone == 'dual' else ''} "
-                f"({layers[self.shared_layer].channels} channels): {', '.join(output.rows)}; "
+                f"{'Classification head' if output.name == CLASS else f'Head of `{output.name}`'} ({head}) on {where}"
+                f"{' of its own backbone' if backbone == 'dual' else ''}: {', '.join(output.rows)}; "
                 f"{sum(p.numel() for p in part.parameters()):,} parameters" + ("\n" if output is outputs[-1] else "")
             )
 
@@ -148,10 +167,18 @@ class JointDetectionModel(DetectionModel):
         finest = float(self.stride.min())
         return max((index for index in backbone if layers[index].cell == finest), default=backbone[-1])
 
-    def _make_head(self, head: str, layer: LayerOutput, output: ImageOutput) -> Head:
+    def _make_head(self, head: str, layers: list[LayerOutput], output: ImageOutput) -> Head:
+        layer = layers[self.shared_layer]
         if head == "pooled":
             return ClassificationHead(layer.channels, output.width)
-        return GuidedHead(layer.channels, output.width, detect_layer(self).nc, layer.cell)
+        deep = None if self.deep_layer is None else layers[self.deep_layer].channels
+        return GuidedHead(layer.channels, output.width, detect_layer(self).nc, layer.cell, deep_channels=deep)
+
+    @property
+    def heads_layers(self) -> tuple[int, int]:
+        """The first and the last layer that the heads read; the same one twice for those that read one."""
+        deep = self.shared_layer if self.deep_layer is None else self.deep_layer
+        return min(self.shared_layer, deep), max(self.shared_layer, deep)
 
     @property
     def outputs(self) -> Outputs:
@@ -163,7 +190,9 @@ class JointDetectionModel(DetectionModel):
     @property
     def head(self) -> str:
         """Where the heads look, one of `HEADS`."""
-        return "guided" if isinstance(self.heads[0], GuidedHead) else "pooled"
+        if not isinstance(self.heads[0], GuidedHead):
+            return "pooled"
+        return "both" if self.heads[0].reads_deep else "guided"
 
     @property
     def heads(self) -> list[Head]:
@@ -233,46 +262,57 @@ class JointDetectionModel(DetectionModel):
 
     def _run_both(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Tensor]:
         """What upstream's network gives, and the logits (B, W); upstream's versions differ in `how` it may be run."""
-        detection, features = self._run(x, *how, **named)
-        return detection, self._classify(features, detection)
+        seen = self._run(x, *how, **named)
+        return seen.detection, self._classify(seen)
 
-    def _run(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Any]:
-        """What upstream's network gives, and the features for the heads: a tensor, or with a fork one for each."""
-        keeping = KeepingPass(self, self.shared_layer, self.fork if self.training else None, self.in_bfloat16)
+    def _run(self, x: Tensor, *how: Any, **named: Any) -> Seen:
+        fork = self.fork if self.training else None
+        deep = self.deep_layer if self.backbone == "shared" else None
+        keeping = KeepingPass(self, self.shared_layer, deep, fork, self.in_bfloat16)
         detection = keeping.run(x, *how, **named)
-        if self.backbone == "shared":
-            return detection, keeping.output
-        with torch.autocast(x.device.type, torch.bfloat16) if self.in_bfloat16 else nullcontext():
-            features = self.classification_backbone(x)
-        return detection, features.float() if self.in_bfloat16 else features
+        if self.backbone == "dual":
+            keeping = KeepingPass(self.classification_backbone, self.shared_layer, self.deep_layer, None, self.in_bfloat16)
+            keeping.run(x)
+        read = keeping.deep_output
+        # Of what comes back through the layers to the deep one a fork could not tell whose it is.
+        return Seen(detection, keeping.output, read.detach() if read is not None and fork is not None else read)
 
     def explain(self, x: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:
-        """Where the features of the heads' layer speak for some logits of an image: Grad-CAM (Selvaraju et al., ICCV 2017).
+        """Where the features of the heads' layers speak for some logits of an image: Grad-CAM (Selvaraju et al., ICCV 2017).
 
-        A channel of the layer weighs what its gradient is on average over the map; a place counts by the weighted sum of its
-        channels, from 0 on. Detection takes no part in the gradient, as in training: one backward pass through a head is short.
+        A channel of a layer weighs what its gradient is on average over the map; a place counts by the weighted sum of its
+        channels, from 0 on. Detection takes no part in the gradient: one backward pass through a head is short. What a deeper
+        layer says is spread over the finer cells and added.
 
         Args:
             x: (1, ch, H, W), no inference tensor.
             columns: of the logits.
 
         Returns:
-            (columns, h, w), not scaled, in cells of the layer; and for each head the regions that it looks into, None for a
-            head that looks into none.
+            (columns, h, w), not scaled, in cells of the heads' layer; and for each head the regions that it looks into, None for
+            a head that looks into none.
         """
         with torch.no_grad():
-            detection, features = self._run(x)
+            seen = self._run(x)
         with torch.enable_grad():
-            features = features.detach().requires_grad_()
-            logits = self._classify(features, detection)[0]
-            gradients = [torch.autograd.grad(logits[column], features, retain_graph=True)[0] for column in columns]
-        weights = torch.cat(gradients).mean((2, 3), keepdim=True)
+            maps = [of.detach().requires_grad_() for of in (cast("Tensor", seen.features), seen.deep) if of is not None]
+            logits = self._classify(Seen(seen.detection, maps[0], maps[1] if len(maps) > 1 else None))[0]
+            gradients = [torch.autograd.grad(logits[column], maps, retain_graph=True) for column in columns]
         with torch.no_grad():
-            regions = [head.attend(features, detection[0]) if isinstance(head, GuidedHead) else None for head in self.heads]
-        return (weights * features.detach()).sum(1).relu(), regions
+            regions = [head.attend(maps[0], seen.detection[0]) if isinstance(head, GuidedHead) else None for head in self.heads]
+            spoken = [
+                (torch.cat(of).mean((2, 3), keepdim=True) * features).sum(1)
+                for of, features in zip(zip(*gradients, strict=True), maps, strict=True)
+            ]
+            heat = spoken[0]
+            for coarse in spoken[1:]:
+                spread = F.interpolate(coarse[None], heat.shape[1:], mode="bilinear")[0]
+                heat = heat + spread * (coarse[0].numel() / heat[0].numel())
+        return heat.relu(), regions
 
-    def _classify(self, features: Tensor | Sequence[Tensor], detection: Any) -> Tensor:
-        """Logits (B, W) of the heads' features; `detection` is what upstream's network gave for the same images."""
+    def _classify(self, seen: Seen) -> Tensor:
+        """Logits (B, W)."""
         if self.head == "pooled":
-            return self.classification_head(features)
-        return self.classification_head(features, decode(detect_layer(self), detection) if self.training else detection[0])
+            return self.classification_head(seen.features)
+        predictions = decode(detect_layer(self), seen.detection) if self.training else seen.detection[0]
+        return self.classification_head(seen.features, predictions, *([] if seen.deep is None else [seen.deep]))

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gradnorm_plugin.model.detector import DetectionModel
+from gradnorm_plugin.model.detector import BaseModel, Detect, DetectionModel
 
 Fork = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -91,7 +91,7 @@ def _remember_shape(output: LayerOutput, side: int) -> Callable[..., None]:
 
 
 class KeepingPass:
-    """One pass through the layers that keeps what one of them hands on, in `output`.
+    """One pass through the layers that keeps what one of them hands on, in `output`, and of a second one in `deep_output`.
 
     With `fork` the first of what it makes of that output goes on to the next layers, and the others are kept. With `bfloat16`
     all layers but the last (`Detect`) compute in that precision; what is handed out is float32.
@@ -100,11 +100,15 @@ class KeepingPass:
     _forward_once = DetectionModel._forward_once
     _profile_one_layer = DetectionModel._profile_one_layer
 
-    def __init__(self, network: DetectionModel, layer: int, fork: Fork | None = None, bfloat16: bool = False) -> None:
-        self._kept, self._bfloat16 = _KeptLayer(network.model[layer], fork), bfloat16
-        self.model = [*network.model]
-        self.model[layer] = self._kept
-        if bfloat16:
+    def __init__(
+        self, network: BaseModel, layer: int, deep: int | None = None, fork: Fork | None = None, bfloat16: bool = False
+    ) -> None:
+        self.model, self._bfloat16 = [*network.model], bfloat16
+        self._kept = self.model[layer] = _KeptLayer(self.model[layer], fork)
+        self._deep = None if deep is None else _KeptLayer(self.model[deep], None)
+        if deep is not None:
+            self.model[deep] = self._deep
+        if bfloat16 and isinstance(self.model[-1], Detect):
             self.model[-1] = _Float32Layer(self.model[-1])
         self.save = network.save
 
@@ -118,7 +122,14 @@ class KeepingPass:
     @property
     def output(self) -> Tensor | Sequence[Tensor]:
         """What the layer handed on; with a fork into more than two, what is kept of it."""
-        kept = self._kept.output
+        return self._in_float32(self._kept.output)
+
+    @property
+    def deep_output(self) -> Tensor | None:
+        """What the second layer handed on; None if there is none."""
+        return None if self._deep is None else cast("Tensor", self._in_float32(self._deep.output))
+
+    def _in_float32(self, kept: Any) -> Tensor | Sequence[Tensor]:
         if not self._bfloat16:
             return kept
         return kept.float() if isinstance(kept, Tensor) else [part.float() for part in kept]

@@ -77,15 +77,17 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--head",
         choices=HEADS,
-        help="where the image's class is looked for. pooled: in the whole image; guided: there, and where the detector has found "
-        "something (left out: that of the joint checkpoint that --weights names, else pooled)",
+        help="what tells the image's class. pooled: the whole image, in the backbone's last layer; guided: the whole image and "
+        "what is inside the detected boxes, both in fine cells; both: the whole image as pooled, the boxes as guided (left out: "
+        "that of the joint checkpoint that --weights names, else both from trained weights, pooled from scratch)",
     )
     group.add_argument(
         "--shared-layer",
         type=int,
         metavar="N",
-        help="layer of the model's yaml that feeds the head (left out: that of the joint checkpoint that --weights names, else "
-        "the last of the backbone; for --head guided the last of the backbone with the finest cells that the detector uses)",
+        help="layer of the model's yaml that feeds the head; with --head both it shows the boxes (left out: that of the joint "
+        "checkpoint that --weights names, else the backbone's last layer, for --head guided and both its last one with the "
+        "finest cells that the detector uses)",
     )
     group.add_argument(
         "--channels-last",

@@ -51,8 +51,9 @@ def read_start(file: str | Path) -> Start:
 def adopt_network(options: argparse.Namespace) -> None:
     """Fill in `--head`, `--backbone` and `--shared-layer` where they were left out: as in the `--weights`, if those are joint.
 
-    Else the head is guided where training starts from a trained detector, which knows where to look, and pooled from scratch. A
-    layer's number means the same only in the same network: it is kept with the checkpoint's head and backbone, not with --cfg.
+    Else the head looks into boxes too where training starts from a trained detector, which knows where to look, and from scratch
+    at the whole image alone. A layer's number means the same only in the same network: it is kept with the checkpoint's head and
+    backbone, not with --cfg.
     """
     start = None
     if options.weights and not options.resume and str(options.weights).endswith(".pt") and Path(options.weights).is_file():
@@ -62,8 +63,8 @@ def adopt_network(options: argparse.Namespace) -> None:
             start = None
     joint = start if start is not None and start.head is not None else None
     options.backbone = options.backbone or (joint.backbone if joint else "shared")
-    guided = bool(options.weights) and options.backbone == "shared"
-    options.head = options.head or (joint.head if joint else "guided" if guided else "pooled")
+    trained = bool(options.weights) and options.backbone == "shared"
+    options.head = options.head or (joint.head if joint else "both" if trained else "pooled")
     same = joint and (options.head, options.backbone) == (joint.head, joint.backbone)
     if joint and same and options.shared_layer is None and not options.cfg:
         options.shared_layer = joint.shared_layer
