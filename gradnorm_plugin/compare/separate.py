@@ -37,8 +37,7 @@ from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import OptionError, check_files, read_checkpoint
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run_file import GFLOPS_SIZE, count_gflops, count_parameters, device_name, output_facts, peak_memory
-from gradnorm_plugin.upstream.flags import parser_of
-from gradnorm_plugin.upstream.gateway import put_first, upstream
+from gradnorm_plugin.upstream.gateway import parser_of, put_first, upstream
 from gradnorm_plugin.versions import version_facts
 
 STRIDE = 32

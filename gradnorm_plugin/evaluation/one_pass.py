@@ -29,8 +29,7 @@ from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import CLASS, list_outputs
 from gradnorm_plugin.upstream.checkout import REPOSITORY
-from gradnorm_plugin.upstream.flags import shown
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.gateway import shown, swapped, upstream
 
 _val = upstream("val")
 _general = upstream("utils.general")
