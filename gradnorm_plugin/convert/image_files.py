@@ -22,8 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, shown
-from gradnorm_plugin.likeness import thumbnail
-from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom
+from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom, thumbnail
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py), and DICOM, which is written as PNG
 SUFFIXES = frozenset({*DICOM_SUFFIXES, "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
@@ -39,7 +38,7 @@ class Picture:
     """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
 
     `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off; `thumbnail` is
-    for `likeness`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
+    for `nearest`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
     """
 
     size: tuple[int, int]

@@ -20,7 +20,7 @@ from gradnorm_plugin.convert.annotations import ImageLabels, Source, clean_name
 from gradnorm_plugin.convert.classes import csv_rows, from_pattern, image_places, places_of, refuse_contradictions, the_column
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.likeness import nearest
+from gradnorm_plugin.pictures import nearest
 
 
 def groups_of(
