@@ -14,8 +14,7 @@ import time
 
 import numpy as np
 
-from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
-from gradnorm_plugin.evaluation.metrics import Predictions
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Predictions, Resampler
 
 
 def made_up(images: int, predictions: int, boxes: int, classes: int) -> Predictions:

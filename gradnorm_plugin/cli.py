@@ -14,8 +14,8 @@ from typing import NoReturn
 
 from gradnorm_plugin.files import explain, is_a_matter_of_place
 from gradnorm_plugin.terminal import fail, guard_log
-from gradnorm_plugin.upstream.errors import CheckoutError
 from gradnorm_plugin.upstream.gateway import put_first
+from gradnorm_plugin.upstream.record import CheckoutError
 
 # command -> (module, function of the rest of the line, help); imported when called: `setup` needs no other library.
 _COMMANDS = {

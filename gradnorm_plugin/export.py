@@ -12,8 +12,7 @@ from string import Template
 from gradnorm_plugin.files import explain, is_a_matter_of_place, whole_file
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.terminal import fail, parse
-from gradnorm_plugin.upstream.flags import parser_of
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import parser_of, upstream
 
 _WITH_NMS = {"onnx", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"}  # all but the first are upstream's
 _OLDEST_OPSET = 12  # the first whose GatherND knows batches

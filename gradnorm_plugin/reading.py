@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from gradnorm_plugin.files import SIZE_LIMIT, read_bytes
+from gradnorm_plugin.files import read_bytes
 
 OUTPUTS_KEY = "image_outputs"
 """Of a data yaml, whose names are text under the kinds of the outputs."""
@@ -30,14 +30,14 @@ class DescriptionError(ValueError):
     """A text file, most often the data yaml, or what it points at, cannot be used; the message says why and what to do."""
 
 
-def read_text(path: str | Path, limit: int = SIZE_LIMIT) -> str:
+def read_text(path: str | Path) -> str:
     """The text of a regular file in UTF-8, with or without a byte order mark, or in UTF-16 with one; its lines end with `\\n`.
 
     Raises:
-        DescriptionError: if it cannot be read or has more than `limit` bytes, or at its first byte that is neither.
+        DescriptionError: if it cannot be read or is too large, or at its first byte that is neither.
     """
     try:
-        content = read_bytes(Path(path), limit)
+        content = read_bytes(Path(path))
     except (OSError, ValueError) as error:  # ValueError: a name with the character U+0000
         raise DescriptionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")

@@ -25,7 +25,6 @@ UPSTREAMS = {"models", "utils", "train", "val", "detect", "export", "hubconf", "
 
 # room -> the rooms it may import from, besides itself; labels, balancing and upstream stand for themselves
 ALLOWED = {
-    "likeness": set(),
     "pictures": set(),
     "labels": {"files"},
     "outputs": {"labels", "names"},
@@ -35,9 +34,8 @@ ALLOWED = {
     "names": set(),
     "reading": {"files"},
     "run_folder": {"files", "reading"},
-    "versions": {"upstream"},
     "terminal": {"names"},
-    "data": {"labels", "likeness", "outputs", "pictures", "upstream", "files", "reading"},
+    "data": {"labels", "outputs", "pictures", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
     "loss": {"outputs", "model", "balancing", "upstream"},
     "evaluation": {
@@ -51,7 +49,6 @@ ALLOWED = {
         "files",
         "names",
         "run_folder",
-        "versions",
     },
     "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
@@ -69,7 +66,6 @@ ALLOWED = {
         "files",
         "reading",
         "run_folder",
-        "versions",
     },
     "compare": {
         "labels",
@@ -86,12 +82,11 @@ ALLOWED = {
         "reading",
         "names",
         "run_folder",
-        "versions",
     },
     "predict": {"labels", "outputs", "pictures", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "export": {"model", "upstream", "terminal", "files"},
-    "convert": {"files", "labels", "likeness", "outputs", "pictures", "terminal"},
+    "convert": {"files", "labels", "outputs", "pictures", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},

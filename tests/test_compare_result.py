@@ -20,8 +20,8 @@ from gradnorm_plugin.compare.page import compose_comparison, write_comparison
 from gradnorm_plugin.compare.plan import CompareError
 from gradnorm_plugin.compare.results import COSTS, Outcome, figures_of, gradients_of, read_outcome
 from gradnorm_plugin.compare.verdicts import best_joint, cheapest, keep_up
-from gradnorm_plugin.report.render import render_html, render_markdown
-from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
+from gradnorm_plugin.report.blocks import LANGUAGES, Wording, catalogue
+from gradnorm_plugin.report.compose import render_html, render_markdown
 from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError, image_tasks
 
 LATENCY = Latency("CPU, 2 threads", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm", "fixed-1-1"), 22.0, 1.1)))

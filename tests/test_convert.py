@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gradnorm_plugin.convert.command import build_parser, convert, main, parse_options
-from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex
+from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
-from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.convert.voc import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file

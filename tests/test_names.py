@@ -21,10 +21,8 @@ from gradnorm_plugin.names import csv_row, folder_name, folder_names, on_screen,
 from gradnorm_plugin.outputs import class_output
 from gradnorm_plugin.outputs.classes import classification_metrics
 from gradnorm_plugin.predict.drawing import DetectedBox, ImageClass, Style, draw
-from gradnorm_plugin.report.blocks import Points, Report, Section, Table
-from gradnorm_plugin.report.compose import write_report
-from gradnorm_plugin.report.render import render_html, render_markdown
-from gradnorm_plugin.report.wording import Span, Wording
+from gradnorm_plugin.report.blocks import Points, Report, Section, Span, Table, Wording
+from gradnorm_plugin.report.compose import render_html, render_markdown, write_report
 from gradnorm_plugin.run_folder import CONFUSION_PICTURE
 from gradnorm_plugin.terminal import fail, guard_log
 

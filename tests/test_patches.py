@@ -20,8 +20,7 @@ from PIL import Image
 
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
-from gradnorm_plugin.upstream.merging import answer_files
-from gradnorm_plugin.upstream.patching import patch_files, touched_files
+from gradnorm_plugin.upstream.patching import answer_files, patch_files, touched_files
 from gradnorm_plugin.upstream.pinned import COMMIT
 
 dataloaders, general = upstream("utils.dataloaders"), upstream("utils.general")

@@ -661,7 +661,7 @@ def test_a_picture_that_would_be_scaled_to_nothing_has_an_answer(predictor, shap
     assert found.shape == shape[:2] and sum(found.image_class.probabilities.values()) == pytest.approx(1)
 
 
-def test_settings_of_any_type_are_used_or_one_error(folder):
+def test_settings_of_any_type_are_used_or_one_error(folder, predictor):
     for device in (torch.device("cpu"), None, "auto"):
         assert Predictor(folder / "joint.pt", np.int64(SIZE), device=device).imgsz == [SIZE, SIZE]
     for setting, value in (
@@ -669,8 +669,9 @@ def test_settings_of_any_type_are_used_or_one_error(folder):
         ("max_det", 1.5), ("batch_size", 0), ("classes", 1), ("classes", "01"), ("weights", None), ("weights", []),
         ("device", 99),
     ):  # fmt: skip
+        weights = folder / "joint.pt" if setting == "device" else predictor.backend
         with pytest.raises(PredictError, match=setting):
-            Predictor(**{"weights": folder / "joint.pt", setting: value})
+            Predictor(**{"weights": weights, setting: value})
     with pytest.raises(PredictError, match="://127.0.0.1:1/x.pt cannot be") as error:
         Predictor("http://me:secret@127.0.0.1:1/x.pt?token=secret")
     assert "secret" not in str(error.value)

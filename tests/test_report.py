@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from run_folder import PICTURES, batches, epochs, facts, metrics, options, several, updates, write_csv, write_run
 
-from gradnorm_plugin.report import render, wording
+from gradnorm_plugin.report import blocks, compose
+from gradnorm_plugin.report.blocks import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.report.compose import main, write_report
-from gradnorm_plugin.report.wording import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.run_folder import EXPLAINED_PICTURES, ReportError, output_picture
 from gradnorm_plugin.training.plots import best_row
 
@@ -468,18 +468,18 @@ def test_pictures_that_would_make_the_page_too_large_are_named(tmp_path, monkeyp
     for name in PICTURES:
         Image.fromarray(noise).save(run / name)
     assert sum((run / name).stat().st_size for name in PICTURES) > 900_000
-    monkeypatch.setattr(render, "PICTURE_BYTES", 150_000)
+    monkeypatch.setattr(compose, "PICTURE_BYTES", 150_000)
     html = write_report(run)[1].read_text(encoding="utf-8")
     page = Page(html)
     assert len(html) < 150_000 * 4 / 3 + 40_000
-    assert {int(image["width"]) for image in page.all("img")} == {render.PICTURE_WIDTHS[-1]}
+    assert {int(image["width"]) for image in page.all("img")} == {compose.PICTURE_WIDTHS[-1]}
     left_out = re.findall(r"(\S+) is left out here to keep this page small", page.text)
     shown = [re.search(r"Picture (\S+):", image["alt"])[1] for image in page.all("img")]
     assert left_out and shown and sorted(left_out + shown) == sorted(PICTURES)
 
 
 def test_limit_of_all_pictures_keeps_a_page_below_5_mb():
-    assert render.PICTURE_BYTES * 4 / 3 < 4_500_000
+    assert compose.PICTURE_BYTES * 4 / 3 < 4_500_000
 
 
 def test_small_pictures_are_embedded_as_they_are(tmp_path):
@@ -639,6 +639,6 @@ def test_the_same_run_gives_the_same_bytes_and_leaves_no_rest(tmp_path):
 
 
 def test_numbers_are_written_as_on_the_screen():
-    assert (wording.count(7030417), wording.score(0.92749), wording.figure(0.0216342)) == ("7,030,417", "0.927", "0.02163")
-    assert {wording.count(None), wording.score(float("nan")), wording.figure(None)} == {wording.NONE}
+    assert (blocks.count(7030417), blocks.score(0.92749), blocks.figure(0.0216342)) == ("7,030,417", "0.927", "0.02163")
+    assert {blocks.count(None), blocks.score(float("nan")), blocks.figure(None)} == {blocks.NONE}
     assert Wording("en").change(-0.5) == "-50.0\u00a0%" and Wording("zh-TW").change(0.5) == "+50.0%"

@@ -21,9 +21,8 @@ from upstream_data import CLASS_NAMES
 
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.evaluation.command import main, parse_options, upstream_parser
-from gradnorm_plugin.evaluation.examples import choose_examples
-from gradnorm_plugin.evaluation.intervals import Bootstrap, Resampler
-from gradnorm_plugin.evaluation.metrics import Predictions
+from gradnorm_plugin.evaluation.intervals import Bootstrap, Predictions, Resampler
+from gradnorm_plugin.evaluation.plots import choose_examples
 from gradnorm_plugin.evaluation.recording import Recording, validate
 from gradnorm_plugin.labels import read_label_file
 from gradnorm_plugin.model.joint import JointDetectionModel

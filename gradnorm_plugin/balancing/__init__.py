@@ -1,6 +1,6 @@
 """The mathematics of loss balancing. Imports torch and nothing else, so it can be read and tested without YOLO."""
 
-from gradnorm_plugin.balancing.balancer import Balancer
+from gradnorm_plugin.balancing.balancer import Balancer, sum_over_ranks, world_size
 from gradnorm_plugin.balancing.bisector import Bisector
 from gradnorm_plugin.balancing.directions import CAGrad, GradientSurgery, PCGrad
 from gradnorm_plugin.balancing.dwa import DynamicWeightAverage
@@ -9,7 +9,6 @@ from gradnorm_plugin.balancing.gradients import GradientProbe, Meeting, TaskGrad
 from gradnorm_plugin.balancing.gradnorm import PRESETS, STARTS, GradNorm, preset
 from gradnorm_plugin.balancing.log_losses import LogLosses
 from gradnorm_plugin.balancing.projection import project_weights
-from gradnorm_plugin.balancing.ranks import sum_over_ranks, world_size
 from gradnorm_plugin.balancing.uncertainty import UncertaintyWeights
 from gradnorm_plugin.balancing.uw_so import SoftOptimalUncertainty
 

@@ -1,6 +1,8 @@
-"""What every way of weighting T task losses has in common.
+"""What every way of weighting T task losses has in common, and what the processes of a distributed training agree on.
 
-T tasks; losses and gradient norms are unweighted, that is, those of the task alone at weight 1.
+T tasks; losses and gradient norms are unweighted, that is, those of the task alone at weight 1. Without a process group the
+functions of ranks hand their argument back; they are collectives: all ranks call them at the same point, none inside a backward
+pass.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -138,3 +141,24 @@ def positive_weights(name: str, values: Sequence[float] | None, num_tasks: int) 
     if not (torch.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"{name} must be positive, found {weights.tolist()}")
     return weights
+
+
+def world_size() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of all ranks' `values`, which have one shape."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def of_first_rank(values: Tensor) -> Tensor:
+    """Rank 0's `values`, to the last bit, on every rank."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.broadcast(values, src=0)
+    return values

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradnorm_plugin.balancing.ranks import of_first_rank, sum_over_ranks
+from gradnorm_plugin.balancing.balancer import of_first_rank, sum_over_ranks
 
 Combine = Callable[..., Tensor]
 

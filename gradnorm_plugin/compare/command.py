@@ -38,8 +38,7 @@ from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.upstream.checkout import WORKSPACE
-from gradnorm_plugin.upstream.flags import shown
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import shown, upstream
 
 Writer = Callable[[Path], Sequence[Path]]
 """Writes the tables and pictures of the finished runs in a comparison's folder, and returns their paths."""

@@ -16,8 +16,21 @@ from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference,
 from gradnorm_plugin.compare.verdicts import best_ratio
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row
-from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, Text
-from gradnorm_plugin.report.wording import NONE, Wording, count, figure, measured
+from gradnorm_plugin.report.blocks import (
+    NONE,
+    Block,
+    Cell,
+    Missing,
+    Points,
+    Section,
+    Small,
+    Table,
+    Text,
+    Wording,
+    count,
+    figure,
+    measured,
+)
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, cosine_columns, task_names
 
 

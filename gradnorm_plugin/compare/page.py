@@ -27,10 +27,25 @@ from gradnorm_plugin.compare.results import Outcome, read_outcome
 from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.names import without_secrets
-from gradnorm_plugin.report.blocks import Block, Cell, Missing, Picture, Points, Report, Section, Small, Table, Text, Tile
-from gradnorm_plugin.report.headline import share_bar
-from gradnorm_plugin.report.render import LABELS, render_html, render_markdown
-from gradnorm_plugin.report.wording import LANGUAGES, NONE, Wording, count
+from gradnorm_plugin.report.blocks import (
+    LANGUAGES,
+    NONE,
+    Block,
+    Cell,
+    Missing,
+    Picture,
+    Points,
+    Report,
+    Section,
+    Small,
+    Table,
+    Text,
+    Tile,
+    Wording,
+    count,
+)
+from gradnorm_plugin.report.compose import LABELS, render_html, render_markdown
+from gradnorm_plugin.report.final import share_bar
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, FACTS_FILE, Record, read_facts
 
 

@@ -27,7 +27,7 @@ from torch import nn
 from gradnorm_plugin.compare.plan import CompareError, check_separate
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.listing import list_images
-from gradnorm_plugin.evaluation.summary import summarise_output, write_summary
+from gradnorm_plugin.evaluation.summary import summarise_output, version_facts, write_summary
 from gradnorm_plugin.files import explain, write_text
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.outputs import Classes
@@ -37,9 +37,7 @@ from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import OptionError, check_files, read_checkpoint
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.run_file import GFLOPS_SIZE, count_gflops, count_parameters, device_name, output_facts, peak_memory
-from gradnorm_plugin.upstream.flags import parser_of
-from gradnorm_plugin.upstream.gateway import put_first, upstream
-from gradnorm_plugin.versions import version_facts
+from gradnorm_plugin.upstream.gateway import parser_of, put_first, upstream
 
 STRIDE = 32
 """The image's side is a multiple of it, as in every YOLOv5."""
@@ -105,7 +103,7 @@ def train_classifier(options: argparse.Namespace, command: Sequence[str] = ()) -
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
         "seconds": seconds,
         "peak_memory_mb": peak_memory(next(classifier.parameters()).device),
-        "versions": dict(version_facts()),
+        "versions": version_facts(),
         "device": device_name(next(classifier.parameters()).device),
         "model": _sizes(classifier, options),
         "image_outputs": output_facts(run.outputs),

@@ -7,19 +7,21 @@ Sizes are (width, height) in pixels.
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from json import dumps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradnorm_plugin.convert.image_files import TURNS_BY_90, Picture
-from gradnorm_plugin.convert.oddities import Kind, Oddities
+from gradnorm_plugin.convert.image_files import TURNS_BY_90, ImageIndex, Picture
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon
 from gradnorm_plugin.outputs import CLASS, Classes, LabelSet, Outputs, Target, Value, label_rules
 
@@ -76,6 +78,29 @@ class Source:
     splits: dict[str, list[Path]] = field(default_factory=dict)
     faulty: set[Path] = field(default_factory=set)
     complete: bool = True
+
+    def the_one(
+        self, images: Sequence[Path], where: str, index: ImageIndex, oddities: Oddities, absent: str = "no such image"
+    ) -> Path | None:
+        """The image that an annotation belongs to, if only one fits; else that is noted, and those that fit are left out."""
+        if len(images) == 1:
+            return images[0]
+        fits = ", ".join(map(index.key, images))
+        oddities.add(Kind.AMBIGUOUS if images else Kind.NO_IMAGE, where, fits or absent)
+        self.faulty.update(images)
+        return None
+
+    def begin(self, image: Path, where: str, size: tuple[float, float] | None, oddities: Oddities) -> Annotation:
+        """The annotation of an image, a new one if it has none; an image that has one already is noted."""
+        if image in self.annotations:
+            oddities.add(Kind.LISTED_TWICE, where, f"{self.annotations[image].where} is the same image")
+        return self.annotations.setdefault(image, Annotation([], where, size))
+
+    def note_unlisted(self, index: ImageIndex, oddities: Oddities) -> None:
+        """Note the images that the source says nothing of."""
+        for image in index.files:
+            if image not in self.annotations and image not in self.faulty:
+                oddities.add(Kind.UNLISTED, index.key(image))
 
 
 @dataclass(frozen=True)
@@ -135,6 +160,23 @@ def four_numbers(values: Iterable[object]) -> Four | None:
         return None
     a, b, c, d = found
     return None if a is None or b is None or c is None or d is None else (a, b, c, d)
+
+
+def size_of(width: object, height: object) -> tuple[float, float] | None:
+    """Width and height; None if they are not two numbers above 0."""
+    sides = number(width) or 0, number(height) or 0
+    return sides if min(sides) > 0 else None
+
+
+def points_of(pairs: Iterable[object]) -> list[Point] | None:
+    """The points of an outline, three at least; None if one is no pair of numbers."""
+    found = []
+    for pair in pairs:
+        x, y = map(number, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        if x is None or y is None:
+            return None
+        found.append((x, y))
+    return found if len(found) > 2 else None
 
 
 def around(points: Sequence[Point]) -> Four:
@@ -305,3 +347,37 @@ def _rectangle(box: Box) -> Polygon:
     left, right = _clip(box.cx - box.w / 2), _clip(box.cx + box.w / 2)
     top, bottom = _clip(box.cy - box.h / 2), _clip(box.cy + box.h / 2)
     return Polygon(box.class_index, ((left, top), (right, top), (right, bottom), (left, bottom)))
+
+
+def read_renaming(text: str) -> tuple[str, str]:
+    """The old and the new name that one `--rename` is followed by.
+
+    Raises:
+        argparse.ArgumentTypeError: if they are not two names.
+    """
+    old, _, new = text.rpartition("=")
+    names = clean_name(old), clean_name(new)
+    if names[0] is None or names[1] is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write OLD=NEW, such as rbc=RBC")
+    return names[0], names[1]
+
+
+def rename(source: Source, wishes: Sequence[tuple[str, str]]) -> None:
+    """Give the box classes of the source their new names, all at once; the first of those that become one gives the place.
+
+    Raises:
+        ConversionError: if the source has no class of an old name.
+    """
+    new = dict(wishes)
+    for old in new:
+        if old not in source.names:
+            close = get_close_matches(old, source.names, 1, 0.5) or [
+                name for name in source.names if name.casefold() == old.casefold()
+            ]
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConversionError(
+                f"--rename {old}={new[old]}: there is no box class {old} (there are {', '.join(source.names) or 'none'}){hint}"
+            )
+    source.names = list(dict.fromkeys(new.get(name, name) for name in source.names))
+    for annotation in source.annotations.values():
+        annotation.objects = [thing._replace(name=new.get(thing.name, thing.name)) for thing in annotation.objects]

@@ -1,4 +1,4 @@
-"""The class of each image: where it comes from (a CSV file, folders' names, the source's own entries), and what is usable."""
+"""The class of each image: from a CSV file, names of files or folders, or the source's own entries; and what is usable."""
 
 from __future__ import annotations
 
@@ -12,12 +12,42 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import Source, clean_name, split_names
-from gradnorm_plugin.convert.image_files import ImageIndex
+from gradnorm_plugin.convert.image_files import ImageIndex, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.patterns import from_pattern
-from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.outputs import CLASS
+
+
+def read_pattern(text: str) -> re.Pattern[str]:
+    """The regular expression that a flag is followed by; the name is in its group `(?P<name>...)` or only group, else all of it.
+
+    Raises:
+        argparse.ArgumentTypeError: saying what is wrong.
+    """
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
+    if pattern.groups > 1 and len(pattern.groupindex) != 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has {pattern.groups} groups: name the one that counts (?P<name>...), write (?:...) for the others"
+        )
+    return pattern
+
+
+def from_pattern(pattern: re.Pattern[str], index: ImageIndex) -> dict[Path, str]:
+    """What the pattern finds for each image that it fits.
+
+    It is looked for in the file name; a pattern with a `/` in the path below the images' folder.
+    """
+    group = next(iter(pattern.groupindex), min(pattern.groups, 1))
+    found = {}
+    for image in index.files:
+        match = pattern.search(index.key(image) if "/" in pattern.pattern else image.name)
+        if match and (name := clean_name(match.group(group))):
+            found[image] = name
+    return found
+
 
 IMAGE_COLUMNS = ("image", "images", "filename", "file", "image_name", "path", "image_path", "image_id", "name", "id")
 CLASS_COLUMNS = ("class", "category", "label", "image_class", "classes", "categories", "labels", "class_name", "target")

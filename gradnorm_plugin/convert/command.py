@@ -9,22 +9,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, to_record
-from gradnorm_plugin.convert.coco_boxes import READINGS
+from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, read_renaming, rename, to_record
+from gradnorm_plugin.convert.classes import read_pattern
+from gradnorm_plugin.convert.coco import READINGS
 from gradnorm_plugin.convert.formats import FORMATS, read_source
-from gradnorm_plugin.convert.groups import groups_of
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, find_images, read_pictures
 from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.masks import read_mask_class
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.patterns import read_pattern
-from gradnorm_plugin.convert.renaming import read_renaming, rename
 from gradnorm_plugin.convert.split import (
     DEFAULT_VAL_SHARE,
     check_copies,
     check_groups,
     check_likeness,
     fixed_split,
+    groups_of,
     whole_split,
 )
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import (
     CLASS_KEYS,
-    Annotation,
     Object,
     Point,
     Source,
@@ -22,11 +21,12 @@ from gradnorm_plugin.convert.annotations import (
     four_numbers,
     note_class,
     number,
+    points_of,
+    size_of,
     turned,
 )
-from gradnorm_plugin.convert.image_files import ImageIndex
+from gradnorm_plugin.convert.image_files import ImageIndex, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.split import split_of_name
 from gradnorm_plugin.convert.voc import Element, XmlError, parse_xml
 
 TAGS = "tags"
@@ -66,15 +66,11 @@ def read_cvat(
         order += [name for name in map(clean_name, _label_names(root)) if name]
         for element in root.all("image"):
             _read_image(element, file, index, source, oddities, keys, chosen, polygons)
-    if sum(map(len, source.splits.values())) < len(
-        source.annotations
-    ):  # some images are of no subset, or of one called otherwise
-        source.splits = {}
+    if sum(map(len, source.splits.values())) < len(source.annotations):
+        source.splits = {}  # some images are of no subset, or of one called otherwise
     found = {thing.name for annotation in source.annotations.values() for thing in annotation.objects}
     source.names = [name for name in dict.fromkeys(order) if name in found] + sorted(found - set(order))
-    for image in index.files:
-        if image not in source.annotations and image not in source.faulty:
-            oddities.add(Kind.UNLISTED, index.key(image))
+    source.note_unlisted(index, oddities)
     return source
 
 
@@ -95,17 +91,11 @@ def _read_image(
 ) -> None:
     name = element.attributes.get("name", "")
     where = f"{shown(file)}:{element.line}: {name or 'an image without a name'}"
-    images = index.find(name, near=file) if name else []
-    if len(images) != 1:
-        oddities.add(Kind.AMBIGUOUS if images else Kind.NO_IMAGE, where, ", ".join(map(index.key, images)) or "no such image")
-        source.faulty.update(images)
+    image = source.the_one(index.find(name, near=file) if name else [], where, index, oddities)
+    if image is None:
         return
-    image = images[0]
-    if image in source.annotations:
-        oddities.add(Kind.LISTED_TWICE, where, f"{source.annotations[image].where} is the same image")
-    width, height = number(element.attributes.get("width")), number(element.attributes.get("height"))
-    size = (width, height) if width and height and width > 0 and height > 0 else None
-    annotation = source.annotations.setdefault(image, Annotation([], where, size))
+    size = size_of(element.attributes.get("width"), element.attributes.get("height"))
+    annotation = source.begin(image, where, size, oddities)
     tags = list(element.all("tag"))
     entry: dict[str, object] = {TAGS: [label for label in (clean_name(tag.attributes.get("label")) for tag in tags) if label]}
     for tag in tags:
@@ -139,7 +129,7 @@ def _object(element: Element, where: str, oddities: Oddities, polygons: bool) ->
         sides = four_numbers(given.get(edge) for edge in ("cx", "cy", "rx", "ry"))
         corners = (sides[0] - sides[2], sides[1] - sides[3], sides[0] + sides[2], sides[1] + sides[3]) if sides else None
     else:
-        points = _points(given.get("points", ""))
+        points = points_of(pair.split(",") for pair in given.get("points", "").split(";"))
         corners = around(points) if points else None
     if name is None or corners is None:
         missing = "no label" if name is None else "its numbers cannot be read"
@@ -159,15 +149,3 @@ def _object(element: Element, where: str, oddities: Oddities, polygons: bool) ->
             return None
         oddities.add(Kind.AROUND_TURNED, where, f"{name}, by {angle:g} degrees")
     return Object(name, corners, where, tuple(points) if points and polygons else None)
-
-
-def _points(text: str) -> list[Point] | None:
-    """The points in `x1,y1;x2,y2;...`, three at least."""
-    found = []
-    for pair in text.split(";"):
-        x, _, y = (part.strip() for part in pair.partition(","))
-        there = number(x), number(y)
-        if there[0] is None or there[1] is None:
-            return None
-        found.append((there[0], there[1]))
-    return found if len(found) > 2 else None

@@ -22,8 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, shown
-from gradnorm_plugin.likeness import thumbnail
-from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom
+from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom, thumbnail
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py), and DICOM, which is written as PNG
 SUFFIXES = frozenset({*DICOM_SUFFIXES, "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
@@ -31,6 +30,7 @@ _SMALLEST = 10  # pixels; YOLOv5 leaves out smaller images
 _LAST_NUMBER = re.compile(r"[0-9]{1,18}$")
 _EXIF_ORIENTATION = 0x0112
 TURNS_BY_90 = {5, 6, 7, 8}
+_SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Picture:
     """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
 
     `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off; `thumbnail` is
-    for `likeness`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
+    for `nearest`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
     """
 
     size: tuple[int, int]
@@ -227,3 +227,15 @@ def find_images(source: Path, given: Path | None) -> ImageIndex:
         advice = "name another folder of images" if given else "name their folder by --images"
         raise ConversionError(f"{shown(root)} has no images ({', '.join(sorted(SUFFIXES))}): {advice}")
     return ImageIndex(root, files)
+
+
+def split_of_name(name: str) -> str | None:
+    """The split that a folder or a part of a file's name means: train, training, val, valid, validation, test, train2017."""
+    found = _SPLIT_NAME.fullmatch(name.lower())
+    return found.group(1) if found else None
+
+
+def split_of_path(path: PurePosixPath) -> str | None:
+    """The split that the file name's parts mean (`instances_val2017.json`), or else the nearest folder."""
+    parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
+    return next((split for split in map(split_of_name, parts) if split), None)

@@ -24,6 +24,8 @@ from gradnorm_plugin.convert.annotations import (
     four_numbers,
     note_class,
     number,
+    points_of,
+    size_of,
     turned,
 )
 from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex
@@ -70,17 +72,16 @@ class LabelStudioReader:
                 continue
             name, images = self._images(task, file)
             where = f"{where}: {name}" if name else where
-            if len(images) != 1:
-                fits = ", ".join(map(self.index.key, images)) or "no such image"
-                self.oddities.add(Kind.AMBIGUOUS if images else Kind.NO_IMAGE, where, fits if name else "it names no image")
-                self.source.faulty.update(images)
+            absent = "no such image" if name else "it names no image"
+            image = self.source.the_one(images, where, self.index, self.oddities, absent)
+            if image is None:
                 continue
             results = self._results(task, where)
             if results is None:
                 self.oddities.add(Kind.NOT_ANNOTATED, where)
-                self.source.faulty.update(images)
+                self.source.faulty.add(image)
             else:
-                self._add_results(images[0], results, where)
+                self._add_results(image, results, where)
 
     def finish(self) -> Source:
         """All that was said; box classes in the alphabet's order."""
@@ -94,9 +95,7 @@ class LabelStudioReader:
             for image, rows in (self.source.entries or {}).items():
                 for _, entry in rows:
                     note_class(self.source, image, entry, keys, self.chosen)
-        for image in self.index.files:
-            if image not in self.source.annotations and image not in self.source.faulty:
-                self.oddities.add(Kind.UNLISTED, self.index.key(image))
+        self.source.note_unlisted(self.index, self.oddities)
         return self.source
 
     def _images(self, task: Mapping[str, Any], file: Path) -> tuple[str, list[Path]]:
@@ -127,9 +126,7 @@ class LabelStudioReader:
         return results if isinstance(results, list) else []
 
     def _add_results(self, image: Path, results: list[Any], where: str) -> None:
-        if image in self.source.annotations:
-            self.oddities.add(Kind.LISTED_TWICE, where, f"{self.source.annotations[image].where} is the same image")
-        annotation = self.source.annotations.setdefault(image, Annotation([], where))
+        annotation = self.source.begin(image, where, None, self.oddities)
         entry: dict[str, Any] = {}
         dicts = [result for result in results if isinstance(result, dict) and isinstance(result.get("value"), dict)]
         for place, result in enumerate(dicts):
@@ -173,17 +170,17 @@ class LabelStudioReader:
             radii = four_numbers(value.get(key) for key in ("x", "y", "radiusX", "radiusY"))
             corners = (radii[0] - radii[2], radii[1] - radii[3], radii[0] + radii[2], radii[1] + radii[3]) if radii else None
         elif kind == "polygonlabels":
-            points = _points(value.get("points"))
+            points = points_of(value["points"]) if isinstance(value.get("points"), list) else None
             corners = around(points) if points else None
         if len(names) != 1 or corners is None or number(result.get("image_rotation")):
             reason = "a picture turned in Label Studio" if corners and len(names) == 1 else f"{len(names)} labels"
             self.oddities.add(Kind.UNREADABLE_OBJECT, where, reason if corners else "its numbers cannot be read")
             return None
-        width, height = number(result.get("original_width")), number(result.get("original_height"))
-        if width and height and width > 0 and height > 0:
-            annotation.size = annotation.size or (width, height)
+        size = size_of(result.get("original_width"), result.get("original_height"))
+        annotation.size = annotation.size or size
         if angle := number(value.get("rotation")):
-            aspect = (height or 1) / (width or 1)  # angles are those of the pixels
+            width, height = size or (1, 1)
+            aspect = height / width  # angles are those of the pixels
             x1, y1, x2, y2 = corners
             pivot = (x1, y1) if kind == "rectanglelabels" else ((x1 + x2) / 2, (y1 + y2) / 2)
             outline = [(x, y * aspect) for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))]
@@ -231,13 +228,3 @@ def _file_name(address: str) -> str:
         return address
     local = parse_qs(parts.query).get("d")
     return local[0] if local else parts.path if parts.scheme else address.partition("?")[0]
-
-
-def _points(given: Any) -> list[Point] | None:
-    found = []
-    for pair in given if isinstance(given, list) else []:
-        there = [number(value) for value in pair] if isinstance(pair, list) else []
-        if len(there) != 2 or there[0] is None or there[1] is None:
-            return None
-        found.append((there[0], there[1]))
-    return found if len(found) > 2 else None

@@ -80,10 +80,7 @@ def read_masks(
     source, parts = Source(), []
     for file in files:
         images, rest = _images_of(file, stems, folders)
-        if len(images) != 1:
-            fits = ", ".join(map(index.key, images))
-            oddities.add(Kind.AMBIGUOUS if images else Kind.NO_IMAGE, shown(file), fits or "no image of its stem")
-            source.faulty.update(images)
+        if (owner := source.the_one(images, shown(file), index, oddities, "no image of its stem")) is None:
             continue
         try:
             with Image.open(file) as picture:
@@ -91,10 +88,10 @@ def read_masks(
                 values = np.asarray(picture if picture.mode in {"1", "L", "P", "I;16", "I"} else picture.convert("RGB"))
         except Exception as error:  # Pillow's readers raise whatever their parsing met
             oddities.add(Kind.UNREADABLE_ANNOTATION, shown(file), f"not a whole picture: {first_line(error)}")
-            source.faulty.add(images[0])
+            source.faulty.add(owner)
             continue
-        source.annotations.setdefault(images[0], Annotation([], shown(file)))
-        parts += _parts(values.astype(np.uint8) if values.dtype == bool else values, images[0], rest, file, oddities)
+        source.annotations.setdefault(owner, Annotation([], shown(file)))
+        parts += _parts(values.astype(np.uint8) if values.dtype == bool else values, owner, rest, file, oddities)
     wanted = _names({part.value for part in parts}, called, names)
     for part in parts:
         if part.value == _VOID and _VOID not in wanted:

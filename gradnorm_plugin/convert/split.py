@@ -1,33 +1,207 @@
-"""Which images are for training, validation and test: as the source has it, as lists say, or drawn by class with a seed."""
+"""Which images are for training, validation and test: as the source has it, as lists say, or drawn by class with a seed.
+
+In a drawn split each class has its share in each part, and what belongs together stays together: copies of one picture, and the
+images of one group (a patient, a film, a part), which a column of the table or the file names tell.
+"""
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from gradnorm_plugin.convert.annotations import ImageLabels, Source
-from gradnorm_plugin.convert.drawing import SPLITS, draw
-from gradnorm_plugin.convert.image_files import ImageIndex, Picture
+import numpy as np
+from scipy.sparse import coo_array  # type: ignore[import-untyped]  # it has no types of its own
+from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
+from gradnorm_plugin.convert.annotations import ImageLabels, Source, clean_name
+from gradnorm_plugin.convert.classes import csv_rows, from_pattern, image_places, places_of, refuse_contradictions, the_column
+from gradnorm_plugin.convert.image_files import ImageIndex, Picture, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.likeness import nearest
+from gradnorm_plugin.pictures import nearest
+
+
+def groups_of(
+    options: argparse.Namespace, images: Sequence[Path], index: ImageIndex, oddities: Oddities
+) -> dict[Path, str] | None:
+    """The group of each of `images` that has one; None if no flag asks for groups.
+
+    Raises:
+        ConversionError: if none has, or the table cannot be read or contradicts itself.
+    """
+    if options.group_pattern:
+        found, flag = from_pattern(options.group_pattern, index), f"--group-pattern {options.group_pattern.pattern}"
+    elif options.group:
+        found, flag = _from_csv(options, index), f"--group {options.group}"
+    else:
+        return None
+    found = {image: found[image] for image in images if image in found}
+    if not found:
+        raise ConversionError(f"{flag} gives no image a group ({index.key(images[0])}, for instance): correct it")
+    for image in images:
+        if image not in found:
+            oddities.add(Kind.NO_GROUP, index.key(image))
+    return found
+
+
+def _from_csv(options: argparse.Namespace, index: ImageIndex) -> dict[Path, str]:
+    named = options.csv_image or (options.csv_columns[0] if options.csv_columns else None)
+
+    def images_at(header: Sequence[str]) -> list[int]:
+        return places_of(header, (named,)) if named else image_places(header)
+
+    def groups_at(header: Sequence[str]) -> list[int]:
+        exact = [place for place, title in enumerate(header) if title.strip() == options.group]
+        return exact or places_of(header, (options.group,))
+
+    def places(header: Sequence[str], where: str) -> tuple[int, int]:
+        image = the_column(header, "the image", images_at(header), where, "name it by --csv-columns IMAGE CLASS, or --csv-image")
+        return image, the_column(header, f"the group `{options.group}`", groups_at(header), where, "correct --group")
+
+    def fitness(header: Sequence[str]) -> int:
+        return bool(images_at(header)) + bool(groups_at(header))
+
+    found: dict[Path, str] = {}
+    lines: dict[Path, int] = {}
+    contradictions = []
+    # What is odd about the rows is told where the classes are read from them
+    for image, line, (cell,) in csv_rows(options.classes_csv, fitness, places, index, Oddities(), options.csv_encoding):
+        group = clean_name(cell)
+        if group is None:
+            continue
+        if found.setdefault(image, group) != group:
+            where = f"{shown(options.classes_csv)}:{lines[image]} and {line}"
+            contradictions.append(f"{where}: {index.key(image)} is of the group {found[image]} and of {group}")
+        lines.setdefault(image, line)
+    refuse_contradictions(contradictions)
+    return found
+
+
+SPLITS = ("train", "val", "test")
+_TRIALS = 100
+_STEPS = 200_000  # groups placed in all trials together: some seconds
+
+
+def draw(
+    images: Sequence[Path],
+    classes: Mapping[Path, int],
+    pictures: Mapping[Path, Picture],
+    val_share: float,
+    test_share: float,
+    seed: int,
+    groups: Mapping[Path, str] | None = None,
+) -> dict[str, list[Path]]:
+    """A split drawn so that each class (and the images without one) has its share in each part; the same for a seed.
+
+    Copies of one picture stay together, and so do the images of one of the `groups`.
+
+    Raises:
+        ConversionError: if there are too few images.
+    """
+    if groups is not None:
+        shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
+        shares = {split: share for split, share in shares.items() if share}
+        return draw_units(units_of(images, pictures, groups), classes, shares, seed)
+    copies: dict[bytes, list[Path]] = {}
+    for image in images:
+        copies.setdefault(pictures[image].digest, []).append(image)
+    drawn, rest = {}, [group[0] for group in copies.values()]
+    total = len(rest)
+    for split, share in (("test", test_share), ("val", val_share)):
+        if share:
+            rest, drawn[split] = _take(rest, classes, max(1, round(share * total)), seed)
+    drawn["train"] = rest
+    order = {image: place for place, image in enumerate(images)}
+    return {
+        split: sorted((copy for image in drawn[split] for copy in copies[pictures[image].digest]), key=order.__getitem__)
+        for split in SPLITS
+        if split in drawn
+    }
+
+
+def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int) -> tuple[list[Path], list[Path]]:
+    """(the rest, `count` images), by class as far as the classes are large enough: small ones are drawn as one group."""
+    if count >= len(images):
+        raise ConversionError(
+            f"{len(images)} different images are too few to take {count} of them: give a split by --split, or fewer"
+        )
+    strata = [classes.get(image, -1) for image in images]
+    sizes = Counter(strata)
+    # Every stratum needs two images, and a place in both parts.
+    while len(sizes) > 1 and (min(sizes.values()) < 2 or len(sizes) > min(count, len(images) - count)):
+        (small, _), (next_small, _) = sorted(sizes.items(), key=lambda item: (item[1], item[0]))[:2]
+        strata = [next_small if stratum == small else stratum for stratum in strata]
+        sizes = Counter(strata)
+    rest, taken = train_test_split(images, test_size=count, random_state=seed, stratify=strata if len(sizes) > 1 else None)
+    return list(rest), list(taken)
+
+
+def units_of(images: Sequence[Path], pictures: Mapping[Path, Picture], groups: Mapping[Path, str]) -> list[list[Path]]:
+    """The images that must not be parted: those of a group, and copies of one picture."""
+    first: dict[object, int] = {}
+    links = [
+        (place, first.setdefault(key, place))
+        for place, image in enumerate(images)
+        for key in (pictures[image].digest, *([groups[image]] if image in groups else []))
+    ]
+    rows, columns = zip(*links, strict=True)
+    graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(images), len(images)))
+    count, unit = connected_components(graph, directed=False)
+    found: list[list[Path]] = [[] for _ in range(count)]
+    for image, number in zip(images, unit, strict=True):
+        found[number].append(image)
+    return found
+
+
+def draw_units(
+    units: Sequence[Sequence[Path]], classes: Mapping[Path, int], shares: Mapping[str, float], seed: int
+) -> dict[str, list[Path]]:
+    """Each unit in one of the parts, so that each class has its share in each part as far as whole units allow.
+
+    Of many orders, drawn with the seed, in which each unit goes to the part that lacks most of what it has, the one that ends
+    nearest to the shares counts.
+
+    Raises:
+        ConversionError: if there are fewer units than parts.
+    """
+    if len(units) < len(shares):
+        raise ConversionError(
+            f"{len(units)} groups are too few for {' and '.join(shares)}: correct the groups, or give a split by --split"
+        )
+    strata = {
+        stratum: place for place, stratum in enumerate(sorted({classes.get(image, -1) for unit in units for image in unit}))
+    }
+    counts = np.zeros((len(units), len(strata)))
+    for number, unit in enumerate(units):
+        for image in unit:
+            counts[number, strata[classes.get(image, -1)]] += 1
+    wanted = np.outer(list(shares.values()), counts.sum(0))
+    random = np.random.default_rng(seed)
+    trials = (_placed(counts, wanted, random.permutation(len(units))) for _ in range(max(1, min(_TRIALS, _STEPS // len(units)))))
+    _, part = min(trials, key=lambda trial: trial[0])
+    return {
+        name: [image for unit, place in zip(units, part, strict=True) if place == number for image in unit]
+        for number, name in enumerate(shares)
+    }
+
+
+def _placed(counts: np.ndarray, wanted: np.ndarray, order: np.ndarray) -> tuple[float, np.ndarray]:
+    """(squared distance from what is wanted, relative to each class's size; the part of each unit)."""
+    weight = 1 / wanted.sum(0)
+    lacking, part = wanted.copy(), np.zeros(len(counts), int)
+    empty = set(range(len(wanted)))
+    for done, unit in enumerate(order):
+        need = lacking @ (counts[unit] * weight)
+        allowed = sorted(empty) if len(order) - done <= len(empty) else range(len(wanted))
+        part[unit] = max(allowed, key=need.__getitem__)
+        empty.discard(int(part[unit]))
+        lacking[part[unit]] -= counts[unit]
+    return float((lacking**2 * weight).sum()), part
+
 
 DEFAULT_VAL_SHARE = 0.2
-_SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
-
-
-def split_of_name(name: str) -> str | None:
-    """The split that a folder or a part of a file's name means: train, training, val, valid, validation, test, train2017."""
-    found = _SPLIT_NAME.fullmatch(name.lower())
-    return found.group(1) if found else None
-
-
-def split_of_path(path: PurePosixPath) -> str | None:
-    """The split that the file name's parts mean (`instances_val2017.json`), or else the nearest folder."""
-    parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
-    return next((split for split in map(split_of_name, parts) if split), None)
 
 
 def from_folders(index: ImageIndex) -> dict[str, list[Path]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, four_numbers, number
+from gradnorm_plugin.convert.annotations import Annotation, Object, Source, are_shares, clean_name, four_numbers, size_of
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 
@@ -38,12 +38,10 @@ def _read_file(file: Path, index: ImageIndex, source: Source, oddities: Oddities
         root = parse_xml(file.read_bytes())
         if root.tag != "annotation":
             raise XmlError(root.line, f"<{root.tag}> where Pascal VOC has <annotation>")
-    except XmlError as error:
-        oddities.add(Kind.UNREADABLE_ANNOTATION, f"{shown(file)}:{error.line}", str(error))
-        source.faulty.update(index.find(file.stem, near=file))
-        return
-    except OSError as error:
-        oddities.add(Kind.UNREADABLE_ANNOTATION, shown(file), f"cannot be opened: {error.strerror}")
+    except (XmlError, OSError) as error:
+        where = f"{shown(file)}:{error.line}" if isinstance(error, XmlError) else shown(file)
+        reason = str(error) if isinstance(error, XmlError) else f"cannot be opened: {error.strerror}"
+        oddities.add(Kind.UNREADABLE_ANNOTATION, where, reason)
         source.faulty.update(index.find(file.stem, near=file))
         return
     # The file's own name first: <filename> is often that of a copy made elsewhere.
@@ -51,26 +49,20 @@ def _read_file(file: Path, index: ImageIndex, source: Source, oddities: Oddities
     images = index.find(file.stem, near=file) or index.find(named, near=file)
     if len(images) > 1:
         images = [image for image in images if image.name == named] or images
-    if not images:
-        oddities.add(Kind.NO_IMAGE, shown(file), f"no image {file.stem}.*" + (f", no {named}" if named else ""))
-    elif len(images) > 1:
-        oddities.add(Kind.AMBIGUOUS, shown(file), ", ".join(index.key(image) for image in images))
-        source.faulty.update(images)
-    elif images[0] in source.annotations:
-        oddities.add(Kind.REPEATED_ID, shown(file), f"{index.key(images[0])} has {source.annotations[images[0]].where} already")
-    else:
+    absent = f"no image {file.stem}.*" + (f", no {named}" if named else "")
+    image = source.the_one(images, shown(file), index, oddities, absent)
+    if image in source.annotations:
+        oddities.add(Kind.REPEATED_ID, shown(file), f"{index.key(image)} has {source.annotations[image].where} already")
+    elif image:
         objects = [_object(element, file, oddities, drop_difficult) for element in root.all("object")]
         kept = [thing for thing in objects if thing is not None]
-        source.annotations[images[0]] = Annotation(kept, shown(file), _size(root))
+        source.annotations[image] = Annotation(kept, shown(file), _size(root))
 
 
 def _size(root: Element) -> tuple[float, float] | None:
     """Width and height as the XML gives them; None if it gives none that are numbers above 0."""
-    for size in root.all("size"):
-        width, height = number(size.get("width")), number(size.get("height"))
-        if width and height and width > 0 and height > 0:
-            return width, height
-    return None
+    found = (size_of(size.get("width"), size.get("height")) for size in root.all("size"))
+    return next(filter(None, found), None)
 
 
 def _object(element: Element, file: Path, oddities: Oddities, drop_difficult: bool) -> Object | None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from gradnorm_plugin.data.caches import Bounds, Targets, cache_file, file_states, read_targets
 from gradnorm_plugin.data.description import DescriptionError, image_outputs
-from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images
+from gradnorm_plugin.data.listing import ImageLists, Listing, check_apart, check_found, list_images, warn
 from gradnorm_plugin.data.lookalikes import Labelled, lookalikes
 from gradnorm_plugin.labels import LabelError, LabelErrors, LabelRules, read_label_file
 from gradnorm_plugin.outputs import CLASS, Classes, Outputs, Target, label_rules
@@ -114,11 +114,11 @@ def check_labels(
     check_apart(listings)
     if _dataloaders.LOCAL_RANK <= 0 and any(scan.results for scan in found.values()):  # the first start with these files
         for warning in lookalikes({split: _labelled(listings[split], scan, outputs) for split, scan in found.items()}):
-            _warn(warning)
+            warn(warning)
     for output in outputs:
         if isinstance(output, Classes) and output.width == 1:
             of = "`classification_names`" if output.name == CLASS else f"`{output.name}`"
-            _warn(f"{of} has one class: every image is right by itself, accuracy 1 means nothing")
+            warn(f"{of} has one class: every image is right by itself, accuracy 1 means nothing")
     return found
 
 
@@ -147,12 +147,7 @@ def warn_of_absent(
     for kind, absent, known_names in kinds:
         if absent and len(absent) < len(known_names):  # a task without any label is told elsewhere
             shown = ", ".join(absent[:10]) + (f", ... ({len(absent)} in all)" if len(absent) > 10 else "")
-            _warn(f"`{split}` has no {kind} of {shown}")
-
-
-def _warn(message: str) -> None:
-    if _dataloaders.LOCAL_RANK <= 0:
-        upstream("utils.general").LOGGER.warning(f"WARNING ⚠️ {message}")
+            warn(f"`{split}` has no {kind} of {shown}")
 
 
 def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) -> None:
@@ -170,7 +165,7 @@ def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) 
         if file.endswith(".txt") and file not in known and not file.endswith(f"{os.sep}classes.txt")  # LabelImg's list of names
     ]
     if lone:
-        _warn(
+        warn(
             f"{len(lone)} label file{'s' * (len(lone) > 1)} of `{split}` without an image: {', '.join(lone[:5])}"
             f"{', ...' if len(lone) > 5 else ''}"
         )

@@ -87,9 +87,9 @@ def read_list(file: Path, root: Path | None = None) -> list[str]:
             )
     images = list(dict.fromkeys(found))
     if other:
-        _warn(f"{file} names {_some(other)}, of a kind that YOLOv5 does not read: left out")
+        warn(f"{file} names {_some(other)}, of a kind that YOLOv5 does not read: left out")
     if len(images) < len(found):
-        _warn(f"{file} names {len(found) - len(images)} images more than once: each is used once")
+        warn(f"{file} names {len(found) - len(images)} images more than once: each is used once")
     return images
 
 
@@ -188,9 +188,9 @@ def check_found(split: str, listing: Listing, missing: np.ndarray, needed: bool)
             message += f"; {others} is of another format: `python -m gradnorm_plugin convert` reads Pascal VOC and COCO"
         if needed:
             raise DescriptionError(f"{message}; {advice.partition(':')[0]} (docs/labels.md)")
-        _warn(message)
+        warn(message)
     elif unread:
-        _warn(f"{len(without)} images of `{split}` have no label file, but {lie_near}")
+        warn(f"{len(without)} images of `{split}` have no label file, but {lie_near}")
 
 
 class Neighbourhood:
@@ -254,15 +254,16 @@ def check_apart(listings: dict[str, Listing]) -> None:
     train, val = images(listings["train"]), images(listings["val"])
     both = sorted(os.path.join(*pair) for pair in train & val)
     if both and train == val:
-        _warn("`val` has the very images of `train`: its figures say nothing about new images")
+        warn("`val` has the very images of `train`: its figures say nothing about new images")
     elif both:
-        _warn(f"{len(both)} of {len(val)} images of `val` are also in `train`, which flatters its figures: {_some(both)}")
+        warn(f"{len(both)} of {len(val)} images of `val` are also in `train`, which flatters its figures: {_some(both)}")
 
 
 def _some(files: Sequence[str]) -> str:
     return ", ".join(files[:SHOWN]) + (f", ... ({len(files)} in all)" if len(files) > SHOWN else "")
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Say it once, where several processes train together."""
     if _dataloaders.LOCAL_RANK <= 0:
         upstream("utils.general").LOGGER.warning(f"WARNING ⚠️ {message}")

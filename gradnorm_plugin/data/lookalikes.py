@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gradnorm_plugin.likeness import nearest, thumbnail
+from gradnorm_plugin.pictures import nearest, thumbnail
 
 LIMIT = 2000
 """Images that are looked at; with more, training would begin seconds later."""

@@ -13,8 +13,7 @@ from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.terminal import add_precision, check_precision, fail, parse
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
-from gradnorm_plugin.upstream.flags import parser_of, shown
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import parser_of, shown, upstream
 
 BENCHMARKS = ("speed", "study")
 """What upstream's `--task` takes besides a split."""

@@ -17,9 +17,8 @@ from gradnorm_plugin.data.checking import LabelScan, check_labels
 from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
 from gradnorm_plugin.evaluation import SPLITS, EvaluationError
-from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
-from gradnorm_plugin.evaluation.plots import plot_outputs
+from gradnorm_plugin.evaluation.plots import explain_examples, plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, RecordedBatches, Recording
 from gradnorm_plugin.evaluation.saved_predictions import LabelFiles, called_alike, image_id, stem, write_predictions
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
@@ -29,8 +28,7 @@ from gradnorm_plugin.model.backend import JointBackend
 from gradnorm_plugin.model.checkpoint import why_unreadable
 from gradnorm_plugin.outputs import CLASS, list_outputs
 from gradnorm_plugin.upstream.checkout import REPOSITORY
-from gradnorm_plugin.upstream.flags import shown
-from gradnorm_plugin.upstream.gateway import swapped, upstream
+from gradnorm_plugin.upstream.gateway import shown, swapped, upstream
 
 _val = upstream("val")
 _general = upstream("utils.general")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradnorm_plugin.evaluation.metrics import DetectionMetrics, Predictions
+from gradnorm_plugin.evaluation.intervals import DetectionMetrics, Predictions
 from gradnorm_plugin.evaluation.mosaics import Badge, answer_badges, badges_on_mosaics, label_badges
 from gradnorm_plugin.evaluation.temperature import apply_temperature, fit_temperature
 from gradnorm_plugin.model.joint import JointDetectionModel

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 from collections.abc import Collection, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gradnorm_plugin.evaluation.intervals import Bootstrap, Measure, Resampler
 from gradnorm_plugin.evaluation.recording import Recording
@@ -16,7 +19,21 @@ from gradnorm_plugin.evaluation.temperature import apply_temperature
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.outputs import CLASS, ImageOutput
 from gradnorm_plugin.run_folder import DETECTION_FIGURES, METRICS_FILE
-from gradnorm_plugin.versions import version_facts
+from gradnorm_plugin.upstream.gateway import upstream
+
+
+def version_facts() -> dict[str, str | None]:
+    """Versions of what computes; the commit of YOLOv5 is None where its folder is no git repository."""
+    try:
+        ours = version("yolov5-gradnorm")
+    except PackageNotFoundError:  # run from its folder
+        ours = None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "yolov5_gradnorm": ours,
+        "yolov5_commit": upstream("utils.general").check_git_info()["commit"],
+    }
 
 
 def pass_settings(
@@ -43,7 +60,7 @@ def pass_settings(
         "half": half,
         "precision": precision,
         "augment": augment,
-        "versions": dict(version_facts()),
+        "versions": version_facts(),
     }
 
 

@@ -11,7 +11,7 @@ from gradnorm_plugin.model import DEFAULT_SIZE
 from gradnorm_plugin.predict import PredictError
 from gradnorm_plugin.terminal import add_precision, check_precision, fail, parse
 from gradnorm_plugin.upstream.checkout import WORKSPACE
-from gradnorm_plugin.upstream.flags import parser_of, shown
+from gradnorm_plugin.upstream.gateway import parser_of, shown
 
 
 def main(argv: Sequence[str] | None = None) -> None:

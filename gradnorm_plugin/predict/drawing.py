@@ -25,6 +25,7 @@ COLOUR_MAP = cv2.COLORMAP_TURBO
 """Of heat maps: blue where nothing speaks for it, red where most does."""
 SMALLEST_SHARE = 0.05
 """A region with a smaller part of the attention is not drawn."""
+_COLUMNS = 3
 TAG_COLOUR, TEXT_COLOUR = (24, 24, 24), (255, 255, 255)
 SMALLEST_TEXT = 9
 """Pixels of the smallest letters that can be read; a name that is too long even so is cut."""
@@ -110,10 +111,10 @@ def draw_heat(image: np.ndarray, heat: np.ndarray, regions: Sequence[Region], te
     return draw(picture, boxes, None, replace(style, confidences=False), [(text, "")])
 
 
-def side_by_side(panels: Sequence[np.ndarray], note: str = "", columns: int = 3) -> np.ndarray:
+def side_by_side(panels: Sequence[np.ndarray], note: str = "") -> np.ndarray:
     """Pictures of one size in rows, and below them the colours of `draw_heat` from little to much, then `note`."""
     height, width = panels[0].shape[:2]
-    columns = min(columns, len(panels))
+    columns = min(_COLUMNS, len(panels))
     gap = 2 * max(1, width // 320)  # even, as the sides of videos have to be
     size = _text_size(panels[0].shape)
     rows = -(-len(panels) // columns)

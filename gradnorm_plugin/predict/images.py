@@ -173,14 +173,14 @@ def picture_suffix(path: str | Path) -> str:
     return suffix if suffix in _WRITTEN_AS_THEY_ARE else ".jpg"
 
 
-def write_image(path: Path, image: np.ndarray, quality: int = 95) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write a picture; the file appears whole or not at all.
 
     Raises:
         PredictError: if OpenCV cannot encode it, or the folder cannot be written to.
     """
     # 4:4:4: thin coloured lines and letters stay sharp
-    jpeg = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    jpeg = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     try:
         done, content = cv2.imencode(path.suffix, image, jpeg if path.suffix in {".jpg", ".jpeg"} else [])
         if not done:

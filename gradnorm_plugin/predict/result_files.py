@@ -90,20 +90,59 @@ class Result:
         return self.prediction.draw(self.style)
 
 
+class _GrowingText:
+    """A text file that grows under a temporary name, between its first lines and its last."""
+
+    def __init__(self, path: Path, head: str, foot: str = "") -> None:
+        self.path, self.head, self.foot = path, head, foot
+        self._open: tuple[UnfinishedFile, IO[str]] | None = None
+
+    def add(self, text: str) -> None:
+        self._begun()[1].write(text)
+
+    def finish(self) -> None:
+        file, text = self._begun()
+        text.write(self.foot)
+        text.close()
+        file.finish()
+
+    def discard(self) -> None:
+        if self._open is not None:
+            file, text = self._open
+            with suppress(OSError):  # what is still to be written may be what does not fit on the disk
+                text.close()
+            file.discard()
+
+    def _begun(self) -> tuple[UnfinishedFile, IO[str]]:
+        if self._open is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = UnfinishedFile(self.path)
+            self._open = file, file.path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+            self.add(self.head)
+        return self._open
+
+
 class Output:
     """One kind of output. `finish` makes its files appear under their names, `discard` removes what is not whole.
 
     Its folder is made when the first file is. Errors are `PredictError` and `OSError`.
     """
 
+    texts: Sequence[_GrowingText] = ()
+    """Files that grow with each prediction."""
+
     def write(self, result: Result) -> None:
         """Take the next prediction."""
 
     def finish(self) -> None:
         """All predictions have been taken."""
+        for text in self.texts:
+            text.finish()
 
     def discard(self) -> None:
         """Something went wrong: leave nothing half-written."""
+        for text in self.texts:
+            text.discard()
 
 
 def label_record(prediction: Prediction) -> tuple[LabelRecord, int]:
@@ -140,43 +179,11 @@ class LabelFiles(Output):
         write_label_file(self.folder / f"{result.name}.txt", record, None, 0, self.rules)
 
 
-class _GrowingText:
-    """A text file that grows under a temporary name, below its first lines."""
-
-    def __init__(self, path: Path, head: str) -> None:
-        self.path, self.head = path, head
-        self._open: tuple[UnfinishedFile, IO[str]] | None = None
-
-    def add(self, text: str) -> None:
-        self._begun()[1].write(text)
-
-    def finish(self, foot: str = "") -> None:
-        file, text = self._begun()
-        text.write(foot)
-        text.close()
-        file.finish()
-
-    def discard(self) -> None:
-        if self._open is not None:
-            file, text = self._open
-            with suppress(OSError):  # what is still to be written may be what does not fit on the disk
-                text.close()
-            file.discard()
-
-    def _begun(self) -> tuple[UnfinishedFile, IO[str]]:
-        if self._open is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = UnfinishedFile(self.path)
-            self._open = file, file.path.open("w", encoding="utf-8", newline="", errors="backslashreplace")
-            self.add(self.head)
-        return self._open
-
-
 class JsonFile(Output):
     """`predictions.json`: a list with an object for each image, each on a line of its own."""
 
     def __init__(self, folder: Path, name: str = "predictions.json") -> None:
-        self._text = _GrowingText(folder / name, "[")
+        self.texts = [_GrowingText(folder / name, "[", "\n]\n")]
         self._separator = "\n"
 
     def write(self, result: Result) -> None:
@@ -185,16 +192,8 @@ class JsonFile(Output):
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add an object."""
-        self._text.add(self._separator + json.dumps(row, ensure_ascii=False))
+        self.texts[0].add(self._separator + json.dumps(row, ensure_ascii=False))
         self._separator = ",\n"
-
-    def finish(self) -> None:
-        """Close the list, and give the file its name."""
-        self._text.finish("\n]\n")
-
-    def discard(self) -> None:
-        """Remove the file."""
-        self._text.discard()
 
 
 class CsvFiles(Output):
@@ -206,6 +205,7 @@ class CsvFiles(Output):
         box_columns = ["class_index", "class", "confidence", "x1", "y1", "x2", "y2"]
         self._images = _GrowingText(folder / "images.csv", _csv_row(*own, *said))
         self._boxes = _GrowingText(folder / "boxes.csv", _csv_row("name", "path", "frame", *box_columns))
+        self.texts = [self._images, self._boxes]
 
     def write(self, result: Result) -> None:
         """Add the image's rows."""
@@ -215,16 +215,6 @@ class CsvFiles(Output):
         self._images.add(_csv_row(*origin, width, height, len(found.boxes), *_said_cells(found)))
         for box in found.boxes:
             self._boxes.add(_csv_row(*origin, box.class_index, box.name, *_rounded(*box[2:])))
-
-    def finish(self) -> None:
-        """Give both files their names."""
-        self._images.finish()
-        self._boxes.finish()
-
-    def discard(self) -> None:
-        """Remove both files."""
-        self._images.discard()
-        self._boxes.discard()
 
 
 def _said_columns(outputs: Outputs, own: Sequence[str]) -> list[str]:
@@ -260,6 +250,7 @@ class Clips(Output):
         own = ["name", "path", "frames"]
         self._json = JsonFile(folder, "clips.json") if as_json else None
         self._csv = _GrowingText(folder / "clips.csv", _csv_row(*own, *_said_columns(outputs, own))) if as_csv else None
+        self.texts = [*(self._json.texts if self._json else ()), *([self._csv] if self._csv else ())]
         self._last: dict[str, tuple[str | None, Clip]] = {}
 
     def write(self, result: Result) -> None:
@@ -274,15 +265,7 @@ class Clips(Output):
                 self._json.add({"name": name, "path": path, **clip.to_dict()})
             if self._csv is not None:
                 self._csv.add(_csv_row(name, path, clip.frames, *_said_cells(clip)))
-        for file in (self._json, self._csv):
-            if file is not None:
-                file.finish()
-
-    def discard(self) -> None:
-        """Remove the files."""
-        for file in (self._json, self._csv):
-            if file is not None:
-                file.discard()
+        super().finish()
 
 
 def _csv_row(*cells: Any) -> str:

@@ -6,8 +6,20 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from gradnorm_plugin.names import without_secrets
-from gradnorm_plugin.report.blocks import Block, Cell, Points, Section, Table, missing, pictures
-from gradnorm_plugin.report.wording import NONE, Wording, count, extremes, figure
+from gradnorm_plugin.report.blocks import (
+    NONE,
+    Block,
+    Cell,
+    Points,
+    Section,
+    Table,
+    Wording,
+    count,
+    extremes,
+    figure,
+    missing,
+    pictures,
+)
 from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
     FACTS_FILE,

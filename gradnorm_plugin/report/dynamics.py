@@ -7,8 +7,22 @@ from collections.abc import Iterable
 from itertools import combinations
 from statistics import fmean, median
 
-from gradnorm_plugin.report.blocks import Block, Cell, Missing, Points, Section, Small, Table, missing, pictures
-from gradnorm_plugin.report.wording import Text, Wording, count, figure, measured
+from gradnorm_plugin.report.blocks import (
+    Block,
+    Cell,
+    Missing,
+    Points,
+    Section,
+    Small,
+    Table,
+    Text,
+    Wording,
+    count,
+    figure,
+    measured,
+    missing,
+    pictures,
+)
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
     DETECTION,

@@ -17,9 +17,8 @@ from gradnorm_plugin.balancing import GradNorm, TaskGradients
 from gradnorm_plugin.data.checking import LabelScan, check_labels, warn_of_absent
 from gradnorm_plugin.data.dataset import JointDataset, create_joint_dataloader
 from gradnorm_plugin.data.description import DescriptionError, find_dataset, image_outputs
-from gradnorm_plugin.evaluation.examples import explain_examples
 from gradnorm_plugin.evaluation.intervals import Bootstrap
-from gradnorm_plugin.evaluation.plots import plot_outputs
+from gradnorm_plugin.evaluation.plots import explain_examples, plot_outputs
 from gradnorm_plugin.evaluation.recording import SINGLE_CLASS, validate
 from gradnorm_plugin.evaluation.summary import notes, pass_settings, summarise, table, write_summary
 from gradnorm_plugin.loss import GradNormLoss, NonFiniteLossError

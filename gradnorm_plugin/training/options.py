@@ -17,8 +17,7 @@ from gradnorm_plugin.terminal import parse
 from gradnorm_plugin.training.balancers import add_balancing, make_balancer, resolve_balancer
 from gradnorm_plugin.training.start import adopt_network
 from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
-from gradnorm_plugin.upstream.flags import parser_of, shown
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import parser_of, shown, upstream
 
 PRETRAINED = "yolov5s.pt"
 FROM_SCRATCH = "yolov5s.yaml"

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
+from gradnorm_plugin.evaluation.summary import version_facts
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.names import without_secrets
@@ -30,7 +31,6 @@ from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.seams import Hook
-from gradnorm_plugin.versions import version_facts
 
 GFLOPS_SIZE = 640
 """Side of the square image for which GFLOPs are counted, in pixels: that of upstream's own summary."""
@@ -64,7 +64,7 @@ class RunFile(Hook):
             "finished": None,
             "seconds": self.seconds_before,
             "peak_memory_mb": None,
-            "versions": dict(version_facts()),
+            "versions": version_facts(),
             "device": device_name(next(run.model.parameters()).device),
             "model": {"weights": without_secrets(str(run.options.weights)), **model_facts(run.model)},
             "data": {

@@ -6,9 +6,8 @@ import os
 import sysconfig
 from pathlib import Path
 
-from gradnorm_plugin.upstream.errors import CheckoutError
 from gradnorm_plugin.upstream.patching import patch_files, patches_digest, patches_in_content
-from gradnorm_plugin.upstream.record import Record, file_id
+from gradnorm_plugin.upstream.record import CheckoutError, Record, file_id
 
 __all__ = ["CheckoutError", "REPOSITORY", "WORKSPACE", "checkout_folder", "find_checkout", "is_yolov5"]
 

