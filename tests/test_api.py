@@ -72,6 +72,7 @@ ALLOWED = {
         "versions",
     },
     "compare": {
+        "convert",
         "labels",
         "balancing",
         "upstream",

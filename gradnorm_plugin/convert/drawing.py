@@ -38,7 +38,8 @@ def draw(
     if groups is not None:
         shares = {"train": 1 - val_share - test_share, "val": val_share, "test": test_share}
         shares = {split: share for split, share in shares.items() if share}
-        return draw_units(units_of(images, pictures, groups), classes, shares, seed)
+        digests = {image: pictures[image].digest for image in images}
+        return draw_units(units_of(images, digests, groups), classes, shares, seed)
     copies: dict[bytes, list[Path]] = {}
     for image in images:
         copies.setdefault(pictures[image].digest, []).append(image)
@@ -73,13 +74,13 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
     return list(rest), list(taken)
 
 
-def units_of(images: Sequence[Path], pictures: Mapping[Path, Picture], groups: Mapping[Path, str]) -> list[list[Path]]:
-    """The images that must not be parted: those of a group, and copies of one picture."""
+def units_of(images: Sequence[Path], digests: Mapping[Path, bytes], groups: Mapping[Path, str]) -> list[list[Path]]:
+    """The images that must not be parted: those of a group, and copies of one picture, whose digests are equal."""
     first: dict[object, int] = {}
     links = [
         (place, first.setdefault(key, place))
         for place, image in enumerate(images)
-        for key in (pictures[image].digest, *([groups[image]] if image in groups else []))
+        for key in (digests[image], *([groups[image]] if image in groups else []))
     ]
     rows, columns = zip(*links, strict=True)
     graph = coo_array((np.ones(len(links)), (rows, columns)), shape=(len(images), len(images)))
