@@ -16,6 +16,7 @@ from gradnorm_plugin.model.checkpoint import finite_weights
 from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
+from gradnorm_plugin.training.evolution import check_table
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import OptionError, check_files, check_place, read_checkpoint
@@ -83,6 +84,8 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         if options.exist_ok:
             replace_links(Path(options.project) / options.name)  # upstream adds to results.csv, and draws, by name
         check_place(options)
+        if options.evolve:
+            check_table(options)
     with under_their_own_names(), run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
         try:
             module.main(options, make_callbacks(run))
