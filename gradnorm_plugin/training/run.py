@@ -87,8 +87,10 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         if options.evolve:
             check_table(options)
     with under_their_own_names(), run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
+        callbacks = make_callbacks(run)
         try:
-            module.main(options, make_callbacks(run))
+            with callbacks.tracking.watched():
+                module.main(options, callbacks)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{error}{_where(run)}") from None
         except KeyboardInterrupt:
@@ -99,6 +101,7 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         # Now that upstream's loggers have drawn their pictures too.
         *_, page = write_report(Path(run.loggers.save_dir))
         log.info(f"Report: {page}")
+        callbacks.tracking.end("FINISHED", Path(run.loggers.save_dir) / "weights" / "best.pt", page)
     return run
 
 
