@@ -18,6 +18,7 @@ from joint_data import write_joint_dataset
 from gradnorm_plugin import Predictor
 from gradnorm_plugin.evaluation.command import main as val
 from gradnorm_plugin.export import Suppression, suppress
+from gradnorm_plugin.predict.prediction import Clip
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -79,6 +80,21 @@ def test_checkpoint_sample(folder):
         assert name == box.name and values == pytest.approx(list(box[2:]), abs=1e-2)
     drawn = cv2.imread(str(folder / "drawn.jpg"))
     assert drawn.shape == (97, 150, 3) and np.abs(drawn.astype(int) - expected.image).mean() > 1
+
+
+def test_explanations_and_clips_of_the_samples(folder):
+    frames = "frames = ['picture.jpg', *sorted(map(str, __import__('pathlib').Path('pictures').glob('*.jpg')))]"
+    code = "\n".join((sample("checkpoint"), "print('EXPLAINED')", sample("explain"), "print('JOINED')", frames, sample("clip")))
+    explained, joined = run(folder, code).partition("EXPLAINED\n")[2].split("JOINED\n")
+    reason, *regions = explained.splitlines()
+    predictor = Predictor(folder / "best.pt", imgsz=SIZE)
+    found = predictor(folder / "picture.jpg")
+    assert reason == f"class {found.explain().reasons[0].text} (97, 150)" and not regions  # the head is pooled
+    assert cv2.imread(str(folder / "explained.jpg")).shape[:2] == found.explain().draw().shape[:2]
+    clip = Clip()
+    for each in predictor([str(folder / "picture.jpg"), *sorted(map(str, (folder / "pictures").glob("*.jpg")))]):
+        clip = clip.after(each)
+    assert clip.image_class.name in joined and repr(clip.image_class.probability)[:6] in joined
 
 
 def test_onnx_sample_needs_no_torch_and_finds_the_same(folder):
