@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -156,3 +157,25 @@ def test_sample_for_another_tool(folder, tool):
         assert np.abs(cv2.imread(str(folder / "drawn.jpg")).astype(int) - expected.image).mean() > 1
     else:
         assert len(lines_of(output)) > 5
+
+
+def test_the_notebook_runs(tmp_path):
+    """Its code cells as they stand, in one process; lines with `!` through the shell, the one with `%`, which installs, not."""
+    notebook = json.loads((REPOSITORY / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
+    shell = "import subprocess\ndef shell(line):\n    subprocess.run(line, shell=True, check=True)\n"
+    lines = [line for cell in cells for line in cell.splitlines() if not line.startswith("%")]
+    code = shell + "\n".join(f"shell(f{line[1:]!r})" if line.startswith("!") else line for line in lines)
+    small = "--cfg yolov5n.yaml --weights= --imgsz 64 --epochs 1 --batch-size 4 --workers 0 --device cpu"
+    data = write_joint_dataset(tmp_path / "data", images=8, size=64)
+    flags = {"TRAIN": f"--data {data} {small} --gradnorm-interval 1 --gradnorm-warmup 1", "RUN": str(tmp_path / "runs" / "quick")}
+    environment = {
+        **os.environ,
+        **{f"QUICKSTART_{name}": value for name, value in {**flags, "TESTS": "tests/test_names.py"}.items()},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "docs", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "quick" / "report.html").is_file() and "setup: YOLOv5 in" in done.stdout
