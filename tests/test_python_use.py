@@ -172,10 +172,10 @@ def test_the_notebook_runs(tmp_path):
     flags = {"TRAIN": f"--data {data} {small} --gradnorm-interval 1 --gradnorm-warmup 1", "RUN": str(tmp_path / "runs" / "quick")}
     environment = {
         **os.environ,
-        **{f"QUICKSTART_{name}": value for name, value in {**flags, "TESTS": "tests/test_names.py"}.items()},
+        **{f"QUICKSTART_{name}": value for name, value in {**flags, "TESTS": "--version"}.items()},
     }
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "docs", env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "runs" / "quick" / "report.html").is_file() and "setup: YOLOv5 in" in done.stdout
+    assert (tmp_path / "runs" / "quick" / "report.html").is_file() and "setup: YOLOv5" in done.stdout and "pytest" in done.stdout
