@@ -179,7 +179,16 @@ PLANNED = "methods: [dwa]\nseeds: [0]\nflags: []\nstarted: x\n"
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", PLANNED.replace("dwa", "nope"), "methods: [dwa]", "{", "a: \x00", f"{PLANNED}threads: 0", f"{PLANNED}threads: x"],
+    [
+        "[]",
+        PLANNED.replace("dwa", "nope"),
+        "methods: [dwa]",
+        "{",
+        "a: \x00",
+        f"{PLANNED}threads: 0",
+        f"{PLANNED}threads: x",
+        f"{PLANNED}folds: 99999999999",
+    ],
 )
 def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
     with pytest.raises(CompareError, match="has no compare.yaml: name the folder of a comparison"):
@@ -221,7 +230,7 @@ def test_list_shows_every_method_with_its_flags(capsys):
         ("--jobs 0", 2, "--jobs must be at least 1, found 0"),
         ("--threads 0", 2, "--threads must be at least 1, found 0"),
         ("--seeds -1", 2, "--seeds must not be negative, found -1"),
-        ("--folds 1", 2, "--folds must be at least 2, found 1"),
+        ("--folds 1", 2, "--folds must be from 2 to 1000, found 1"),
         ("--folds 2 --seeds 0", 2, "--folds takes the place of --seeds: give one of them"),
         ("--group-pattern x", 2, "--group-pattern is for folds: add --folds K"),
         ("--folds 2 --group patient", 2, "--group names a column, and there is no table: add --classes-csv FILE, or take"),

@@ -20,6 +20,7 @@ from gradnorm_plugin.compare.page import write_comparison
 from gradnorm_plugin.compare.plan import (
     ALLOW_DOWNLOAD,
     FOLD,
+    MOST_FOLDS,
     PLAN_FILE,
     CompareError,
     Plan,
@@ -158,8 +159,8 @@ def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         return
     if options.seeds is not None:
         parser.error("--folds takes the place of --seeds: give one of them")
-    if options.folds < 2:
-        parser.error(f"--folds must be at least 2, found {options.folds}")
+    if not 2 <= options.folds <= MOST_FOLDS:
+        parser.error(f"--folds must be from 2 to {MOST_FOLDS}, found {options.folds}")
     if options.exist_ok and given:
         parser.error(f"{given[0]}: the folds of a comparison that is there are drawn; with --exist-ok leave it out")
     check_group_flags(parser, options)

@@ -40,6 +40,7 @@ if sys.platform != "win32":
 PLAN_FILE = "compare.yaml"
 SEED, FOLD = "seed", "fold"
 """What the runs of a method differ in."""
+MOST_FOLDS = 1000
 ALLOW_DOWNLOAD = "--allow-download"
 
 _IN_A_METHOD = {
@@ -185,7 +186,9 @@ def read_plan(root: Path) -> Plan:
         unit = FOLD if "folds" in contents else SEED
         return Plan(
             methods=tuple(_read_method(name, own, tasks) for name in contents["methods"]),
-            seeds=tuple(range(contents["folds"])) if unit == FOLD else tuple(int(seed) for seed in contents["seeds"]),
+            seeds=tuple(range(_read_folds(contents["folds"])))
+            if unit == FOLD
+            else tuple(int(seed) for seed in contents["seeds"]),
             flags=_without_permission(contents["flags"]),
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
@@ -206,6 +209,12 @@ def _read_method(name: str, own: dict[str, Any], tasks: ImageTasks) -> Method:
     untrained = tuple(str(task) for task in found.get("untrained", ()))
     flags = _without_permission(found["flags"])
     return Method(name, name, flags, found["detects"], found["classifies"], untrained=untrained)
+
+
+def _read_folds(value: Any) -> int:
+    if type(value) is not int or not 2 <= value <= MOST_FOLDS:
+        raise ValueError(f"folds is {value!r}: expected a whole number from 2 to {MOST_FOLDS}")
+    return value
 
 
 def _read_threads(value: Any) -> int | None:
