@@ -12,7 +12,7 @@ import numpy as np
 from run_folder import epochs, facts, metrics, options, updates, write_run
 
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.compare.plan import Plan, run_folder, write_plan
+from gradnorm_plugin.compare.plan import SEED, Plan, run_folder, write_plan
 from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks
 
 # method -> mAP50-95, balanced accuracy, parameters in millions, GFLOPs, seconds an epoch, mean cosine
@@ -38,16 +38,17 @@ def write_comparison_folder(
     count: int = 20,
     changes: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
     tasks: ImageTasks = (CLASSIFICATION,),
+    unit: str = SEED,
 ) -> Path:
     """Write the plan and the `finished` runs (default: all) of `count` epochs; `changes` replace files of a run."""
     chosen = tuple(METHODS[method] if isinstance(method, str) else method for method in methods)
     flags = ("--data", "data/mine.yaml", "--epochs", str(count))
     root.mkdir(parents=True, exist_ok=True)
-    write_plan(root, Plan(chosen, tuple(seeds), flags, "/somewhere", "2026-01-02T03:04:05+00:00", tasks))
+    write_plan(root, Plan(chosen, tuple(seeds), flags, "/somewhere", "2026-01-02T03:04:05+00:00", tasks, unit=unit))
     places = [(method.name, seed) for method in chosen for seed in seeds] if finished is None else finished
     for name, seed in places:
         write_run(
-            run_folder(root, name, seed),
+            run_folder(root, name, seed, unit),
             pictures=(),
             **{**run_contents(name, seed, count), **(changes or {}).get((name, seed), {})},
         )

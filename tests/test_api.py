@@ -68,6 +68,7 @@ ALLOWED = {
         "run_folder",
     },
     "compare": {
+        "convert",
         "labels",
         "balancing",
         "upstream",

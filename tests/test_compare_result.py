@@ -17,7 +17,7 @@ from gradnorm_plugin.compare.figure_tables import write_methods, write_runs
 from gradnorm_plugin.compare.latency import Latency, Time
 from gradnorm_plugin.compare.methods import METHODS, Method, methods_of
 from gradnorm_plugin.compare.page import compose_comparison, write_comparison
-from gradnorm_plugin.compare.plan import CompareError
+from gradnorm_plugin.compare.plan import FOLD, CompareError
 from gradnorm_plugin.compare.results import COSTS, Outcome, figures_of, gradients_of, read_outcome
 from gradnorm_plugin.compare.verdicts import best_joint, cheapest, keep_up
 from gradnorm_plugin.report.blocks import LANGUAGES, Wording, catalogue
@@ -170,6 +170,20 @@ def test_one_seed_has_no_spread_and_no_interval(tmp_path):
     row = read_csv(write_methods(found, None, tmp_path / "comparison.csv"))[2]
     assert (row["mAP50-95_mean"], row["mAP50-95_sd"], row["mAP50-95_n"], row["mAP50-95_diff_low"]) == ("0.512", "", "1", "")
     assert float(row["mAP50-95_diff"]) == pytest.approx(0.012)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_folds_are_called_so_and_what_they_share_is_said(lang, tmp_path, monkeypatch):
+    monkeypatch.setattr("gradnorm_plugin.compare.page.measure_latency", lambda outcome: None)
+    write_comparison(write_comparison_folder(tmp_path, ["gradnorm", "detection-only"], (0, 1), count=5, unit=FOLD), lang)
+    page, rows = (tmp_path / "comparison.md").read_text(), read_csv(tmp_path / "runs.csv")
+    said = {
+        "en": ("runs with the same fold", "any two folds share", "folds: 2", "Folds"),
+        "zh-TW": ("任兩折", "折：2", "共 2 個折"),
+    }
+    assert all(text.lower() in page.lower() for text in said[lang]), page
+    assert "seed" not in page and "種子" not in page
+    assert [(row["fold"], row["folder"]) for row in rows[:2]] == [("0", "gradnorm/fold0"), ("1", "gradnorm/fold1")]
 
 
 def test_spreadsheets_hold_every_figure(outcome, tmp_path):
@@ -375,6 +389,7 @@ def variants(folder: Path) -> list[tuple[Outcome, Latency | None, str | None]]:
     outcomes = [read_outcome(root) for root in found]
     plan = outcomes[0].plan
     outcomes.append(replace(outcomes[0], plan=replace(plan, flags=(*plan.flags, "--noval"))))
+    outcomes.append(replace(outcomes[0], plan=replace(plan, unit=FOLD)))
     return [(outcomes[0], LATENCY, None), (outcomes[0], None, "why"), *((of, None, None) for of in outcomes[1:])]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,7 +179,16 @@ PLANNED = "methods: [dwa]\nseeds: [0]\nflags: []\nstarted: x\n"
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", PLANNED.replace("dwa", "nope"), "methods: [dwa]", "{", "a: \x00", f"{PLANNED}threads: 0", f"{PLANNED}threads: x"],
+    [
+        "[]",
+        PLANNED.replace("dwa", "nope"),
+        "methods: [dwa]",
+        "{",
+        "a: \x00",
+        f"{PLANNED}threads: 0",
+        f"{PLANNED}threads: x",
+        f"{PLANNED}folds: 99999999999",
+    ],
 )
 def test_a_plan_that_cannot_be_used_is_named(text, tmp_path):
     with pytest.raises(CompareError, match="has no compare.yaml: name the folder of a comparison"):
@@ -220,6 +230,12 @@ def test_list_shows_every_method_with_its_flags(capsys):
         ("--jobs 0", 2, "--jobs must be at least 1, found 0"),
         ("--threads 0", 2, "--threads must be at least 1, found 0"),
         ("--seeds -1", 2, "--seeds must not be negative, found -1"),
+        ("--folds 1", 2, "--folds must be from 2 to 1000, found 1"),
+        ("--folds 2 --seeds 0", 2, "--folds takes the place of --seeds: give one of them"),
+        ("--group-pattern x", 2, "--group-pattern is for folds: add --folds K"),
+        ("--folds 2 --group patient", 2, "--group names a column, and there is no table: add --classes-csv FILE, or take"),
+        ("--folds 2 --group-pattern x --classes-csv x.csv", 2, "--classes-csv is read for --group COLUMN: add that"),
+        ("--resume x --folds 2 --epochs 2", 2, "--resume goes on as compare.yaml says: leave out --folds --epochs"),
         ("--resume x --seeds 1 --epochs 2", 2, "--resume goes on as compare.yaml says: leave out --seeds --epochs"),
         ("--seed 3", 1, "training flags: --seed cannot be set here: every method is trained with the seeds of --seeds"),
         ("--evolve 3", 1, "--evolve cannot be set here"),
@@ -575,6 +591,45 @@ def test_real_runs_are_trained_not_repeated_and_trained_anew_where_broken(small,
     assert json.loads((gradnorm / "run.json").read_text())["device"] == "CPU, 1 thread"  # as it was started, cores or no cores
 
 
+def test_each_fold_is_measured_once_and_parts_no_group(small, tmp_path, capsys):
+    """Images are named train0 ... train7, val0 ... val3; a group is a number, so two of them have an image of either split."""
+    flags = [*small, "--methods", "gradnorm", "--project", str(tmp_path), "--folds", "2"]
+    root = tmp_path / "exp"
+    main([*flags, "--group-pattern", "([0-9]+)"], write=count)
+    lines = capsys.readouterr().out.splitlines()
+    order = [line for line in lines if line.endswith(" starts")]
+    assert order == ["gradnorm fold 0 starts", "gradnorm fold 1 starts"], lines
+    read = {
+        (fold, split): (root / "folds" / f"fold{fold}-{split}.txt").read_text().split()
+        for fold in (0, 1)
+        for split in ("train", "val")
+    }
+    assert sorted(read[0, "val"] + read[1, "val"]) == sorted(read[0, "val"] + read[0, "train"]) and len(set(read[0, "train"])) > 4
+    numbers = [{re.search("[0-9]+", Path(file).stem).group() for file in read[0, split]} for split in ("train", "val")]
+    assert not numbers[0] & numbers[1] and len(read[0, "val"] + read[1, "val"]) == 12
+    for fold in (0, 1):
+        folder = run_folder(root, "gradnorm", fold, "fold")
+        assert json.loads((folder / "joint_metrics.json").read_text())["images"] == len(read[fold, "val"])
+    assert read_plan(root).seeds == (0, 1) and "folds: 2" in (root / "compare.yaml").read_text()
+
+    before = times(root / "folds")
+    (run_folder(root, "gradnorm", 1, "fold") / "run.json").unlink()
+    main(["--resume", str(root)], write=count)
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "gradnorm fold 1 starts" and "gradnorm fold 1 is finished" in out and "2 of 2" in out, out
+    assert times(root / "folds").items() >= before.items()
+    for more, message in (
+        (["--exist-ok", "--group-pattern", "x"], "with --exist-ok leave it out"),
+        (["--method", f"own=--data {tmp_path / 'other.yaml'}"], "own: --data cannot be set for a method"),
+        (["--group-pattern", "nothing"], "--group-pattern nothing gives no image a group"),
+        (["--group-pattern", "^(train|val)/"], "--folds 3: the data have 2 groups in all: take 2 folds at most"),
+    ):
+        status, line = error_of(capsys, *flags, *more, *(["--folds", "3"] if "3" in message else []))
+        assert message in line and status, line
+    status, line = error_of(capsys, *flags[:-1], "3", "--exist-ok")
+    assert "is a comparison over --folds 2: repeat that" in line
+
+
 def test_a_separate_classifier_is_upstreams_own_measured_as_all_others(small, tmp_path):
     out, err = driver(*small, "--methods", "separate-classifier", "--seeds", "4", "--project", str(tmp_path)).communicate(
         timeout=300
@@ -627,5 +682,5 @@ def test_ctrl_c_stops_the_run_and_leaves_the_comparison_to_go_on_with(small, tmp
     with exclusive(root):  # no process of the run is left: it would hold the lock
         pass
     found = read_plan(root)
-    assert check_plan(found) == {"fixed-1-0.01": 1, "gradnorm": 1}
+    assert {name: run.options.epochs for name, run in check_plan(found).items()} == {"fixed-1-0.01": 1, "gradnorm": 1}
     assert [run.state for run in runs_of(root, found)] == [WAITING, WAITING]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from joint_data import write_joint_dataset
 from gradnorm_plugin import Predictor
 from gradnorm_plugin.evaluation.command import main as val
 from gradnorm_plugin.export import Suppression, suppress
+from gradnorm_plugin.predict.prediction import Clip
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -81,6 +83,21 @@ def test_checkpoint_sample(folder):
     assert drawn.shape == (97, 150, 3) and np.abs(drawn.astype(int) - expected.image).mean() > 1
 
 
+def test_explanations_and_clips_of_the_samples(folder):
+    frames = "frames = ['picture.jpg', *sorted(map(str, __import__('pathlib').Path('pictures').glob('*.jpg')))]"
+    code = "\n".join((sample("checkpoint"), "print('EXPLAINED')", sample("explain"), "print('JOINED')", frames, sample("clip")))
+    explained, joined = run(folder, code).partition("EXPLAINED\n")[2].split("JOINED\n")
+    reason, *regions = explained.splitlines()
+    predictor = Predictor(folder / "best.pt", imgsz=SIZE)
+    found = predictor(folder / "picture.jpg")
+    assert reason == f"class {found.explain().reasons[0].text} (97, 150)" and not regions  # the head is pooled
+    assert cv2.imread(str(folder / "explained.jpg")).shape[:2] == found.explain().draw().shape[:2]
+    clip = Clip()
+    for each in predictor([str(folder / "picture.jpg"), *sorted(map(str, (folder / "pictures").glob("*.jpg")))]):
+        clip = clip.after(each)
+    assert clip.image_class.name in joined and repr(clip.image_class.probability)[:6] in joined
+
+
 def test_onnx_sample_needs_no_torch_and_finds_the_same(folder):
     code = sample("onnx")
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
@@ -140,3 +157,25 @@ def test_sample_for_another_tool(folder, tool):
         assert np.abs(cv2.imread(str(folder / "drawn.jpg")).astype(int) - expected.image).mean() > 1
     else:
         assert len(lines_of(output)) > 5
+
+
+def test_the_notebook_runs(tmp_path):
+    """Its code cells as they stand, in one process; lines with `!` through the shell, the one with `%`, which installs, not."""
+    notebook = json.loads((REPOSITORY / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
+    shell = "import subprocess\ndef shell(line):\n    subprocess.run(line, shell=True, check=True)\n"
+    lines = [line for cell in cells for line in cell.splitlines() if not line.startswith("%")]
+    code = shell + "\n".join(f"shell(f{line[1:]!r})" if line.startswith("!") else line for line in lines)
+    small = "--cfg yolov5n.yaml --weights= --imgsz 64 --epochs 1 --batch-size 4 --workers 0 --device cpu"
+    data = write_joint_dataset(tmp_path / "data", images=8, size=64)
+    flags = {"TRAIN": f"--data {data} {small} --gradnorm-interval 1 --gradnorm-warmup 1", "RUN": str(tmp_path / "runs" / "quick")}
+    environment = {
+        **os.environ,
+        **{f"QUICKSTART_{name}": value for name, value in {**flags, "TESTS": "--version"}.items()},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "docs", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "runs" / "quick" / "report.html").is_file() and "setup: YOLOv5" in done.stdout and "pytest" in done.stdout

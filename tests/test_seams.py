@@ -108,7 +108,7 @@ def test_every_name_that_the_package_uses_exists():
     assert in_train == {
         "Model", "ComputeLoss", "create_dataloader", "validate", "fitness", "Loggers", "Callbacks", "check_dataset",
         "check_amp", "check_train_batch_size", "intersect_dicts", "labels_to_image_weights", "yaml",
-        "main", "RANK", "LOCAL_RANK", "yaml_save",
+        "main", "train", "print_mutation", "RANK", "LOCAL_RANK", "yaml_save",
     }  # fmt: skip
 
 

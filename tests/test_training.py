@@ -332,6 +332,31 @@ def test_missing_upstream_is_one_line_that_names_the_command(tmp_path):
     assert done.stderr.startswith("ERROR: YOLOV5_DIR=") and "python -m gradnorm_plugin setup" in done.stderr
 
 
+def test_generations_are_ranked_by_the_joint_fitness(data, tmp_path, monkeypatch):
+    """The second generation descends from the first; of two, that with the better joint fitness is written down as the best."""
+    small = flags(data, tmp_path, "evolved", "--epochs", "1", "--batch-size", "12", "--fitness-share", "0.5")
+    found: list[dict[str, dict[str, float]]] = []
+    original = JointRun.fitness
+    monkeypatch.setattr(JointRun, "fitness", lambda run, x: (found.append(run.figures), original(run, x))[1])
+    main([*small, "--evolve", "2"])
+    folder = tmp_path / "evolved"
+    table = [{key.strip(): float(value) for key, value in row.items()} for row in rows(folder / "evolve.csv")]
+    assert list(table[0])[:4] == ["metrics/mAP_0.5", "metrics/mAP_0.5:0.95", "metrics/joint_fitness", "metrics/image_outputs"]
+    assert list(table[0])[7:9] == ["lr0", "lrf"] and len(table) == 2 and table[0] != table[1]
+    for row in table:
+        detection = 0.1 * row["metrics/mAP_0.5"] + 0.9 * row["metrics/mAP_0.5:0.95"]
+        assert row["metrics/joint_fitness"] == pytest.approx(0.5 * detection + 0.5 * row["metrics/image_outputs"], abs=1e-4)
+    told = [figures["class"]["balanced_accuracy"] for figures in found if figures]
+    assert told[0] == pytest.approx(table[0]["metrics/image_outputs"], abs=1e-4) and told[0] > 0.1
+    best = max(range(2), key=lambda place: table[place]["metrics/joint_fitness"])
+    text = (folder / "hyp_evolve.yaml").read_text()
+    assert f"# Best generation: {best}" in text and yaml.safe_load(text)["lr0"] == table[best]["lr0"]
+    assert set(yaml.safe_load(text)) == set(list(table[0])[7:]) and (folder / "evolve.png").is_file()
+    (folder / "evolve.csv").write_text("metrics/precision, metrics/recall\n0, 0\n")
+    with pytest.raises(SystemExit):
+        main([*small, "--evolve", "1", "--exist-ok"])
+
+
 def test_a_single_class_of_the_image_has_no_say_in_the_best_epoch():
     run = JointRun(parse_options(["--fitness-share", "0.5"]))
     results = np.array([[0.9, 0.8, 0.7, 0.6, 0.1, 0.1, 0.1]])

@@ -13,11 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from gradnorm_plugin.compare.folds import write_folds
 from gradnorm_plugin.compare.live import progress_shown
 from gradnorm_plugin.compare.methods import GRID, GRID_METHODS, Method, choose_methods, methods_of, own_method
 from gradnorm_plugin.compare.page import write_comparison
 from gradnorm_plugin.compare.plan import (
     ALLOW_DOWNLOAD,
+    FOLD,
+    MOST_FOLDS,
     PLAN_FILE,
     CompareError,
     Plan,
@@ -31,6 +34,8 @@ from gradnorm_plugin.compare.plan import (
     write_plan,
 )
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, Run, make_runs, train_all
+from gradnorm_plugin.convert.groups import add_group_flags, add_table_flags, check_group_flags
+from gradnorm_plugin.convert.oddities import ConversionError
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
@@ -43,16 +48,18 @@ from gradnorm_plugin.upstream.gateway import shown, upstream
 Writer = Callable[[Path], Sequence[Path]]
 """Writes the tables and pictures of the finished runs in a comparison's folder, and returns their paths."""
 
-_SETTLED = {"methods": "--methods", "method": "--method", "seeds": "--seeds", "name": "--name", "exist_ok": "--exist-ok"}
-"""Flags that are settled already for a comparison that is resumed."""
+_GROUPS = ("group", "group_pattern", "classes_csv", "csv_columns", "csv_image", "csv_encoding")
+"""Options of the folds, which are drawn once."""
+_SETTLED = ("methods", "method", "seeds", "folds", "name", "exist_ok", *_GROUPS)
+"""Options that are settled already for a comparison that is resumed."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm compare`; flags it does not know are training flags."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm compare",
-        usage="%(prog)s [--methods NAME ...] [--seeds K ...] [options] [training flags]",
-        description="Train several methods on the same seeds, all else alike, and write their figures side by side. "
+        usage="%(prog)s [--methods NAME ...] [--seeds K ... | --folds K] [options] [training flags]",
+        description="Train several methods on the same seeds or folds, all else alike, and write their figures side by side. "
         "Every run is a normal training in a folder of its own.",
         epilog="Everything else (--data, --epochs, --imgsz, --weights, --device, ...) is handed on to every run: see "
         "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
@@ -66,6 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
         help='one more method of your own, e.g. --method alpha0="--balancer gradnorm --gradnorm-alpha 0"; repeatable',
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
+    parser.add_argument(
+        "--folds", type=int, metavar="K", help="in the place of seeds: cross validation over the images of train and val together"
+    )
+    groups = parser.add_argument_group("groups of images that one fold keeps together")
+    add_group_flags(groups)
+    add_table_flags(groups)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads of a run (default: those it was started with, else cores / jobs)"
@@ -107,13 +120,14 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     options, rest = parser.parse_known_args(argv)
     options.flags = tuple(rest)
     if options.resume is not None:
-        given = [flag for name, flag in _SETTLED.items() if getattr(options, name)] + rest[:1]
+        given = [_flag(name) for name in _SETTLED if getattr(options, name)] + rest[:1]
         if given:
             parser.error(f"--resume goes on as compare.yaml says: leave out {' '.join(given)} (to add to it: --exist-ok)")
     if options.jobs < 1:
         parser.error(f"--jobs must be at least 1, found {options.jobs}")
     if options.threads is not None and options.threads < 1:
         parser.error(f"--threads must be at least 1, found {options.threads}")
+    _settle_folds(parser, options)
     options.name = options.name or "exp"
     options.seeds = tuple(dict.fromkeys(options.seeds if options.seeds is not None else (0, 1, 2)))
     if min(options.seeds) < 0:
@@ -135,6 +149,30 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """The seeds are the folds' numbers where folds are asked for."""
+    given = [_flag(name) for name in _GROUPS if getattr(options, name)]
+    if options.folds is None:
+        if given:
+            parser.error(f"{given[0]} is for folds: add --folds K")
+        return
+    if options.seeds is not None:
+        parser.error("--folds takes the place of --seeds: give one of them")
+    if not 2 <= options.folds <= MOST_FOLDS:
+        parser.error(f"--folds must be from 2 to {MOST_FOLDS}, found {options.folds}")
+    if options.exist_ok and given:
+        parser.error(f"{given[0]}: the folds of a comparison that is there are drawn; with --exist-ok leave it out")
+    check_group_flags(parser, options)
+    table = next((flag for flag in given if flag.startswith(("--classes", "--csv"))), None)
+    if table and not options.group:
+        parser.error(f"{table} is read for --group COLUMN: add that")
+    options.seeds = range(options.folds)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _list(methods: Collection[Method]) -> None:
     wide = max(len(method.name) for method in methods)
     for method in methods:
@@ -152,7 +190,7 @@ def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None
     try:
         root, plan = find_plan(options)
         runs = compare(root, plan, options, write or partial(write_comparison, predictions=options.original_predictions))
-    except (CompareError, OptionError, DescriptionError, LabelErrors, ReportError) as error:
+    except (CompareError, ConversionError, OptionError, DescriptionError, LabelErrors, ReportError) as error:
         fail(str(error))
     except OSError as error:
         fail(explain(error))
@@ -190,16 +228,19 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
     """Train what is not finished, and write the tables whenever a run finishes, and at the end.
 
     Raises:
-        CompareError, OptionError, DescriptionError, LabelErrors: what is wrong with flags, files or data, before anything starts.
+        CompareError, ConversionError, OptionError, DescriptionError, LabelErrors: what is wrong with flags, files or data, before
+            anything starts.
         SystemExit: with status 130 if Ctrl-C or a signal stopped it; it can be resumed then.
     """
-    epochs = check_plan(plan, options.allow_download)
+    checked = check_plan(plan, options.allow_download)
     plan = replace(plan, threads=options.threads or plan.threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     root.mkdir(parents=True, exist_ok=True)
     with exclusive(root) as inherited:
+        if plan.unit == FOLD and not (root / PLAN_FILE).is_file():
+            write_folds(root, plan, next(run for run in checked.values() if run.scans), options)
         write_plan(root, plan)
-        runs = make_runs(root, plan, epochs)
+        runs = make_runs(root, plan, {name: run.options.epochs for name, run in checked.items()})
         flags = (*plan.flags, *((ALLOW_DOWNLOAD,) * options.allow_download))
         try:
             with _stop_signals() as stopped, progress_shown(runs, root, options.jobs) as screen:

@@ -230,8 +230,8 @@ def write_runs(outcome: Outcome, file: Path) -> Path:
     for method in outcome.plan.methods:
         for seed in outcome.plan.seeds:
             values = found.get((method.name, seed))
-            row = {"method": method.name, "seed": seed, "finished": "no" if values is None else "yes"}
-            row["folder"] = run_folder(outcome.root, method.name, seed).relative_to(outcome.root).as_posix()
+            row = {"method": method.name, outcome.plan.unit: seed, "finished": "no" if values is None else "yes"}
+            row["folder"] = run_folder(outcome.root, method.name, seed, outcome.plan.unit).relative_to(outcome.root).as_posix()
             rows.append({**row, **{name: (values or {}).get(name) for name in _all_names(outcome)}})
     return _write_csv(file, rows)
 

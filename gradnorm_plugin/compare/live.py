@@ -93,20 +93,19 @@ class Lines:
 
     def changed(self, run: Run) -> None:
         """Report that `run` has started, finished or failed."""
-        name = f"{run.method.name} seed {run.seed}"
         if run.state == RUNNING:
-            line = f"{name} starts"
+            line = f"{run.name} starts"
         elif run.state == FINISHED:
             headlines = {task: column.replace("_", " ") for task, column in headlines_of(run.tasks).items()}
             figures = _figures(run, final_progress(run.folder, run.tasks), headlines)
-            line = f"{name} is finished: {', '.join(figures)}, {_duration(run.seconds)} ({_count(self.runs)})"
+            line = f"{run.name} is finished: {', '.join(figures)}, {_duration(run.seconds)} ({_count(self.runs)})"
         else:
-            line = f"{name} failed: {run.error} (all of it: {run.log})"
+            line = f"{run.name} failed: {run.error} (all of it: {run.log})"
         print(line, flush=True)
 
 
 class LiveTable(Lines):
-    """A row for each method, a column for each seed; it redraws itself from the runs' files."""
+    """A row for each method, a column for each seed or fold; it redraws itself from the runs' files."""
 
     def __init__(self, runs: Sequence[Run], root: Path, jobs: int) -> None:
         super().__init__(runs)
@@ -122,7 +121,7 @@ class LiveTable(Lines):
         table.add_column("method")
         seeds = list(dict.fromkeys(run.seed for run in self.runs))
         for seed in seeds:
-            table.add_column(f"seed {seed}")
+            table.add_column(f"{self.runs[0].unit} {seed}")
         cells = {(run.method.name, run.seed): self._cell(run) for run in self.runs}
         for name, label in {run.method.name: run.method.label for run in self.runs}.items():
             table.add_row(Text(label), *(cells[name, seed] for seed in seeds))
@@ -137,7 +136,7 @@ class LiveTable(Lines):
         yield Text(f"{_count(self.runs)}, {_duration(time.monotonic() - self.started)} since the start{remaining}", style="bold")
         for run in self.runs:
             if run.state == FAILED:
-                yield Text(f"{run.method.name} seed {run.seed} failed: {run.error} (all of it: {run.log})", style="red")
+                yield Text(f"{run.name} failed: {run.error} (all of it: {run.log})", style="red")
 
     def _cell(self, run: Run) -> Text:
         if run.state == WAITING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gradnorm_plugin.compare.figure_tables import (
@@ -22,6 +22,7 @@ from gradnorm_plugin.compare.figure_tables import (
 )
 from gradnorm_plugin.compare.latency import Latency, LatencyError, measure_latency
 from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline, methods_of
+from gradnorm_plugin.compare.plan import FOLD
 from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change_at_end, plot_choice, plot_curves
 from gradnorm_plugin.compare.results import Outcome, read_outcome
 from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
@@ -48,6 +49,12 @@ from gradnorm_plugin.report.compose import LABELS, render_html, render_markdown
 from gradnorm_plugin.report.final import share_bar
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, FACTS_FILE, Record, read_facts
 
+_OF_FOLDS: Mapping[str, Mapping[str, str]] = {
+    "en": {"seed": "fold", "Seed": "Fold"},
+    "zh-TW": {"亂數種子": "折", "種子": "折"},
+}
+"""Language -> what its texts say of seeds, and what of folds."""
+
 
 def write_comparison(root: Path, lang: str = "en", predictions: bool = False) -> list[Path]:
     """Write everything into `root`, the folder of a comparison with any number of finished runs; returns the paths.
@@ -65,7 +72,7 @@ def write_comparison(root: Path, lang: str = "en", predictions: bool = False) ->
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}, expected one of {', '.join(LANGUAGES)}")
     outcome = read_outcome(root)
-    say = Wording(lang, outcome.tasks)
+    say = Wording(lang, outcome.tasks, _OF_FOLDS[lang] if outcome.plan.unit == FOLD else {})
     latency, reason = None, None
     try:
         latency = measure_latency(outcome)
@@ -185,7 +192,7 @@ def _tiles(outcome: Outcome, verdicts: list[Verdict], say: Wording) -> list[Tile
         note = say("compare_tile.predictions_note", unmeasured=words["unmeasured"])
         found.append(Tile(say("compare_tile.predictions"), part, note))
     done = say.plain("compare_tile.of", part=len(outcome.runs), all=outcome.planned)
-    plan = say("compare_tile.runs_note", methods=len(outcome.plan.methods), seeds=len(outcome.plan.seeds))
+    plan = say("compare_tile.runs_note", methods=len(outcome.plan.methods), count=len(outcome.plan.seeds))
     return [*found, Tile(say("compare_tile.runs"), done, plan)]
 
 
@@ -194,10 +201,12 @@ def _limits(outcome: Outcome, say: Wording) -> list[Text]:
     seeds = len(outcome.plan.seeds)
     texts = [say("limits.research")]
     texts.append(say("compare_limits.one_seed") if seeds == 1 else say("compare_limits.seeds", count=seeds))
+    if outcome.plan.unit == FOLD:
+        texts.append(say("compare_limits.folds"))
     if outcome.missing:
         texts.append(say("compare_limits.missing", done=len(outcome.runs), planned=outcome.planned))
     images = {run.images for run in outcome.runs if run.images}
-    if len(images) == 1:
+    if len(images) == 1 and outcome.plan.unit != FOLD:
         texts.append(say("compare_limits.images", images=count(images.pop())))
     # With --noval only the last epoch is measured, and best.pt is that one.
     checkpoint = "last" if "--noval" in outcome.plan.flags else "chosen"
@@ -277,7 +286,7 @@ def _run_section(outcome: Outcome, say: Wording) -> Section:
     blocks: list[Block] = [Table(say("compare_run.caption"), (), facts, numeric=False)]
     blocks.append(Table(say("compare_run.methods"), (), own, numeric=False))
     if outcome.missing:
-        runs = [say.plain("compare.run", method=method.label, seed=seed) for method, seeds in outcome.missing for seed in seeds]
+        runs = [say.plain("compare.run", method=method.label, number=seed) for method, seeds in outcome.missing for seed in seeds]
         blocks.insert(0, Missing(say("compare_run.missing", runs=say.listed(runs))))
     return Section("run", say("compare_run.title"), blocks)
 

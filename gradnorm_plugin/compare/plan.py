@@ -3,6 +3,8 @@
 ROOT/compare.yaml              the plan
 ROOT/METHOD/seed0/             the folder of a training run, as `train` writes it
 ROOT/METHOD/seed0.log          what the run printed
+
+With folds: ROOT/METHOD/fold0 and so on, and ROOT/folds/ (see `folds`).
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ if sys.platform != "win32":
     import fcntl
 
 PLAN_FILE = "compare.yaml"
+SEED, FOLD = "seed", "fold"
+"""What the runs of a method differ in."""
+MOST_FOLDS = 1000
 ALLOW_DOWNLOAD = "--allow-download"
 
 _IN_A_METHOD = {
@@ -65,10 +70,11 @@ class CompareError(ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison trains: every method with every seed, with the same flags."""
+    """What a comparison trains: every method with every seed, or on every fold, with the same flags."""
 
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
+    """Or the folds: each is trained with its number as the seed."""
     flags: tuple[str, ...]
     """Training flags of all runs, before a method's own. None of them grants a permission."""
     directory: str
@@ -79,16 +85,23 @@ class Plan:
     """The image outputs of the data."""
     threads: int | None = None
     """CPU threads of a run; None: as many as there are cores for it."""
+    unit: str = SEED
+    """`SEED` or `FOLD`."""
 
 
-def run_folder(root: Path, method: str, seed: int) -> Path:
+def run_folder(root: Path, method: str, seed: int, unit: str = SEED) -> Path:
     """The folder of one run."""
-    return root / method / f"seed{seed}"
+    return root / method / f"{unit}{seed}"
 
 
-def log_file(root: Path, method: str, seed: int) -> Path:
+def log_file(root: Path, method: str, seed: int, unit: str = SEED) -> Path:
     """The file with one run's output."""
-    return root / method / f"seed{seed}.log"
+    return root / method / f"{unit}{seed}.log"
+
+
+def fold_file(root: Path, fold: int) -> Path:
+    """The data yaml of one fold."""
+    return root / "folds" / f"fold{fold}.yaml"
 
 
 def is_finished(folder: Path) -> bool:
@@ -143,7 +156,7 @@ def write_plan(root: Path, plan: Plan) -> None:
     }
     contents: dict[str, Any] = {
         "methods": [method.name for method in plan.methods],
-        "seeds": list(plan.seeds),
+        **({"folds": len(plan.seeds)} if plan.unit == FOLD else {"seeds": list(plan.seeds)}),
         "flags": list(plan.flags),
         "own_methods": own,
         "directory": plan.directory,
@@ -170,14 +183,18 @@ def read_plan(root: Path) -> Plan:
     try:
         contents = read_yaml(file)
         own, tasks = contents.get("own_methods") or {}, image_tasks(contents)
+        unit = FOLD if "folds" in contents else SEED
         return Plan(
             methods=tuple(_read_method(name, own, tasks) for name in contents["methods"]),
-            seeds=tuple(int(seed) for seed in contents["seeds"]),
+            seeds=tuple(range(_read_folds(contents["folds"])))
+            if unit == FOLD
+            else tuple(int(seed) for seed in contents["seeds"]),
             flags=_without_permission(contents["flags"]),
             directory=str(contents.get("directory") or ""),
             started=str(contents["started"]),
             tasks=tasks,
             threads=_read_threads(contents.get("threads")),
+            unit=unit,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CompareError(f"{file} is not as `compare` wrote it ({type(error).__name__}: {error}): restore it") from None
@@ -192,6 +209,12 @@ def _read_method(name: str, own: dict[str, Any], tasks: ImageTasks) -> Method:
     untrained = tuple(str(task) for task in found.get("untrained", ()))
     flags = _without_permission(found["flags"])
     return Method(name, name, flags, found["detects"], found["classifies"], untrained=untrained)
+
+
+def _read_folds(value: Any) -> int:
+    if type(value) is not int or not 2 <= value <= MOST_FOLDS:
+        raise ValueError(f"folds is {value!r}: expected a whole number from 2 to {MOST_FOLDS}")
+    return value
 
 
 def _read_threads(value: Any) -> int | None:
@@ -232,7 +255,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         flags = (*flags, "--weights", str(start.weights), *(("--cfg", start.cfg) if "cfg" not in given and start.cfg else ()))
     methods = tuple(_complete(method, flags, options.tasks) for method in options.methods)
     started = datetime.now().astimezone().isoformat(timespec="seconds")
-    return Plan(methods, options.seeds, flags, os.getcwd(), started, options.tasks)
+    return Plan(methods, options.seeds, flags, os.getcwd(), started, options.tasks, unit=FOLD if options.folds else SEED)
 
 
 def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
@@ -250,6 +273,9 @@ def extend_plan(root: Path, options: argparse.Namespace) -> Plan:
             f"{file} is a comparison with other training flags: repeat them as they are there, in {plan.directory} "
             f"({shlex.join(plan.flags)}), or leave out --exist-ok to start another one"
         )
+    if (options.folds or None) != (len(plan.seeds) if plan.unit == FOLD else None):
+        planned = f"--folds {len(plan.seeds)}" if plan.unit == FOLD else "seeds, without --folds"
+        raise CompareError(f"{file} is a comparison over {planned}: repeat that, or leave out --exist-ok to start another one")
     if options.tasks != plan.tasks:
         raise CompareError(f"{file} {_other_outputs(plan.tasks, options.tasks)}: leave out --exist-ok to start another one")
     known = {method.name: method for method in plan.methods}
@@ -279,11 +305,11 @@ def check_origin(plan: Plan, root: Path) -> None:
                 )
 
 
-def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
+def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, JointRun]:
     """Check the flags and files of every method and the data set, as each run will.
 
     Returns:
-        The number of epochs by the method's name.
+        Each method's run; the first for a data yaml has what its labels say.
 
     Raises:
         CompareError: if a method's flags cannot be used, or its data have other image outputs than was planned.
@@ -291,7 +317,9 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
     """
     allowed = (ALLOW_DOWNLOAD,) * allow_download
     runs = {method.name: JointRun(_parse((*plan.flags, *method.flags, *allowed), method.name)) for method in plan.methods}
-    for run in runs.values():
+    for name, run in runs.items():
+        if plan.unit == FOLD and run.options.data != _parse(plan.flags, name).data:
+            raise CompareError(f"{name}: --data cannot be set for a method: the folds are those of one data yaml")
         check_files(run.options)
     checked = set()
     outputs = {method.name: sum(method.trains(task.name) for task in plan.tasks) for method in plan.methods}
@@ -304,7 +332,7 @@ def check_plan(plan: Plan, allow_download: bool = False) -> dict[str, int]:
                 raise CompareError(f"{name}: this comparison {_other_outputs(plan.tasks, run.tasks)} ({run.options.data})")
             if any(method.separate for method in plan.methods):
                 check_separate(run)
-    return {name: run.options.epochs for name, run in runs.items()}
+    return runs
 
 
 def check_separate(run: JointRun) -> Classes:

@@ -89,7 +89,7 @@ def choice_figure(outcome: Outcome, latency: Latency | None) -> Figure:
     figure = Figure(figsize=(10.4 + 3.9 * (panels - 1), 4.9), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(panels, 1.06), wspace=0.03)[0]
     look = looks(outcome.plan.methods, outcome.tasks)
-    seeds = "mean of the seeds; bars: standard deviation" if len(outcome.plan.seeds) > 1 else "one seed"
+    seeds = f"mean of the {outcome.plan.unit}s; bars: standard deviation" if len(outcome.plan.seeds) > 1 else "one seed"
     entries: dict[str, tuple[Handle, list[str]]] = {}
     for axis, task in zip(left.subplots(1, panels, squeeze=False)[0], outcome.tasks, strict=True):
         head(axis, next(letters), f"Both tasks, {seeds}" if panels == 1 else f"Detection and {task.name}")
@@ -277,7 +277,7 @@ def curves_figure(outcome: Outcome) -> Figure:
         Line2D([], [], color=colours[task], label=_words(name)) for task, name in outcome.headlines.items()
     ]
     if len(outcome.plan.seeds) > 1:
-        handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label="lowest to highest seed"))
+        handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label=f"lowest to highest {outcome.plan.unit}"))
     if any(of is not None for of in alone.values()):
         handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=_DOTS, label="the task alone"))
     figure.legend(handles=handles, loc="outside upper center", ncols=4 if len(outcome.tasks) == 1 else max(2, columns - 1))

@@ -230,7 +230,7 @@ def read_outcome(root: Path) -> Outcome:
         ReportError: if a file of a finished run cannot be used.
     """
     plan = read_plan(root)
-    places = [(method, seed, run_folder(root, method.name, seed)) for method in plan.methods for seed in plan.seeds]
+    places = [(method, seed, run_folder(root, method.name, seed, plan.unit)) for method in plan.methods for seed in plan.seeds]
     return Outcome(root, plan, tuple(_read_result(*place, plan.tasks) for place in places if is_finished(place[-1])))
 
 

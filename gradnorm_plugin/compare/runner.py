@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradnorm_plugin.compare.methods import Method
-from gradnorm_plugin.compare.plan import CompareError, Plan, is_finished, log_file, run_folder
+from gradnorm_plugin.compare.plan import FOLD, SEED, CompareError, Plan, fold_file, is_finished, log_file, run_folder
 from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks, read_facts
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
@@ -51,6 +51,15 @@ class Run:
     process: subprocess.Popen[bytes] | None = None
     tasks: ImageTasks = (CLASSIFICATION,)
     """The image outputs of the data."""
+    unit: str = SEED
+    """What `seed` is, in the plan's words."""
+    data: tuple[str, ...] = ()
+    """The flag for a data yaml of its own."""
+
+    @property
+    def name(self) -> str:
+        """In messages: `gradnorm seed 0`."""
+        return f"{self.method.name} {self.unit} {self.seed}"
 
 
 def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
@@ -61,8 +70,9 @@ def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
     runs = []
     for seed in plan.seeds:
         for method in plan.methods:
-            folder = run_folder(root, method.name, seed)
-            run = Run(method, seed, folder, log_file(root, method.name, seed), epochs[method.name], tasks=plan.tasks)
+            folder, log = (place(root, method.name, seed, plan.unit) for place in (run_folder, log_file))
+            data = ("--data", str(fold_file(root, seed))) if plan.unit == FOLD else ()
+            run = Run(method, seed, folder, log, epochs[method.name], tasks=plan.tasks, unit=plan.unit, data=data)
             if is_finished(folder):
                 seconds = read_facts(folder).get("seconds")
                 run.state, run.seconds = FINISHED, float(seconds) if isinstance(seconds, (int, float)) else None
@@ -118,7 +128,7 @@ def train_all(
 
 def command(run: Run, flags: Sequence[str]) -> list[str]:
     """The command line of a run; what the comparison sets comes last, so nothing before it can change it."""
-    own = ["--project", str(run.folder.parent), "--name", run.folder.name, "--exist-ok", "--seed", str(run.seed)]
+    own = [*run.data, "--project", str(run.folder.parent), "--name", run.folder.name, "--exist-ok", "--seed", str(run.seed)]
     program = [_TRAIN_SEPARATE] if run.method.separate else [_TRAIN, "train"]
     return [sys.executable, "-c", *program, *flags, *run.method.flags, *own]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, read_renamin
 from gradnorm_plugin.convert.classes import read_pattern
 from gradnorm_plugin.convert.coco import READINGS
 from gradnorm_plugin.convert.formats import FORMATS, read_source
+from gradnorm_plugin.convert.groups import add_group_flags, add_table_flags, check_group_flags, groups_of
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, find_images, read_pictures
 from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.masks import read_mask_class
@@ -23,7 +23,6 @@ from gradnorm_plugin.convert.split import (
     check_groups,
     check_likeness,
     fixed_split,
-    groups_of,
     whole_split,
 )
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
@@ -71,8 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_classes(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
-    group.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
+    add_table_flags(group)
     group.add_argument(
         "--output",
         action="append",
@@ -83,8 +81,6 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
         f"{', '.join(OUTPUT_KINDS)}; may be given several times: --output view=View --output finding=Findings:labels "
         "--output ef=EF:value:percent:0:100",
     )
-    group.add_argument("--csv-image", metavar="COLUMN", help="with --output: the image's column (default: told by its name)")
-    group.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
     group.add_argument(
         "--classes-from",
         choices=["csv", "folder", "json", "labels", "annotations"],
@@ -117,11 +113,7 @@ def _add_split(group: argparse._ArgumentGroup) -> None:
         "--val-share", type=float, metavar="SHARE", help=f"draw one, this much for val (default: {DEFAULT_VAL_SHARE})"
     )
     group.add_argument("--test-share", type=float, metavar="SHARE", help="draw one, this much for test (default: 0)")
-    together = group.add_mutually_exclusive_group()
-    together.add_argument("--group", metavar="COLUMN", help="draw one; images alike in this column of the CSV file stay together")
-    together.add_argument(
-        "--group-pattern", type=read_pattern, metavar="REGEX", help="the same, by the file name: '^(patient[0-9]+)_'"
-    )
+    add_group_flags(group)
     group.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
     group.add_argument(
         "--link",
@@ -153,10 +145,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--seed must be from 0 to {2**32 - 1}, found {options.seed}")
     if options.classes_from == "csv" and not options.classes_csv:
         parser.error("--classes-from csv needs the file: --classes-csv FILE")
-    try:
-        codecs.lookup(options.csv_encoding or "utf-8")
-    except LookupError:
-        parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
+    check_group_flags(parser, options)
     _check_outputs(parser, options)
     others = {"--classes-from": options.classes_from not in (None, "csv"), "--class-pattern": options.class_pattern}
     given = [flag for flag, value in others.items() if value]
@@ -164,8 +153,6 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         given.insert(0, "--classes-csv")
     if len(given) > 1:
         parser.error(f"{given[0]} and {given[1]} are two sources of the class: leave one out")
-    if options.group and not options.classes_csv:
-        parser.error("--group names a column, and there is no table: add --classes-csv FILE, or take --group-pattern REGEX")
     renamed = [old for old, _ in options.rename]
     if len(set(renamed)) < len(renamed):
         parser.error(f"--rename gives {max(renamed, key=renamed.count)} two names: leave one out")

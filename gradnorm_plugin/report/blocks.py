@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -48,16 +49,22 @@ def catalogue(language: str) -> Mapping[str, str]:
 class Wording:
     """Texts by their key, with values put in: `say("weights.rose", task=..., first=...)`.
 
-    For other image outputs than the one class, a text whose key ends with `_outputs` takes the place of that without.
+    For other image outputs than the one class, a text whose key ends with `_outputs` takes the place of that without. In the
+    texts of `compare`, what `instead` has as a key is replaced by its value.
     """
 
-    def __init__(self, language: str, tasks: ImageTasks = (CLASSIFICATION,)) -> None:
+    def __init__(
+        self, language: str, tasks: ImageTasks = (CLASSIFICATION,), instead: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.language = language
         self.several = tasks != (CLASSIFICATION,)
         self._texts = dict(catalogue(language))
         if self.several:
             others = {key: text for key, text in self._texts.items() if key.endswith(_OF_OUTPUTS)}
             self._texts |= {key.removesuffix(_OF_OUTPUTS): text for key, text in others.items()}
+        for word, other in instead.items():
+            ours = {key: text for key, text in self._texts.items() if key.startswith("compare")}
+            self._texts |= {key: text.replace(word, other) for key, text in ours.items()}
 
     def __call__(self, key: str, **values: Any) -> Text:
         """The text of `key`; a value never becomes markup, whatever it holds."""

@@ -18,6 +18,7 @@ from gradnorm_plugin.training.resume import attach_state
 from gradnorm_plugin.training.run_file import RunFile
 from gradnorm_plugin.training.seams import Hook
 from gradnorm_plugin.training.tables import BatchLines, EpochTable, UpdateTable
+from gradnorm_plugin.training.tracking import Tracking
 from gradnorm_plugin.upstream.gateway import upstream
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class JointCallbacks(_Callbacks):
     def __init__(self, run: JointRun) -> None:
         super().__init__()
         self._run = run
+        self.epochs = EpochTable(run)
+        self.tracking = Tracking(run, self.epochs)
 
     def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None:
         """Run the actions of `hook`."""
@@ -92,7 +95,8 @@ def make_callbacks(run: JointRun) -> JointCallbacks:
     callbacks = JointCallbacks(run)
     if upstream("train").RANK not in {-1, 0}:
         return callbacks
-    for hook in (RunFile(run), BatchLines(run), UpdateTable(run), EpochTable(run), CheckpointState(run), Plots(run)):
+    tables = BatchLines(run), UpdateTable(run), callbacks.epochs
+    for hook in (RunFile(run), *tables, callbacks.tracking, CheckpointState(run), Plots(run)):
         for name in _HOOKS:
             callbacks.register_action(name, type(hook).__name__, getattr(hook, name))
     return callbacks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from gradnorm_plugin.outputs import CLASS, ImageOutput, Outputs
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import PLAIN_EPOCHS_FILE, ImageTasks, task_names
 from gradnorm_plugin.training.balancers import make_balancer
+from gradnorm_plugin.training.evolution import evolving, ranked
 from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.seams import OutputsInAList, SeparateClip, WatchedLoader
@@ -85,7 +86,8 @@ class JointRun:
             fitness=self.fitness,
             intersect_dicts=self.take_over,
         )
-        with ours, swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients):
+        generations = evolving(self.fitness, lambda: [*self.headlines().values()]) if self.options.evolve else nullcontext()
+        with ours, generations, swapped(torch.nn.utils, clip_grad_norm_=self.clip_gradients):
             try:
                 yield
             finally:
@@ -322,12 +324,12 @@ class JointRun:
     def fitness(self, results: np.ndarray) -> np.ndarray:
         """`(1 - share) * YOLOv5's fitness + share * balanced accuracy`, or that of the tasks that are trained.
 
-        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Upstream's alone for its
-        table of evolved runs; an output whose labels in `val` are all alike has no share.
+        Other image outputs have their headline figure, from 0 on, in the place of balanced accuracy. Rows of the table of
+        evolved runs hold it; an output whose labels in `val` are all alike has no share.
         """
-        detection = upstream("utils.metrics").fitness(results)
         if results.shape != (1, 7):
-            return detection
+            return ranked(results)
+        detection = upstream("utils.metrics").fitness(results)
         shares = {
             output: share
             for output, share in zip(self.outputs, self._shares(), strict=True)
@@ -338,8 +340,13 @@ class JointRun:
             shares, total = {output: share / total for output, share in shares.items()}, 1.0
         elif self.classification_only and shares:
             shares, total = dict.fromkeys(shares, 1 / len(shares)), 1.0
-        scores = [max(0.0, self.figures[output.name][output.headline]) * share for output, share in shares.items()]
+        headlines = self.headlines()
+        scores = [max(0.0, headlines[output.name]) * share for output, share in shares.items()]
         return (1 - total) * detection + sum(scores) if scores else detection
+
+    def headlines(self) -> dict[str, float]:
+        """The headline figure of each image output that is trained, of the last validation."""
+        return {o.name: self.figures[o.name][o.headline] for o in self.outputs if o.name in self.figures}
 
     def _shares(self) -> list[float]:
         """Each image output's share of the fitness, as `--fitness-share` gives them: one for all together, or one each.

@@ -16,6 +16,7 @@ from gradnorm_plugin.model.checkpoint import finite_weights
 from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
+from gradnorm_plugin.training.evolution import check_table
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import OptionError, check_files, check_place, read_checkpoint
@@ -83,9 +84,13 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         if options.exist_ok:
             replace_links(Path(options.project) / options.name)  # upstream adds to results.csv, and draws, by name
         check_place(options)
+        if options.evolve:
+            check_table(options)
     with under_their_own_names(), run.in_place(), whole_files(), swapped(module, Callbacks=lambda: make_callbacks(run)):
+        callbacks = make_callbacks(run)
         try:
-            module.main(options, make_callbacks(run))
+            with callbacks.tracking.watched():
+                module.main(options, callbacks)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(f"{error}{_where(run)}") from None
         except KeyboardInterrupt:
@@ -96,6 +101,7 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
         # Now that upstream's loggers have drawn their pictures too.
         *_, page = write_report(Path(run.loggers.save_dir))
         log.info(f"Report: {page}")
+        callbacks.tracking.end("FINISHED", Path(run.loggers.save_dir) / "weights" / "best.pt", page)
     return run
 
 

@@ -84,6 +84,8 @@ class EpochTable(_Table):
 
     def __init__(self, run: JointRun) -> None:
         super().__init__(run, EPOCHS_FILE, epoch_columns(run.tasks))
+        self.row: dict[str, float] = {}
+        """The last one."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
@@ -111,7 +113,7 @@ class EpochTable(_Table):
             *val, *(found["loss"] for found in figures),
             *weights, np.asarray(fitness).item(),
         )  # fmt: skip
-        row = {"epoch": epoch, **{name: float(n) for name, n in zip(self.columns[1:], numbers, strict=True)}}
+        self.row = row = {"epoch": epoch, **{name: float(n) for name, n in zip(self.columns[1:], numbers, strict=True)}}
         self.table(epoch).append(row)
         super().on_fit_epoch_end(values, epoch, best_fitness, fitness)
         losses = [f"{split}_{task.name}_loss" for split in ("train", "val") for task in tasks]
