@@ -41,6 +41,8 @@ _COMMANDS = {
     ),
     "demo-data": ("gradnorm_demo", "main", "generate the demo data set (flags: demo-data --help)"),
 }
+_FLAGS = {"train": "gradnorm_plugin.training.flags", "compare": "gradnorm_plugin.compare.flags"}
+"""What reads a command's flags before its module is imported: --help and mistakes need not wait for PyTorch."""
 _STOPPED_BY_THEMSELVES = {"train", "compare"}
 """A training leaves what it goes on from; a comparison first ends its runs."""
 
@@ -59,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             if line[0] not in _STOPPED_BY_THEMSELVES:
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files and folders are removed
             put_first()  # `python -m` puts the working folder first, whatever is in it
+            if line[0] in _FLAGS:
+                flags = import_module(_FLAGS[line[0]])
+                flags.parse_flags(flags.build_parser(), line[1:])
             module, function, _ = _COMMANDS[line[0]]
             getattr(import_module(module), function)(line[1:])
         elif not line:

@@ -23,19 +23,34 @@ def fail(message: str) -> NoReturn:
 
 
 def parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, namespace: argparse.Namespace | None = None
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    namespace: argparse.Namespace | None = None,
+    also: argparse.ArgumentParser | None = None,
 ) -> argparse.Namespace:
-    """`parser.parse_args`, which also names the flag that a mistyped one is closest to, and keeps a long usage to one line."""
+    """`parser.parse_args`, which also names the flag that a wrong one is closest to, and keeps a long usage to one line.
+
+    A flag has to be written out: what `--weight` stands for would change with every flag that is added.
+
+    Args:
+        also: the parser of flags that the line may have meant as well.
+    """
+    parser.allow_abbrev = False
     if len(parser.format_usage()) > _LONG_USAGE:
         arguments = [str(action.metavar or action.dest) for action in parser._actions if not action.option_strings]
         parser.usage = " ".join(["%(prog)s", *arguments, "[flags]   (--help lists them)"])
     options, unknown = parser.parse_known_args(argv, namespace)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        meant = [get_close_matches(word.partition("=")[0], flags, 1) for word in unknown if word.startswith("-")]
-        hint = ", ".join(match[0] for match in meant if match)
+        flags = [flag for of in (parser, also) if of for action in of._actions for flag in action.option_strings]
+        hint = ", ".join(match for word in unknown if word.startswith("-") and (match := _closest(word.partition("=")[0], flags)))
         parser.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"; did you mean {hint}?" if hint else ""))
     return options
+
+
+def _closest(word: str, flags: Sequence[str]) -> str:
+    """The flag that begins with `word`, else one that is spelt nearly so, else ''."""
+    longer = [flag for flag in flags if flag.startswith(word) and len(word) > len("--")]
+    return next(iter(longer[:1] or get_close_matches(word, flags, 1)), "")
 
 
 def guard_log() -> None:

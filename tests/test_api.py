@@ -28,7 +28,8 @@ ALLOWED = {
     "pictures": set(),
     "labels": {"files"},
     "outputs": {"labels", "names"},
-    "balancing": set(),
+    "balancing": {"presets"},
+    "presets": set(),
     "upstream": {"files"},
     "files": set(),
     "names": set(),
@@ -56,6 +57,7 @@ ALLOWED = {
         "labels",
         "outputs",
         "balancing",
+        "presets",
         "upstream",
         "terminal",
         "data",
@@ -257,6 +259,7 @@ def test_no_module_imports_itself_through_others():
         ("model", {"torch", "yaml"}),
         ("cli", set()),
         ("terminal", set()),
+        ("presets", set()),
     ],
 )
 def test_what_a_room_needs_from_outside(where, libraries):
@@ -294,7 +297,7 @@ def test_a_mistyped_command_is_told_the_closest_one():
     assert done.returncode == 2 and "there is no command predcit; did you mean predict?" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "val"])
+@pytest.mark.parametrize("command", ["train", "compare", "predict", "val", "export"])
 @pytest.mark.parametrize("flag", ["--help", "--no-such-flag"])
 def test_help_and_mistyped_flags_are_answered_without_pytorch(command, flag):
     code = f"""

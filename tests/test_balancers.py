@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
@@ -25,6 +26,7 @@ from gradnorm_plugin.balancing import (
 )
 from gradnorm_plugin.balancing.balancer import WatchedBalancer
 from gradnorm_plugin.compare.methods import METHODS
+from gradnorm_plugin.presets import SETTINGS
 from gradnorm_plugin.training.options import make_balancer, parse_options
 from gradnorm_plugin.training.run_file import balancing_facts
 
@@ -291,22 +293,31 @@ def test_every_balancer_but_the_fixed_weights_is_a_method_of_compare():
         assert parse_options(["--balancer", name]).balancer == name
 
 
+def test_the_flags_tell_the_defaults_of_the_classes():
+    assert list(SETTINGS) == list(BALANCERS)
+    for name, own in SETTINGS.items():
+        of_class = inspect.signature(BALANCERS[name]).parameters
+        assert {argument: default for argument, (default, _) in own.items()} == {
+            argument: of_class[argument].default for argument in own
+        }
+
+
 class Halved(WatchedBalancer):
     """Weights that are `share` of 1, as anyone might add it."""
 
     name = "halved"
     label = "Halved"
     note = "a half each"
-    settings = {"share": "what is left of each loss"}
 
     def __init__(self, share: float = 0.5, interval: int = 0) -> None:
         super().__init__(torch.full((2,), share, dtype=torch.float64), interval)
         self.share = share
 
 
-def test_a_new_balancer_is_one_class_and_one_entry(monkeypatch, capsys):
+def test_a_new_balancer_is_one_class_and_its_entries(monkeypatch, capsys):
     """Its flag with the default in the help, its setting, its facts, and the refusal of flags that are not its own."""
     monkeypatch.setitem(BALANCERS, Halved.name, Halved)
+    monkeypatch.setitem(SETTINGS, Halved.name, {"share": (0.5, "what is left of each loss")})
     found = make_balancer(parse_options(["--balancer", "halved", "--halved-share", "0.25", "--gradnorm-interval", "5"]))
     assert type(found) is Halved and found.weights.tolist() == [0.25, 0.25] and found.interval == 5
     assert make_balancer(parse_options(["--balancer", "halved"])).share == 0.5

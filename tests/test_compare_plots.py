@@ -108,6 +108,15 @@ def test_markers_stand_at_the_means_and_a_collapsed_one_at_the_edge(outcome):
     assert [dashed[0].get_xdata()[0], dashed[1].get_ydata()[0]] == pytest.approx(alone)
 
 
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_an_axis_ends_where_its_figure_must(outcome, value):
+    runs = tuple(replace(run, values={**run.values, "balanced_accuracy": value}) for run in outcome.runs)
+    axis = choice_figure(replace(outcome, runs=runs), None).axes[0]
+    (low, high), ticks = axis.get_ylim(), axis.get_yticks()
+    assert -0.005 < low < value + 0.005 and value - 0.005 < high < 1.005
+    assert len(ticks) > 1 and 0 <= min(ticks) and max(ticks) <= 1
+
+
 def test_a_task_that_is_not_learned_alone_does_not_shrink_the_panel(outcome):
     """Its line is far below the methods: the legend says where."""
     dropped = {"balanced_accuracy": 0.1}

@@ -374,8 +374,8 @@ def test_a_plan_permits_no_code_only_the_command_line_does(own, tmp_path, capsys
 @pytest.mark.parametrize(
     ("flags", "own", "message"),
     [
-        (("--allow-down",), None, "--allow-download cannot be set here: give it to compare"),
-        ((), ("--allow-d",), "--allow-download cannot be set here: give it to compare"),
+        (("--allow-down",), None, "unrecognized arguments: --allow-down; did you mean --allow-download?"),
+        ((), ("--allow-d",), "unrecognized arguments: --allow-d; did you mean --allow-download?"),
         (("--project", "/etc"), None, "--project cannot be set here"),
         ((), ("--resume", "x/weights/last.pt"), "--resume cannot be set here"),
         (("--evolve", "3", "--bucket", "b"), None, "--evolve cannot be set here"),

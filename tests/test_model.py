@@ -14,7 +14,7 @@ import yaml
 from test_loss import HYP
 
 from gradnorm_plugin import GradNorm, GradNormLoss, JointDetectionModel, JointTargets
-from gradnorm_plugin.model.joint import HEADS
+from gradnorm_plugin.model import HEADS
 from gradnorm_plugin.upstream.checkout import find_checkout
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from gradnorm_plugin import FixedWeights, GradNorm
+from gradnorm_plugin.training.flags import build_parser, given_flags, upstream_parser
 from gradnorm_plugin.training.options import (
-    build_parser,
     choices,
-    given_flags,
     make_balancer,
     parse_options,
     resolve_weights,
     settle,
-    upstream_parser,
 )
 from gradnorm_plugin.upstream.checkout import REPOSITORY
 from gradnorm_plugin.upstream.gateway import upstream
@@ -123,6 +121,15 @@ def test_short_and_bare_forms_of_upstreams_flags(monkeypatch, line):
     plain = upstream_options(monkeypatch)
     changed = {name for name in expected if expected[name] != plain[name]}
     assert changed and all(found[name] == expected[name] for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"), [("--epoch 3", "--epochs"), ("--weight x.pt", "--weights"), ("--gradnorm-a=1", "--gradnorm-alpha")]
+)
+def test_a_shortened_flag_is_told_the_whole_one(line, meant, capsys):
+    with pytest.raises(SystemExit):
+        parse_options(line.split())
+    assert f"unrecognized arguments: {line}; did you mean {meant}?" in capsys.readouterr().err
 
 
 def test_ours_are_told_apart_from_upstreams():

@@ -141,6 +141,18 @@ def test_a_font_that_cannot_be_fetched_is_replaced_after_one_attempt(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc", "C:\\x", "..", ".", "", "a\nb", "x" * 300, 7])
+def test_a_predicted_box_without_a_size_has_a_loss_and_all_others_the_same() -> None:
+    found = torch.tensor([[0.0, 0, 0, 0], [0, 0, 1e-20, 0], [0.5, 0.5, 2e-7, 1e-6], [0.1, 0.4, 1, 3]], requires_grad=True)
+    labelled = torch.tensor([0.2, 0.3, 1.0, 2.0]).expand(4, 4)
+    iou = upstream("utils.metrics").bbox_iou(found, labelled, CIoU=True)
+    iou.sum().backward()
+    assert torch.isfinite(iou).all() and torch.isfinite(found.grad).all()
+    assert iou.max() == iou[-1] and not iou[0] > 0
+    (w, h, (left, right), (top, bottom)) = (1.0, 3.0, (-0.3, 0.6), (-0.7, 1.3))
+    common = (min(0.6, right + 0.1) - max(-0.4, left)) * (bottom - top)
+    assert torch.isclose(upstream("utils.metrics").bbox_iou(found, labelled)[-1, 0], torch.tensor(common / (w * h + 2 - common)))
+
+
 def test_crops_of_any_class_go_into_one_folder_below_crops(tmp_path: Path, name: Any) -> None:
     image = np.zeros((32, 32, 3), np.uint8)
     detections = [torch.tensor([[2.0, 2.0, 30.0, 30.0, 0.9, 0.0]])]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pickle
+import shutil
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -747,3 +749,16 @@ def test_every_flag_of_upstreams_detect_is_there(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     assert "--save-csv" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_among_pictures_and_videos_is_not_waited_for(folder, tmp_path):
+    pipes = [tmp_path / name for name in ("film.mp4", "picture.png", "scan.dcm")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    shutil.copy(folder / "clip.mp4", tmp_path / "later.mp4")
+    source = open_source(str(tmp_path))
+    assert len(list(source)) == source.total == 7
+    assert sorted(source.unreadable) == [
+        f"{tmp_path / name}: not a regular file" for name in ("film.mp4", "picture.png", "scan.dcm")
+    ]

@@ -19,8 +19,9 @@ from joint_data import write_joint_dataset
 
 from gradnorm_plugin.files import WriteError, whole_file
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.training.flags import given_flags
 from gradnorm_plugin.training.option_files import OptionError
-from gradnorm_plugin.training.options import given_flags, parse_options
+from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.resume import read_state, resume_options
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.upstream.gateway import swapped, upstream

@@ -24,7 +24,7 @@ from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.resume import read_state
 from gradnorm_plugin.training.run import main, train
-from gradnorm_plugin.upstream.checkout import find_checkout
+from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 SIZE = 64
@@ -61,6 +61,23 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments.remove("--noplots")
     main([*arguments, "--log-interval", "2", "--device", "auto"])
     return folder / "joint"
+
+
+@pytest.mark.parametrize(("hyp", "expected"), [("hyp.joint.yaml", {0: {0.2}, 1: {0.03}}), (None, {0: {0.03}, 1: {0.03}})])
+def test_running_statistics_keep_up_with_a_short_warm_up_and_with_no_other(data, tmp_path, hyp, expected):
+    found: dict[int, set[float]] = {}  # momenta by epoch
+
+    class Watched(JointRun):
+        def end_batch(self) -> None:
+            super().end_batch()
+            layers = [module for module in self.model.model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+            self.seen = getattr(self, "seen", 0) + 1
+            found.setdefault((self.seen - 1) // self.batches_per_epoch, set()).update(layer.momentum for layer in layers)
+
+    more = ["--hyp", str(REPOSITORY / "data" / hyp)] if hyp else []
+    with swapped(sys.modules[train.__module__], JointRun=Watched):
+        train(parse_options(flags(data, tmp_path, "short", "--nosave", "--noval", *more)))
+    assert found == expected
 
 
 def test_with_classification_weight_0_training_is_upstreams(data, tmp_path):

@@ -6,11 +6,12 @@ from gradnorm_plugin.balancing.directions import CAGrad, GradientSurgery, PCGrad
 from gradnorm_plugin.balancing.dwa import DynamicWeightAverage
 from gradnorm_plugin.balancing.fixed import FixedWeights
 from gradnorm_plugin.balancing.gradients import GradientProbe, Meeting, TaskGradients, pairs
-from gradnorm_plugin.balancing.gradnorm import PRESETS, STARTS, GradNorm, preset
+from gradnorm_plugin.balancing.gradnorm import GradNorm, preset
 from gradnorm_plugin.balancing.log_losses import LogLosses
 from gradnorm_plugin.balancing.projection import project_weights
 from gradnorm_plugin.balancing.uncertainty import UncertaintyWeights
 from gradnorm_plugin.balancing.uw_so import SoftOptimalUncertainty
+from gradnorm_plugin.presets import PRESETS
 
 BALANCERS: dict[str, type[Balancer]] = {
     balancer.name: balancer
@@ -26,13 +27,12 @@ BALANCERS: dict[str, type[Balancer]] = {
         Bisector,
     )
 }
-"""By name, in the order of the help. One more is a file of its own and an entry here: its flags, its checks, its place in
-`compare`, in `run.json` and in the plots follow from the class."""
+"""By name. One more is a file of its own, an entry here, and one in `presets.SETTINGS`, from which its flags follow: its
+checks, its place in `compare`, in `run.json` and in the plots follow from the class."""
 
 __all__ = [
     "BALANCERS",
     "PRESETS",
-    "STARTS",
     "Balancer",
     "Bisector",
     "CAGrad",

@@ -8,7 +8,7 @@ pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,8 +29,6 @@ class Balancer(ABC):
     """In tables and pictures."""
     note: str
     """What it is, in a line."""
-    settings: ClassVar[Mapping[str, str]] = {}
-    """Numbers among the constructor's arguments that have a flag `--NAME-ARGUMENT`, each with the flag's help."""
     needs_shared_layer: ClassVar[bool] = False
     """Whether there is nothing to balance where the tasks share no layer."""
     weights: Tensor

@@ -92,7 +92,6 @@ class CAGrad(GradientSurgery):
     name = "cagrad"
     label = "CAGrad"
     note = "the step that is best for the worst task (Liu 2021)"
-    settings = {"c": "how far from the mean gradient, as a share of it"}
 
     def __init__(
         self, initial_weights: Sequence[float] | None = None, c: float = 0.4, interval: int = 0, num_tasks: int = 2

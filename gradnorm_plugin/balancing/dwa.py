@@ -36,7 +36,6 @@ class DynamicWeightAverage(WatchedBalancer):
     name = "dwa"
     label = "DWA"
     note = "weights from how fast each loss falls (Liu 2019)"
-    settings = {"temperature": "larger makes the weights more equal"}
 
     def __init__(self, num_tasks: int = 2, temperature: float = 2.0, interval: int = 0) -> None:
         if not (math.isfinite(temperature) and temperature > 0):

@@ -38,7 +38,7 @@ Deviation with `start="measured"`, as in the preset `ratio`:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -46,41 +46,7 @@ from torch import Tensor
 
 from gradnorm_plugin.balancing.balancer import Balancer, as_task_vector, positive_weights
 from gradnorm_plugin.balancing.projection import check_ranges, check_ratio_ranges, project_weights, ratio_weights
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "report": {
-        "alpha": 1.5,
-        "initial_weights": (1.0, 0.01),
-        "weight_sum": 4.0,
-        "weight_ranges": ((1.0, 4.0), (0.01, 0.4)),
-        "interval": 10,
-        "warmup": 10,
-        "lr": 0.1,
-    },
-    "paper": {
-        "alpha": 1.5,
-        "initial_weights": (1.0, 1.0),
-        "weight_sum": 2.0,
-        "weight_ranges": None,
-        "interval": 1,
-        "warmup": 1,
-        "lr": 0.025,
-    },
-    "ratio": {
-        "alpha": 1.5,
-        "initial_weights": (1.0, 0.01),
-        "reference": 0,
-        "weight_ranges": ((1.0, 1.0), (1e-4, 1.0)),
-        "start": "measured",
-        "interval": 10,
-        "warmup": 10,
-        "lr": 0.1,
-    },
-}
-"""Settings for two tasks, detection first: those of the report that this project started from, the paper's, and those that keep
-detection's weight at 1. `preset` gives them for more."""
-STARTS = ("given", "measured")
-"""Where the weights come from before the first update."""
+from gradnorm_plugin.presets import PRESETS, STARTS
 
 
 def preset(name: str, num_tasks: int = 2) -> dict[str, Any]:

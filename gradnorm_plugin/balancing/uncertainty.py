@@ -42,7 +42,6 @@ class UncertaintyWeights(WatchedBalancer):
     name = "uncertainty"
     label = "Uncertainty"
     note = "a learned noise for each task (Kendall 2018)"
-    settings = {"lr": "step size on the log variances"}
 
     def __init__(
         self, num_tasks: int = 2, initial_weights: Sequence[float] | None = None, lr: float = 0.025, interval: int = 0

@@ -38,7 +38,6 @@ class SoftOptimalUncertainty(WatchedBalancer):
     name = "uw-so"
     label = "UW-SO"
     note = "a softmax of the inverse losses (Kirchdorfer 2024)"
-    settings = {"temperature": "larger makes the weights more equal"}
 
     def __init__(self, num_tasks: int = 2, temperature: float = 1.0, interval: int = 0) -> None:
         if not (math.isfinite(temperature) and temperature > 0):

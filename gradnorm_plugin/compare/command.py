@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from gradnorm_plugin.compare.flags import build_parser, parse_flags
 from gradnorm_plugin.compare.folds import write_folds
 from gradnorm_plugin.compare.live import progress_shown
 from gradnorm_plugin.compare.methods import GRID, GRID_METHODS, Method, choose_methods, methods_of, own_method
@@ -20,7 +21,6 @@ from gradnorm_plugin.compare.page import write_comparison
 from gradnorm_plugin.compare.plan import (
     ALLOW_DOWNLOAD,
     FOLD,
-    MOST_FOLDS,
     PLAN_FILE,
     CompareError,
     Plan,
@@ -34,7 +34,6 @@ from gradnorm_plugin.compare.plan import (
     write_plan,
 )
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, Run, make_runs, train_all
-from gradnorm_plugin.convert.groups import add_group_flags, add_table_flags, check_group_flags
 from gradnorm_plugin.convert.oddities import ConversionError
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import explain
@@ -42,71 +41,10 @@ from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.option_files import OptionError
-from gradnorm_plugin.upstream.checkout import WORKSPACE
-from gradnorm_plugin.upstream.gateway import shown, upstream
+from gradnorm_plugin.upstream.gateway import upstream
 
 Writer = Callable[[Path], Sequence[Path]]
 """Writes the tables and pictures of the finished runs in a comparison's folder, and returns their paths."""
-
-_GROUPS = ("group", "group_pattern", "classes_csv", "csv_columns", "csv_image", "csv_encoding")
-"""Options of the folds, which are drawn once."""
-_SETTLED = ("methods", "method", "seeds", "folds", "name", "exist_ok", *_GROUPS)
-"""Options that are settled already for a comparison that is resumed."""
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of `yolov5-gradnorm compare`; flags it does not know are training flags."""
-    parser = argparse.ArgumentParser(
-        prog="yolov5-gradnorm compare",
-        usage="%(prog)s [--methods NAME ...] [--seeds K ... | --folds K] [options] [training flags]",
-        description="Train several methods on the same seeds or folds, all else alike, and write their figures side by side. "
-        "Every run is a normal training in a folder of its own.",
-        epilog="Everything else (--data, --epochs, --imgsz, --weights, --device, ...) is handed on to every run: see "
-        "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
-        allow_abbrev=False,  # --seed is a training flag, not short for --seeds
-    )
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (--list shows them; default: all)")
-    parser.add_argument(
-        "--method",
-        action="append",
-        metavar="NAME=FLAGS",
-        help='one more method of your own, e.g. --method alpha0="--balancer gradnorm --gradnorm-alpha 0"; repeatable',
-    )
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
-    parser.add_argument(
-        "--folds", type=int, metavar="K", help="in the place of seeds: cross validation over the images of train and val together"
-    )
-    groups = parser.add_argument_group("groups of images that one fold keeps together")
-    add_group_flags(groups)
-    add_table_flags(groups)
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of a run (default: those it was started with, else cores / jobs)"
-    )
-    project = shown(WORKSPACE / "runs" / "compare")
-    parser.add_argument("--project", default=project, metavar="FOLDER", help=f"where comparisons are kept (default: {project})")
-    parser.add_argument("--name", metavar="NAME", help="folder of this one in --project (default: exp, exp2, ...)")
-    parser.add_argument("--exist-ok", action="store_true", help="add methods or seeds to the comparison of that --name")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="FOLDER",
-        help="resume a comparison as it was planned: train what is not finished (default: the newest in --project)",
-    )
-    parser.add_argument(
-        "--allow-download",
-        action="store_true",
-        help="let the runs execute the code that the data yaml has under `download`, whoever wrote it, and fetch addresses "
-        "among the flags of a resumed comparison; needed again with --resume, for compare.yaml may be somebody else's",
-    )
-    parser.add_argument(
-        "--original-predictions",
-        action="store_true",
-        help="also say whether the six predictions of the report that this project started from hold on this data",
-    )
-    parser.add_argument("--list", action="store_true", help="show the methods, with --data those for its image outputs, and exit")
-    return parser
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -117,17 +55,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Errors end the program as argparse does: usage and one line, status 2.
     """
     parser = build_parser()
-    options, rest = parser.parse_known_args(argv)
-    options.flags = tuple(rest)
-    if options.resume is not None:
-        given = [_flag(name) for name in _SETTLED if getattr(options, name)] + rest[:1]
-        if given:
-            parser.error(f"--resume goes on as compare.yaml says: leave out {' '.join(given)} (to add to it: --exist-ok)")
-    if options.jobs < 1:
-        parser.error(f"--jobs must be at least 1, found {options.jobs}")
-    if options.threads is not None and options.threads < 1:
-        parser.error(f"--threads must be at least 1, found {options.threads}")
-    _settle_folds(parser, options)
+    options = parse_flags(parser, argv)
     options.name = options.name or "exp"
     options.seeds = tuple(dict.fromkeys(options.seeds if options.seeds is not None else (0, 1, 2)))
     if min(options.seeds) < 0:
@@ -147,30 +75,6 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(f"{error}{unread}")
     return options
-
-
-def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """The seeds are the folds' numbers where folds are asked for."""
-    given = [_flag(name) for name in _GROUPS if getattr(options, name)]
-    if options.folds is None:
-        if given:
-            parser.error(f"{given[0]} is for folds: add --folds K")
-        return
-    if options.seeds is not None:
-        parser.error("--folds takes the place of --seeds: give one of them")
-    if not 2 <= options.folds <= MOST_FOLDS:
-        parser.error(f"--folds must be from 2 to {MOST_FOLDS}, found {options.folds}")
-    if options.exist_ok and given:
-        parser.error(f"{given[0]}: the folds of a comparison that is there are drawn; with --exist-ok leave it out")
-    check_group_flags(parser, options)
-    table = next((flag for flag in given if flag.startswith(("--classes", "--csv"))), None)
-    if table and not options.group:
-        parser.error(f"{table} is read for --group COLUMN: add that")
-    options.seeds = range(options.folds)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _list(methods: Collection[Method]) -> None:

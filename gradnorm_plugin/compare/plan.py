@@ -23,15 +23,17 @@ from typing import Any, TypeVar
 
 import yaml
 
+from gradnorm_plugin.compare.flags import MOST_FOLDS
 from gradnorm_plugin.compare.methods import SEPARATE, Method, methods_of
 from gradnorm_plugin.files import write_text
 from gradnorm_plugin.outputs import Classes, the_classes
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import CLASSIFICATION, METRICS_FILE, ImageTasks, image_tasks, read_facts
 from gradnorm_plugin.training.balancers import make_balancer
+from gradnorm_plugin.training.flags import given_flags
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import FETCHED, check_files, is_address, read_tasks
-from gradnorm_plugin.training.options import given_flags, parse_options, resolve_weights
+from gradnorm_plugin.training.options import parse_options, resolve_weights
 from gradnorm_plugin.upstream.gateway import upstream
 
 if sys.platform != "win32":
@@ -40,7 +42,6 @@ if sys.platform != "win32":
 PLAN_FILE = "compare.yaml"
 SEED, FOLD = "seed", "fold"
 """What the runs of a method differ in."""
-MOST_FOLDS = 1000
 ALLOW_DOWNLOAD = "--allow-download"
 
 _IN_A_METHOD = {
@@ -50,7 +51,7 @@ _IN_A_METHOD = {
     "name": "each run has its own folder in the comparison's: name that with compare's --project and --name",
     "exist_ok": "each run has its own folder in the comparison's",
     "resume": "a run that broke is trained anew",
-    "allow_download": "give it to compare, in full: --allow-download",
+    "allow_download": "give it to compare itself",
 }
 """Training options that no method may set, with the reason; below, those that the shared flags may not."""
 _FOR_ALL = {

@@ -116,6 +116,8 @@ def _draw_choice(axis: Axes, outcome: Outcome, task: ImageTask, look: dict[str, 
     alone = [outcome.spread(baseline(of), name) for of, name in names.items()]
     limits = [_limits([pair[which] for _, pair in points], alone[which]) for which in (0, 1)]
     axis.set(xlim=limits[0], ylim=limits[1])
+    for of, (low, high) in zip((axis.xaxis, axis.yaxis), limits, strict=True):
+        of.set_ticks([tick for tick in of.get_ticklocs() if low <= tick <= min(high, 1)])
     handles = _draw_baselines(axis, outcome.tasks, dict(zip(names, alone, strict=True)))
     for method, pair in points:
         hidden = [f"{of.mean:.3f}" for of, (low, _) in zip(pair, limits, strict=True) if of.mean < low]
@@ -126,7 +128,10 @@ def _draw_choice(axis: Axes, outcome: Outcome, task: ImageTask, look: dict[str, 
 
 
 def _limits(spreads: Sequence[Spread], alone: Spread | None) -> tuple[float, float]:
-    """The range of what is near the median, with its bars and a margin; collapsed figures stay outside."""
+    """The range of what is near the median, with its bars and a margin; collapsed figures stay outside.
+
+    No figure is above 1, and where none is below 0, none can be: a margin beyond that is for the markers only.
+    """
     every = [*spreads, *([alone] if alone else [])]
     if not every:
         return 0.0, 1.0
@@ -134,7 +139,8 @@ def _limits(spreads: Sequence[Spread], alone: Spread | None) -> tuple[float, flo
     usual = [of for of in every if middle <= 0 or of.mean >= _COLLAPSED * middle]
     low, high = min(of.mean - (of.sd or 0) for of in usual), max(of.mean + (of.sd or 0) for of in usual)
     margin = max(0.16 * (high - low), 0.01)
-    return low - margin, high + margin
+    edge = 0.03 * (high - low + 2 * margin)
+    return (low - margin if min(of.mean for of in usual) < 0 else max(low - margin, -edge)), min(high + margin, 1 + edge)
 
 
 def _draw_baselines(axis: Axes, tasks: ImageTasks, alone: dict[str, Spread | None]) -> list[Entry]:

@@ -18,23 +18,6 @@ from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.outputs import CLASS
 
 
-def read_pattern(text: str) -> re.Pattern[str]:
-    """The regular expression that a flag is followed by; the name is in its group `(?P<name>...)` or only group, else all of it.
-
-    Raises:
-        argparse.ArgumentTypeError: saying what is wrong.
-    """
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from None
-    if pattern.groups > 1 and len(pattern.groupindex) != 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} has {pattern.groups} groups: name the one that counts (?P<name>...), write (?:...) for the others"
-        )
-    return pattern
-
-
 def from_pattern(pattern: re.Pattern[str], index: ImageIndex) -> dict[Path, str]:
     """What the pattern finds for each image that it fits.
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradnorm_plugin.convert.annotations import CLASS_KEYS, Source, read_renaming, rename, to_record
-from gradnorm_plugin.convert.classes import read_pattern
 from gradnorm_plugin.convert.coco import READINGS
+from gradnorm_plugin.convert.flags import add_group_flags, add_table_flags, check_group_flags, read_pattern
 from gradnorm_plugin.convert.formats import FORMATS, read_source
-from gradnorm_plugin.convert.groups import add_group_flags, add_table_flags, check_group_flags, groups_of
+from gradnorm_plugin.convert.groups import groups_of
 from gradnorm_plugin.convert.image_files import ImageIndex, Picture, find_images, read_pictures
 from gradnorm_plugin.convert.image_outputs import FORM, image_labels, read_wish
 from gradnorm_plugin.convert.masks import read_mask_class

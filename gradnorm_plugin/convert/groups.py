@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,41 +12,11 @@ from gradnorm_plugin.convert.classes import (
     from_pattern,
     image_places,
     places_of,
-    read_pattern,
     refuse_contradictions,
     the_column,
 )
 from gradnorm_plugin.convert.image_files import ImageIndex
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-
-
-def add_group_flags(parser: argparse._ArgumentGroup) -> None:
-    """The flags that name the groups."""
-    together = parser.add_mutually_exclusive_group()
-    together.add_argument(
-        "--group", metavar="COLUMN", help="draw so that images alike in this column of the CSV file stay together"
-    )
-    together.add_argument(
-        "--group-pattern", type=read_pattern, metavar="REGEX", help="the same, by the file name: '^(patient[0-9]+)_'"
-    )
-
-
-def add_table_flags(parser: argparse._ArgumentGroup) -> None:
-    """The flags that name a table of the images and how to read it."""
-    parser.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
-    parser.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
-    parser.add_argument("--csv-image", metavar="COLUMN", help="the image's column where no class is read (default: by its name)")
-    parser.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
-
-
-def check_group_flags(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program with a message if one of these flags cannot be used."""
-    try:
-        codecs.lookup(options.csv_encoding or "utf-8")
-    except LookupError:
-        parser.error(f"--csv-encoding {options.csv_encoding} is no encoding that Python knows: cp1252, big5, utf-16, ...")
-    if options.group and not options.classes_csv:
-        parser.error("--group names a column, and there is no table: add --classes-csv FILE, or take --group-pattern REGEX")
 
 
 def groups_of(

@@ -21,6 +21,7 @@ from gradnorm_plugin.convert.coco import load_json
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under, nearest
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
 from gradnorm_plugin.convert.split import SPLITS, listed
+from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.labels import LabelError, LabelRecord, LabelRules, parse_label_text
 from gradnorm_plugin.outputs import CLASS, Outputs, class_output, label_rules, read_outputs
 
@@ -54,7 +55,7 @@ def read_yolo(
     for image, file in _label_files(index, labels, files).items():
         used.add(file)
         try:
-            text = file.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("latin-1")  # see labels.read_label_file
+            text = read_bytes(file).removeprefix(b"\xef\xbb\xbf").decode("latin-1")  # see labels.read_label_file
             objects, record = _read_text(text, file, names, rules, oddities)
         except LabelError as error:
             oddities.add(Kind.UNREADABLE_ANNOTATION, f"{shown(file)}:{error.line}", error.reason)
@@ -218,7 +219,7 @@ def read_description(file: Path) -> Description:
         ConversionError: if it cannot be read, or its names cannot be used.
     """
     try:
-        content = yaml.load(file.read_bytes(), Loader=yaml.BaseLoader)  # builds text, lists and mappings only
+        content = yaml.load(read_bytes(file), Loader=yaml.BaseLoader)  # builds text, lists and mappings only
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConversionError(f"{shown(file)}{line}: not YAML ({error.problem}): correct it") from None
@@ -240,7 +241,7 @@ def read_description(file: Path) -> Description:
 def _image_outputs(file: Path) -> Outputs:
     """Those under `image_outputs`, whose ranges are numbers where all else in a data yaml is read as text."""
     try:
-        outputs = read_outputs(yaml.safe_load(file.read_bytes())["image_outputs"])
+        outputs = read_outputs(yaml.safe_load(read_bytes(file))["image_outputs"])
     except (yaml.YAMLError, ValueError) as error:  # OutputError among them
         raise ConversionError(f"{shown(file)}: {first_line(error)}") from None
     if any(output.name == CLASS for output in outputs):

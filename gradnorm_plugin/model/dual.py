@@ -14,8 +14,6 @@ from gradnorm_plugin.upstream.gateway import upstream
 _yolo = upstream("models.yolo")
 _torch_utils = upstream("utils.torch_utils")
 
-BACKBONES = ("shared", "dual")
-
 
 class ClassificationBackbone(BaseModel):
     """The first layers of a detector, with weights of their own: (B, ch, H, W) to the feature map of the last of them.

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gradnorm_plugin.model import BACKBONES, HEADS
 from gradnorm_plugin.model.detector import DetectionModel, detect_layer
-from gradnorm_plugin.model.dual import BACKBONES, ClassificationBackbone
+from gradnorm_plugin.model.dual import ClassificationBackbone
 from gradnorm_plugin.model.guided import GuidedHead, Regions, decode
 from gradnorm_plugin.model.head import ClassificationHead, Head, OutputHeads
 from gradnorm_plugin.model.layers import AugmentedPass, KeepingPass, LayerOutput, inspect_layers, last_weights
@@ -35,8 +36,6 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 _general = upstream("utils.general")
 _torch_utils = upstream("utils.torch_utils")
-
-HEADS = ("pooled", "guided", "both")
 
 
 class Seen(NamedTuple):

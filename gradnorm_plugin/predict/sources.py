@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,14 +58,26 @@ class Source:
         raise NotImplementedError
 
 
+class _Listing(_loaders.LoadImages):  # type: ignore[misc,name-defined]
+    """Upstream's, which opens no video before it is known what its file is."""
+
+    def _new_video(self, path: str) -> None:
+        return
+
+
 class _Files(Source):
     """Pictures and videos that upstream's `LoadImages` finds; one that cannot be read is noted and passed over."""
 
     def __init__(self, source: str | list[str], vid_stride: int) -> None:
         super().__init__()
         with swapped(_loaders, IMG_FORMATS=(*_loaders.IMG_FORMATS, *DICOM_SUFFIXES)):
-            found = _loaders.LoadImages(source, transforms=_no_scaling, vid_stride=vid_stride)
-        kinds = list(zip(found.files, found.video_flag, strict=True))
+            found = _Listing(source, transforms=_no_scaling, vid_stride=vid_stride)
+        kinds = []
+        for path, is_video in zip(found.files, found.video_flag, strict=True):
+            if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
+                self.unreadable.append(f"{path}: not a regular file")
+            else:
+                kinds.append((path, is_video))
         self.pictures = [path for path, is_video in kinds if not is_video]
         self.videos = [path for path, is_video in kinds if is_video]
         self.vid_stride = vid_stride

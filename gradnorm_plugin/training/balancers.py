@@ -1,16 +1,14 @@
-"""The flags of the balancers, and the balancer that they describe."""
+"""The balancer that the flags describe."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
-from gradnorm_plugin.balancing import BALANCERS, PRESETS, STARTS, Balancer, FixedWeights, GradNorm, preset
+from gradnorm_plugin.balancing import BALANCERS, Balancer, FixedWeights, GradNorm, preset
+from gradnorm_plugin.training.flags import AUTO, flag_of, own_settings
 
-AUTO = "auto"
-"""The choice that is left to what training starts from."""
 _GRADNORM_FLAGS = {
     "gradnorm_alpha": "alpha",
     "weight_sum": "weight_sum",
@@ -20,82 +18,6 @@ _GRADNORM_FLAGS = {
     "gradnorm_start": "start",
 }
 _GRADNORM_ALONE = ("gradnorm_alpha", "weight_sum", "weight_ranges", "gradnorm_warmup", "gradnorm_lr", "gradnorm_start")
-
-
-def add_balancing(group: argparse._ArgumentGroup) -> None:
-    """Add the flags; those that presets set are absent from the options unless they are given."""
-    report = PRESETS["report"]
-    group.add_argument(
-        "--balancer",
-        choices=tuple(BALANCERS),
-        help="what sets the task weights (docs/balancers.md); pcgrad, cagrad and bisector act on the gradients instead; left "
-        "out: gradnorm, with --backbone dual fixed weights 1 1",
-    )
-    group.add_argument(
-        "--gradnorm-preset",
-        choices=(AUTO, *sorted(PRESETS)),
-        default=AUTO,
-        help="settings that the flags below change one by one: report (sum 4, ranges, every 10 batches), paper (weights 1, "
-        "sum 2, every batch, no ranges), ratio (detection's weight is always 1, the classification's starts where the measured "
-        "gradients are equal, every 10 batches); auto: ratio from trained weights, report from scratch",
-    )
-    unset: dict[str, Any] = {"default": argparse.SUPPRESS}
-    group.add_argument(
-        "--gradnorm-alpha", type=float, **unset, help=f"pull towards equal training rates (preset report: {report['alpha']})"
-    )
-    group.add_argument(
-        "--initial-weights",
-        type=float,
-        nargs="+",
-        metavar="WEIGHT",
-        **unset,
-        help="weights of detection and of each image output (one for all, or one each) in the first batches, and in the whole "
-        "run with --balancer fixed, pcgrad, cagrad or bisector (preset report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: "
-        "1 1)",
-    )
-    group.add_argument("--weight-sum", type=float, **unset, help=f"sum of the weights (preset report: {report['weight_sum']})")
-    group.add_argument(
-        "--weight-ranges",
-        type=float,
-        nargs="+",
-        metavar="MIN MAX",
-        **unset,
-        help="ranges of the weights: detection's, and that of the image outputs, one for all or one each (preset report: 1 4 "
-        "0.01 0.4; preset ratio: 1 1 0.0001 1)",
-    )
-    group.add_argument(
-        "--gradnorm-interval",
-        type=int,
-        **unset,
-        help=f"batches between two updates; with another balancer between two looks at the gradients, 0 for none (preset "
-        f"report: {report['interval']})",
-    )
-    group.add_argument(
-        "--gradnorm-warmup",
-        type=int,
-        **unset,
-        help=f"batches at the initial weights; their mean losses are L(0) (preset report: {report['warmup']})",
-    )
-    group.add_argument(
-        "--gradnorm-lr", type=float, **unset, help=f"size of a relative step of the weights (preset report: {report['lr']})"
-    )
-    group.add_argument(
-        "--gradnorm-start",
-        choices=STARTS,
-        **unset,
-        help="given: the warm-up runs at the initial weights; measured: only its first batch does, then at the weights that make "
-        "the gradients measured so far equal (presets report and paper: given; preset ratio: measured)",
-    )
-    for balancer, argument, destination in _own_settings():
-        default = inspect.signature(balancer).parameters[argument].default
-        help_text = f"{balancer.settings[argument]} (default: {default:g})"
-        group.add_argument(_flag(destination), type=float, **unset, help=help_text)
-    group.add_argument(
-        "--weight-scope",
-        choices=["loss", "shared"],
-        default="loss",
-        help="loss: a weight multiplies its task's loss; shared: only what the task sends into the shared layers",
-    )
 
 
 def resolve_balancer(options: argparse.Namespace) -> None:
@@ -136,7 +58,7 @@ def make_balancer(options: argparse.Namespace, num_tasks: int | None = None) -> 
     settings = {"interval": settings_of_preset["interval"], **_given(options, gradnorm_interval="interval"), **weights}
     if balancer is FixedWeights:
         return FixedWeights(settings.get("initial_weights", settings_of_preset["initial_weights"]), settings["interval"])
-    own = {destination: argument for owner, argument, destination in _own_settings() if owner is balancer}
+    own = {destination: argument for owner, argument, destination in own_settings() if owner == balancer.name}
     count = {} if tasks == 2 else {"num_tasks": tasks}  # what a balancer is made for by itself
     return balancer(**count, **settings, **_given(options, **own))
 
@@ -154,7 +76,7 @@ def _per_task(options: argparse.Namespace, num_tasks: int | None) -> dict[str, l
     """The flags that have a value for each task: detection's, then one for every image output, or one for each."""
     found: dict[str, list[Any]] = {}
     for name, values in _given(options, initial_weights="initial_weights", weight_ranges="weight_ranges").items():
-        flag, numbers = _flag(name), list(values)
+        flag, numbers = flag_of(name), list(values)
         if name == "weight_ranges":
             if len(numbers) % 2:
                 raise ValueError(f"{flag} has {len(numbers)} numbers: give a lowest and a highest for each weight")
@@ -181,17 +103,6 @@ def _make_gradnorm(options: argparse.Namespace, preset: dict[str, Any], given: d
     return GradNorm(num_tasks, **settings)
 
 
-def _own_settings() -> Iterator[tuple[type[Balancer], str, str]]:
-    """Each balancer's own settings: the class, its argument, and where the flag's value stands among the options."""
-    for name, balancer in BALANCERS.items():
-        for argument in balancer.settings:
-            yield balancer, argument, f"{name}_{argument}".replace("-", "_")
-
-
-def _flag(destination: str) -> str:
-    return "--" + destination.replace("_", "-")
-
-
 def _given(options: argparse.Namespace, **names: str) -> dict[str, Any]:
     """The values of the flags that were given, under the balancer's names for them."""
     return {name: getattr(options, flag) for flag, name in names.items() if hasattr(options, flag)}
@@ -200,11 +111,11 @@ def _given(options: argparse.Namespace, **names: str) -> dict[str, Any]:
 def _refuse_foreign_flags(options: argparse.Namespace) -> None:
     """A flag that the balancer does not have would be without effect, and that without a word."""
     owners = dict.fromkeys(_GRADNORM_ALONE, GradNorm.name)
-    owners |= {destination: balancer.name for balancer, _, destination in _own_settings()}
+    owners |= {destination: name for name, _, destination in own_settings()}
     for destination, owner in owners.items():
         if hasattr(options, destination) and options.balancer != owner:
             raise ValueError(
-                f"{_flag(destination)} belongs to --balancer {owner}; with --balancer {options.balancer} it has no effect"
+                f"{flag_of(destination)} belongs to --balancer {owner}; with --balancer {options.balancer} it has no effect"
             )
     balancer = BALANCERS[options.balancer]
     takes = balancer is FixedWeights or "initial_weights" in inspect.signature(balancer).parameters

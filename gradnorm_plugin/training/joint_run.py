@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,9 +32,12 @@ from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.evolution import evolving, ranked
 from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.resume import read_state
-from gradnorm_plugin.training.seams import OutputsInAList, SeparateClip, WatchedLoader
+from gradnorm_plugin.training.seams import OutputsInAList, QuickStatistics, SeparateClip, WatchedLoader
 from gradnorm_plugin.training.start import describe, fit, read_start
 from gradnorm_plugin.upstream.gateway import swapped, upstream
+
+_WARMUP_LEAST = 100
+"""Batches that YOLOv5's warm-up has at least."""
 
 
 class JointRun:
@@ -42,6 +46,7 @@ class JointRun:
     model: JointDetectionModel
     criterion: GradNormLoss
     clip: SeparateClip
+    statistics: QuickStatistics | None
     loggers: Any
     """Upstream's."""
 
@@ -193,8 +198,10 @@ class JointRun:
             self.on_measured(found)
 
     def end_epoch(self) -> None:
-        """Let the balancer know, on all ranks."""
+        """Let the balancer know, and the running statistics, on all ranks."""
         self.criterion.end_epoch()
+        if self.statistics is not None:
+            self.statistics.end_epoch()
 
     @property
     def switched_off(self) -> tuple[bool, ...]:
@@ -227,6 +234,7 @@ class JointRun:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
         self.clip, self.figures = SeparateClip(raw.classification_parameters()), {}
+        self.statistics = self._quick_statistics(raw)
         if self.options.balancer == "gradnorm" and not raw.shared_parameter.requires_grad:
             upstream("utils.general").LOGGER.warning(
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
@@ -250,6 +258,13 @@ class JointRun:
             self._warn_of_a_short_run(balancer)
         self.criterion = GradNormLoss(model, balancer, self.options.weight_scope, weights)
         return self.criterion
+
+    def _quick_statistics(self, model: JointDetectionModel) -> QuickStatistics | None:
+        """For a warm-up that is allowed to be shorter than YOLOv5's 100 batches; a run that is resumed has it behind it."""
+        hyp = cast("Mapping[str, float]", model.hyp)
+        short = hyp.get("warmup_least", getattr(self.options, "warmup_least", _WARMUP_LEAST)) < _WARMUP_LEAST
+        epochs = math.ceil(hyp["warmup_epochs"])
+        return QuickStatistics(model, epochs) if short and epochs > 0 and not self.options.resume else None
 
     def _warn_of_a_short_run(self, balancer: GradNorm) -> None:
         batches = self.options.epochs * self.batches_per_epoch

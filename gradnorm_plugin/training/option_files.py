@@ -24,7 +24,7 @@ from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import Outputs
 from gradnorm_plugin.reading import read_yaml
 from gradnorm_plugin.run_folder import OPTIONS_FILE, ImageTask, ImageTasks
-from gradnorm_plugin.upstream.gateway import upstream
+from gradnorm_plugin.upstream.gateway import upstream, upstream_root
 
 MODEL_KEYS = {"nc", "depth_multiple", "width_multiple", "anchors", "backbone", "head"}
 
@@ -58,8 +58,7 @@ def check_files(options: argparse.Namespace) -> None:
     outputs = image_outputs(data)  # before upstream downloads data that could not be used
     if options.resume:
         return
-    reference = upstream("utils.general").check_file("hyp.scratch-low.yaml")
-    needed = set(read_yaml(reference))
+    needed = set(read_yaml(upstream_root() / "data" / "hyps" / "hyp.scratch-low.yaml"))  # by its place: a fork may have two
     hyp = _read_yaml(options, "hyp")
     _require_keys(options, "hyp", hyp, needed)
     start = _find_weights(str(options.weights)) if options.weights else None

@@ -17,10 +17,11 @@ from gradnorm_plugin.report.compose import write_report
 from gradnorm_plugin.run_folder import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.training.evolution import check_table
+from gradnorm_plugin.training.flags import build_parser, given_flags
 from gradnorm_plugin.training.hooks import make_callbacks
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import OptionError, check_files, check_place, read_checkpoint
-from gradnorm_plugin.training.options import build_parser, choices, given_flags, parse_options, resolve_weights, settle
+from gradnorm_plugin.training.options import choices, parse_options, resolve_weights, settle
 from gradnorm_plugin.training.resume import resume_options
 from gradnorm_plugin.training.seams import whole_files
 from gradnorm_plugin.upstream.gateway import swapped, under_their_own_names, upstream

@@ -27,6 +27,7 @@ from gradnorm_plugin.files import write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.outputs import CLASS, Outputs, class_names
+from gradnorm_plugin.presets import SETTINGS
 from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import tasks_of
@@ -189,7 +190,7 @@ def balancing_facts(balancer: Balancer) -> dict[str, Any]:
 
     GradNorm has either a `weight_sum` or a `reference`, the task whose weight is always 1.
     """
-    names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *balancer.settings)
+    names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *SETTINGS[balancer.name])
     settings = {name: vars(balancer)[name] for name in names if vars(balancer).get(name) is not None}
     if isinstance(balancer, GradNorm):
         bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)

@@ -249,6 +249,10 @@ def swapped(target: ModuleType | type, **names: Any) -> Iterator[None]:
             delattr(target, name) if value is _ABSENT else setattr(target, name, value)
 
 
+_SHORT = {"--batch-size": "--batch", "--conf-thres": "--conf", "--iou-thres": "--iou"}
+"""The abbreviations that YOLOv5's own guides and habits have; all others have to be written out."""
+
+
 class _Built(Exception):
     """Upstream's parser has all its flags; the rest of `parse_opt` is not wanted."""
 
@@ -277,10 +281,19 @@ def parser_of(script: str) -> argparse.ArgumentParser:
         try:
             scope["parse_opt"]()
         except _Built:
-            return built[0]
+            return _with_short_names(built[0])
         except (KeyError, NameError):
             pass
     raise RuntimeError(f"parse_opt of {file} does not parse its flags as the pinned YOLOv5 does: this version is not supported")
+
+
+def _with_short_names(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    known = parser._option_string_actions
+    for flag, short in _SHORT.items():
+        if flag in known and short not in known:
+            known[flag].option_strings = [*known[flag].option_strings, short]
+            known[short] = known[flag]
+    return parser
 
 
 def shown(path: Path) -> str:
