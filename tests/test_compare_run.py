@@ -241,10 +241,10 @@ def test_list_shows_every_method_with_its_flags(capsys):
         ("--evolve 3", 1, "--evolve cannot be set here"),
         ("--balancer=fixed", 1, "--balancer cannot be set here: it is what the methods differ in"),
         ("--initial-weights 1 1", 1, "--initial-weights cannot be set here"),
-        ("--init 1 1", 1, "--initial-weights cannot be set here"),
+        ("--init 1 1", 2, "unrecognized arguments: --init 1 1; did you mean --initial-weights?"),
         ("--method a=--exist-ok", 1, "--method a: --exist-ok cannot be set here"),
         ("--method a=--seed=1", 1, "--method a: --seed cannot be set here"),
-        ("--epochz 3", 1, "training flags: unrecognized arguments: --epochz 3"),
+        ("--epochz 3", 2, "unrecognized arguments: --epochz 3; did you mean --epochs?"),
         ("--epochs 0", 1, "training flags: --epochs must be at least 1, found 0"),
         (
             "--methods gradnorm --method a=--fitness-share=2",

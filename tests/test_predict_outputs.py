@@ -195,16 +195,16 @@ def test_there_is_a_reason_for_each_answer(folder, predictor):
         Predictor(folder / "three-dynamic" / "best.onnx", imgsz=SIZE)(found.image).explain()
 
 
-def test_regions_of_a_guided_head_are_its_attention(folder):
+def test_regions_are_the_heads_attention(folder):
     """Those of one object together: no two of one class lie on each other, and no share is lost."""
     predictor = Predictor(folder / "guided.pt", imgsz=SIZE)
     image = cv2.resize(cv2.imread(str(sorted((folder / "data" / "images" / "val").iterdir())[0])), (96, 96))
     model = predictor.backend.model
     scaled = torch.from_numpy(predictor._letterboxed(image))[None].float() / 255
     with torch.no_grad():
-        detection, features = model._run(scaled)
+        seen = model._run(scaled)
     for reason, index in zip(predictor(image).explain("view", "ef").reasons, (0, 2), strict=True):
-        expected = model.heads[index].attend(features, detection[0])
+        expected = model.heads[index].attend(seen.features, seen.detection[0])
         classes = torch.arange(expected.attention.shape[1]) % len(CLASS_NAMES)
         for kind in range(len(CLASS_NAMES)):
             of_kind = [region for region in reason.regions if region.box.class_index == kind]
