@@ -1,6 +1,7 @@
 """Seconds of a training step of the joint model by the way the tasks are balanced, each relative to fixed weights.
 
-    python benchmarks/step_time.py [--cfg yolov5s.yaml --imgsz 320 --batch-size 8 --rounds 8 --threads 2 --device cpu --outputs 3]
+    python benchmarks/step_time.py [--cfg yolov5s.yaml --imgsz 320 --batch-size 8 --rounds 8 --threads 2 --device cpu
+        --outputs 3 --head both]
 
 A step is forward, loss, backward, clip and SGD. The ways take turns within a round, so that a machine whose speed drifts slows
 all alike; printed is the median over the rounds of the ratio to fixed weights in the same round.
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from gradnorm_plugin import FixedWeights, GradNorm, GradNormLoss, JointDetectionModel, JointTargets
 from gradnorm_plugin.balancing import CAGrad, PCGrad, preset
+from gradnorm_plugin.model import HEADS
 from gradnorm_plugin.outputs import class_output, read_outputs, split
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -50,7 +52,7 @@ def make_steps(options: argparse.Namespace) -> dict[str, Step]:
     """The ways to balance, each a function that runs one step on the same model and batch."""
     outputs = OUTPUTS[: options.outputs]
     tasks = 1 + len(outputs)
-    model = JointDetectionModel(options.cfg, nc=4, outputs=outputs).to(options.device).train()
+    model = JointDetectionModel(options.cfg, nc=4, outputs=outputs, head=options.head).to(options.device).train()
     model.hyp = {"box": 0.05, "cls": 0.5, "cls_pw": 1.0, "obj": 1.0, "obj_pw": 1.0, "anchor_t": 4.0, "fl_gamma": 0.0}
     images, targets = make_batch(options.imgsz, options.batch_size, options.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
@@ -144,13 +146,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--head", choices=HEADS, default="pooled")
     parser.add_argument("--outputs", type=int, default=1, choices=(1, 2, 3), help="image outputs beside detection")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     seconds = measure(make_steps(options), options.rounds, options.device)
     base = seconds["fixed weights"]
     setting = f"{options.cfg}, {options.imgsz} px, batch {options.batch_size}, {options.device}, {options.threads} threads"
-    print(f"{setting}, {options.outputs} image outputs, {options.rounds} rounds of {STEPS} steps")
+    print(f"{setting}, {options.outputs} image outputs, head {options.head}, {options.rounds} rounds of {STEPS} steps")
     print(f"{'':38s}{'s/step':>8s}{'relative':>10s}{'min':>8s}{'max':>8s}")
     for name, values in seconds.items():
         ratios = [value / reference for value, reference in zip(values, base, strict=True)]
