@@ -234,7 +234,7 @@ class JointRun:
         """The joint loss in `ComputeLoss`'s place; a resumed run's balancer goes on where its checkpoint stands."""
         raw = upstream("utils.torch_utils").de_parallel(model)
         self.clip, self.figures = SeparateClip(raw.classification_parameters()), {}
-        self.statistics = self._quick_statistics(raw)
+        self.statistics = self._quick_statistics(model)
         if self.options.balancer == "gradnorm" and not raw.shared_parameter.requires_grad:
             upstream("utils.general").LOGGER.warning(
                 "WARNING ⚠️ the shared layer is frozen: there is nothing to balance, the task weights stay at their initial "
@@ -259,7 +259,7 @@ class JointRun:
         self.criterion = GradNormLoss(model, balancer, self.options.weight_scope, weights)
         return self.criterion
 
-    def _quick_statistics(self, model: JointDetectionModel) -> QuickStatistics | None:
+    def _quick_statistics(self, model: nn.Module) -> QuickStatistics | None:
         """For a warm-up that is allowed to be shorter than YOLOv5's 100 batches; a run that is resumed has it behind it."""
         hyp = cast("Mapping[str, float]", model.hyp)
         short = hyp.get("warmup_least", getattr(self.options, "warmup_least", _WARMUP_LEAST)) < _WARMUP_LEAST
