@@ -150,8 +150,7 @@ class JointDetectionModel(DetectionModel):
             if backbone == "dual":
                 self.classification_backbone = ClassificationBackbone(self.yaml, self.heads_layers[1])
         _torch_utils.initialize_weights(self.classification_head)
-        read = dict.fromkeys((self.shared_layer, self.shared_layer if self.deep_layer is None else self.deep_layer))
-        where = " and ".join(f"layer {index} ({layers[index].channels} channels)" for index in read)
+        where = " and ".join(f"layer {at} ({layers[at].channels} channels)" for at in dict.fromkeys(self.heads_layers))
         for output, part in zip(outputs, self.heads, strict=True):
             _general.LOGGER.info(
                 f"{'Classification head' if output.name == CLASS else f'Head of `{output.name}`'} ({head}) on {where}"
