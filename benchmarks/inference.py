@@ -1,9 +1,10 @@
 """Milliseconds of a forward pass: detection only, the joint model, and two separate networks for the same two answers.
 
-    python benchmarks/inference.py [--cfg yolov5s.yaml --imgsz 320 --batch-sizes 1 8 --rounds 20 --device cpu]
+    python benchmarks/inference.py [--cfg yolov5s.yaml --head pooled --imgsz 320 --batch-sizes 1 8 --rounds 20 --device cpu]
 
 Two separate networks are the detector and a classifier that stands alone:
-* "+ backbone and head": the joint model's own backbone (to SPPF) and head, without the detector's neck: the cheapest there is;
+* "+ backbone and head": the joint model's own backbone (to SPPF) and head, without the detector's neck: the cheapest there is
+  (with the pooled head only: the others look into the detector's boxes);
 * "+ YOLOv5-cls": upstream's own `ClassificationModel`, cut after the backbone as its `classify/train.py` does;
 * "+ whole detector": the joint model run beside the detector, what one has who trains two tasks with two runs of this package.
 Networks are fused, in evaluation mode, with random weights, which cost what trained ones do; NMS is left out, it is the same for
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradnorm_plugin import JointDetectionModel
+from gradnorm_plugin.model import HEADS
 from gradnorm_plugin.upstream.gateway import upstream
 
 DETECTION, JOINT = "detection only", "joint model"
@@ -54,21 +56,21 @@ class BackboneAndHead(nn.Module):
         return self.head(self.backbone(images))
 
 
-def make_networks(cfg: str, device: str) -> dict[str, list[nn.Module]]:
+def make_networks(cfg: str, head: str, device: str) -> dict[str, list[nn.Module]]:
     """The networks of each way, in evaluation mode, fused, answering as exported ones do."""
     yolo = upstream("models.yolo")
-    joint = JointDetectionModel(cfg, nc=4, classification_names=CLASSES)
+    joint = JointDetectionModel(cfg, nc=4, classification_names=CLASSES, head=head)
     detector = yolo.DetectionModel(upstream("utils.general").check_yaml(cfg), nc=4)
-    whole = yolo.ClassificationModel(model=deepcopy(detector), nc=len(CLASSES), cutoff=joint.shared_layer + 1)
+    whole = yolo.ClassificationModel(model=deepcopy(detector), nc=len(CLASSES), cutoff=joint.heads_layers[1] + 1)
     for network in (joint, detector, whole):
         network.requires_grad_(False).eval().fuse().to(device)
         if network is not whole:
             network.model[-1].export = True
-    half = BackboneAndHead(joint).eval()
+    apart = {"two: + backbone and head": [detector, BackboneAndHead(joint).eval()]} if head == "pooled" else {}
     return {
         DETECTION: [detector],
         JOINT: [joint],
-        "two: + backbone and head": [detector, half],
+        **apart,
         "two: + YOLOv5-cls": [detector, whole],
         "two: + whole detector": [detector, joint],
     }
@@ -164,6 +166,7 @@ def main() -> None:
     """Measure and print a table for each engine and batch size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cfg", default="yolov5s.yaml")
+    parser.add_argument("--head", choices=HEADS, default="pooled")
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--engines", nargs="+", default=["torch", "onnx"], choices=["torch", "onnx"])
@@ -173,8 +176,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     upstream("utils.general").LOGGER.setLevel(logging.WARNING)
-    networks = make_networks(options.cfg, options.device)
-    setting = f"{options.cfg}, {options.imgsz} px, {options.device}, {options.threads} threads"
+    networks = make_networks(options.cfg, options.head, options.device)
+    setting = f"{options.cfg}, head {options.head}, {options.imgsz} px, {options.device}, {options.threads} threads"
     print(f"{setting}, {options.rounds} rounds of {PASSES} passes")
     show_counts({name: gigaflops(parts, options.imgsz, options.device) for name, parts in networks.items()})
     for size in options.batch_sizes:
