@@ -80,7 +80,22 @@ def test_classes_that_the_checkpoint_knows_keep_their_rows(tmp_path):
     assert torch.equal(rows[0], fresh.classification_head.linear.weight[0])
     assert torch.equal(new.classification_head.project[0].weight, old.classification_head.project[0].weight)
     assert "with the image classes night, found by name; dawn start anew; day, dusk are left out" in line
-    assert "the box outputs start anew (3 classes there, 2 here)" in line
+    assert "box outputs taken over but for their 3 classes: the classes cat, dog, found by name" in line
+
+
+def test_boxes_of_other_classes_are_found_as_before(tmp_path):
+    """Where a box is and whether there is one are no matter of the classes; those that have another name start anew."""
+    old, fresh = build(), build(["ant", "cat", "bee", "fly"], seed=1)
+    new, line = started(save(old, tmp_path / "old.pt"), ["ant", "cat", "bee", "fly"], CLASSES)
+    images = torch.rand(1, 3, 64, 64)
+    found, expected, begun = ([raw.detach() for raw in model.train()(images)[0]] for model in (new, old, fresh))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours[..., :5], theirs[..., :5], atol=1e-4) and ours.std() > 1e-2
+        assert torch.allclose(ours[..., 6], theirs[..., 5], atol=1e-4)
+    rows, started_anew = (model.model[-1].m[0].bias.view(3, -1)[:, [5, 7, 8]] for model in (new, fresh))
+    assert torch.equal(rows, started_anew)
+    assert not any(torch.allclose(ours[..., :5], other[..., :5], atol=1e-4) for ours, other in zip(found, begun, strict=True))
+    assert "box outputs taken over but for their 3 classes: the classes cat, found by name; ant, bee, fly start anew" in line
 
 
 def test_no_class_in_common_and_other_box_names(tmp_path):

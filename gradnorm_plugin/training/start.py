@@ -75,7 +75,8 @@ def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start,
 
     * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that
       the checkpoint does not know start anew, as does the last layer if it knows none of them.
-    * Box classes are put in order if they are the same ones; else they stay as they are, as in YOLOv5.
+    * Box classes are looked up by name too, but where there are as many others they stay as they are, as in YOLOv5. Where a box
+      is, and whether there is one, is the same question for any classes: those rows are taken over in every case.
 
     Args:
         weights: the checkpoint's `state_dict`.
@@ -96,18 +97,39 @@ def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start,
             for key in (f"{_prefix(model, layer)}weight", f"{_prefix(model, layer)}bias"):
                 if key in fitted and fitted[key].shape[1:] == fresh[key].shape[1:]:
                     fitted[key] = _rows_by_name(fitted[key], fresh[key], old.rows, output.rows)
+    fitted |= _box_rows(weights, fresh, f"model.{len(model.model) - 1}.", start.box_names, box_names)
     order = _reordered(start.box_names, box_names)
     if order is not None:
-        for key in weights:
-            if key.startswith(f"model.{len(model.model) - 1}.m.") and weights[key].shape == fresh[key].shape:
-                columns = [*range(5), *(5 + index for index in order)]
-                fitted[key] = weights[key].unflatten(0, (-1, 5 + len(order)))[:, columns].flatten(0, 1)
         for head in model.heads:
             key = f"{_prefix(model, head)}attention.0.weight"  # it sees the box's class, after the features
             if key in fitted and key in fresh and fitted[key].shape == fresh[key].shape:
                 features = fitted[key].shape[1] - len(order)
                 fitted[key] = fitted[key][:, [*range(features), *(features + index for index in order)]]
     return fitted
+
+
+def _box_rows(
+    weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], detect: str, old_names: Sequence[str], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Detect's last layers, whose names begin with `detect`: an anchor's x, y, w, h, objectness and classes are rows of them.
+
+    Empty where the classes stay as they are, or the checkpoint has other anchors or channels.
+    """
+    anchors = f"{detect}anchors"
+    by_number = len(names) == len(old_names) and _reordered(old_names, names) is None
+    if by_number or anchors not in weights or weights[anchors].shape != fresh[anchors].shape:
+        return {}
+    num_anchors = fresh[anchors].shape[1]
+    known = [(5 + here, 5 + old_names.index(name)) for here, name in enumerate(names) if name in old_names]
+    columns = [*((index, index) for index in range(5)), *known]
+    here, there = [list(of) for of in zip(*columns, strict=True)]
+    found = {}
+    for key in fresh:
+        if key.startswith(f"{detect}m.") and key in weights and weights[key].shape[1:] == fresh[key].shape[1:]:
+            rows = fresh[key].unflatten(0, (num_anchors, -1)).clone()
+            rows[:, here] = weights[key].unflatten(0, (num_anchors, -1))[:, there].to(rows)
+            found[key] = rows.flatten(0, 1)
+    return found
 
 
 def describe(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> str:
@@ -169,6 +191,11 @@ def _box_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: St
         return f"box outputs taken over with their {len(box_names)} classes"
     if _reordered(start.box_names, box_names) is not None:
         return f"box outputs taken over with their {len(box_names)} classes, found by name: their order differs"
+    if len(start.box_names) != len(box_names):
+        known, new = ([name for name in box_names if (name in start.box_names) == there] for there in (True, False))
+        told = [f"the classes {_listed(known)}, found by name"] if known else []
+        told += [f"{_listed(new)} start anew"] if new else []
+        return f"box outputs taken over but for their {len(start.box_names)} classes: {'; '.join(told)}"
     changed = [f"{old} is now {new}" for old, new in zip(start.box_names, box_names, strict=False) if old != new]
     return f"box outputs taken over by number, though names differ: {_listed(changed)}"
 
