@@ -1,4 +1,4 @@
-"""The command line: names the commands, hands the rest of the line on, and turns expected errors into one line."""
+"""The command line: lists the commands, dispatches to them, and turns expected errors into one line."""
 
 from __future__ import annotations
 
@@ -27,40 +27,52 @@ _COMMANDS = {
     "val": (
         "gradnorm_plugin.evaluation.command",
         "main",
-        "measure both tasks of a checkpoint or exported model (flags: val --help)",
+        "evaluate both tasks of a checkpoint or exported model (flags: val --help)",
     ),
-    "predict": ("gradnorm_plugin.predict.command", "main", "boxes and class of images, videos, cameras (flags: predict --help)"),
-    "export": ("gradnorm_plugin.export", "main", "write ONNX, with --nms too, TorchScript, OpenVINO, ... (flags: export --help)"),
-    "report": ("gradnorm_plugin.report.compose", "main", "write report.md and report.html of a run (flags: report --help)"),
-    "compare": ("gradnorm_plugin.compare.command", "main", "train several methods on several seeds (flags: compare --help)"),
+    "predict": (
+        "gradnorm_plugin.predict.command",
+        "main",
+        "predict boxes and class in images, videos, camera streams (flags: predict --help)",
+    ),
+    "export": (
+        "gradnorm_plugin.export",
+        "main",
+        "export to ONNX (optionally with NMS), TorchScript, OpenVINO, ... (flags: export --help)",
+    ),
+    "report": ("gradnorm_plugin.report.compose", "main", "write a run's report.md and report.html (flags: report --help)"),
+    "compare": (
+        "gradnorm_plugin.compare.command",
+        "main",
+        "train and compare methods over several seeds (flags: compare --help)",
+    ),
     "strip": ("gradnorm_plugin.strip", "main", "write the detection half as a stock YOLOv5 checkpoint (flags: strip --help)"),
     "convert": (
         "gradnorm_plugin.convert.command",
         "main",
-        "Pascal VOC, COCO or YOLO labels to joint ones (flags: convert --help)",
+        "convert Pascal VOC, COCO, YOLO, ... labels to joint labels (flags: convert --help)",
     ),
     "demo-data": ("gradnorm_demo", "main", "generate the demo data set (flags: demo-data --help)"),
 }
 _FLAGS = {"train": "gradnorm_plugin.training.flags", "compare": "gradnorm_plugin.compare.flags"}
-"""What reads a command's flags before its module is imported: --help and mistakes need not wait for PyTorch."""
+"""Modules that parse a command's flags before its own module, and PyTorch with it, is imported."""
 _STOPPED_BY_THEMSELVES = {"train", "compare"}
-"""A training leaves what it goes on from; a comparison first ends its runs."""
+"""A training leaves a checkpoint to resume from; a comparison stops its runs first."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 if all went well, 1 and one line on stderr for an expected error, 2 for wrong usage.
+    """Run a command and exit: 0 on success, 1 with one line on stderr for an expected error, 2 for wrong usage.
 
-    Without a command the help is shown.
+    Without a command, shows the help.
     """
     line = list(sys.argv[1:] if argv is None else argv)
     guard_log()
     try:
         if line and line[0] in _COMMANDS:  # before argparse: these parse their own flags, --help among them
-            if not sys.stderr.isatty():  # in a log each state of a progress bar stays: one in ten seconds is enough
+            if not sys.stderr.isatty():  # a log keeps every state of a progress bar: one per ten seconds is enough
                 os.environ.setdefault("TQDM_MININTERVAL", "10")
             if line[0] not in _STOPPED_BY_THEMSELVES:
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files and folders are removed
-            put_first()  # `python -m` puts the working folder first, whatever is in it
+            put_first()  # `python -m` puts the working folder first, whatever it contains
             if line[0] in _FLAGS:
                 flags = import_module(_FLAGS[line[0]])
                 flags.parse_flags(flags.build_parser(), line[1:])

@@ -1,4 +1,4 @@
-"""`yolov5-gradnorm export`: upstream's `export.py`, and with `--nms` an ONNX file that ends in the boxes that NMS leaves."""
+"""`yolov5-gradnorm export`: upstream's `export.py`, and with `--nms` an ONNX file with built-in NMS."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from gradnorm_plugin.terminal import fail, parse
 from gradnorm_plugin.upstream.gateway import parser_of, upstream
 
 _WITH_NMS = {"onnx", "coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"}  # all but the first are upstream's
-_OLDEST_OPSET = 12  # the first whose GatherND knows batches
+_OLDEST_OPSET = 12  # the first with batched GatherND
 
-# Upstream's `non_max_suppression` in ONNX's own words: of each prediction the best class, boxes of different classes moved apart,
-# the most confident first. As many empty rows as may be kept are put below the predictions: so there always are as many to pick.
+# Upstream's `non_max_suppression` as an ONNX graph: the best class of each prediction, boxes offset by class, sorted by
+# confidence. The predictions are padded with max_det empty rows, so that there are always enough to pick from.
 _GRAPH = Template("""
 suppression (float[batch, predictions, columns] output0) => (float[batch, $max_det, 6] boxes)
 <int64[6] below = {0, 0, 0, 0, $max_det, 0}, int64[2] xy = {0, 1}, int64[2] wh = {2, 3}, int64[1] fifth = {4},
@@ -66,7 +66,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Suppression:
-    """Which boxes NMS leaves, in the words of upstream's `detect.py` and with its defaults."""
+    """NMS settings, with the names and defaults of upstream's `detect.py`."""
 
     conf_thres: float = 0.25
     iou_thres: float = 0.45
@@ -91,23 +91,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Upstream's parser with our defaults, and our flags."""
+    """Upstream's parser with our defaults and our flags."""
     parser = parser_of("export")
     parser.prog = "yolov5-gradnorm export"
-    parser.description = "Write a checkpoint in other formats, and with --nms an ONNX file that needs no NMS after it."
+    parser.description = "Export a checkpoint to other formats, and with --nms to an ONNX file with built-in NMS."
     parser._optionals.title = "YOLOv5's own options (as in its export.py)"
     parser.set_defaults(weights=None, imgsz=None, include=["onnx"])
     helps = {
-        "imgsz": f"height and width, or one for both, in pixels; left out, those of the training, else {DEFAULT_SIZE}",
-        "nms": "ONNX: also write NAME_nms.onnx, which ends in the boxes after NMS; TF, CoreML: add NMS",
+        "imgsz": f"height and width, or one for both, in pixels (default: as in training, else {DEFAULT_SIZE})",
+        "nms": "ONNX: also write NAME_nms.onnx, which outputs the boxes after NMS; TF, CoreML: add NMS",
         "agnostic_nms": "with --nms: boxes of different classes suppress each other",
-        "iou_thres": "NMS: a box goes where it overlaps a better one by more than this",
-        "conf_thres": "NMS: boxes of a smaller confidence go",
+        "iou_thres": "NMS: drop boxes that overlap a better one by more than this",
+        "conf_thres": "NMS: drop boxes below this confidence",
     }
     for action in parser._actions:
         action.help = helps.get(action.dest, action.help)
     parser.add_argument_group("boxes after NMS").add_argument(
-        "--max-det", type=int, default=Suppression.max_det, metavar="N", help="ONNX: rows of each image, the boxes first"
+        "--max-det", type=int, default=Suppression.max_det, metavar="N", help="ONNX: rows per image, boxes first"
     )
     return parser
 
@@ -132,10 +132,10 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def export(file: str, options: argparse.Namespace) -> None:
-    """Write the formats of `options.include` beside the checkpoint `file`, as upstream's `export.py` does, and that of `--nms`.
+    """Write the formats of `options.include` next to the checkpoint `file`, as upstream's `export.py` does, and that of `--nms`.
 
     Raises:
-        ExportError: if `file` is no detector's checkpoint.
+        ExportError: if `file` is not the checkpoint of a detector.
         SystemExit: upstream's, if a format could not be written.
     """
     from gradnorm_plugin.model.checkpoint import CheckpointError, check_detector, image_size, read_checkpoint, training_flags
@@ -158,7 +158,7 @@ def export(file: str, options: argparse.Namespace) -> None:
 
 
 def suppress(source: Path, target: Path, suppression: Suppression) -> None:
-    """Write the exported file `source` to `target`, with NMS at its end: `boxes` (B, max_det, 6) in the place of `output0`."""
+    """Write the exported file `source` to `target` with NMS appended: `boxes` (B, max_det, 6) replaces `output0`."""
     import onnx
     from onnx.compose import add_prefix_graph
     from onnx.parser import parse_graph

@@ -1,4 +1,4 @@
-"""What `--help` says of the balancers: facts that the flags can tell before PyTorch is loaded, which takes seconds."""
+"""What `--help` needs to know about the balancers, without loading PyTorch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ SETTINGS: dict[str, Mapping[str, tuple[float, str]]] = {
     "gradnorm": {},
     "fixed": {},
     "uncertainty": {"lr": (0.025, "step size on the log variances")},
-    "dwa": {"temperature": (2.0, "larger makes the weights more equal")},
-    "uw-so": {"temperature": (1.0, "larger makes the weights more equal")},
+    "dwa": {"temperature": (2.0, "higher values make the weights more equal")},
+    "uw-so": {"temperature": (1.0, "higher values make the weights more equal")},
     "log": {},
     "pcgrad": {},
-    "cagrad": {"c": (0.4, "how far from the mean gradient, as a share of it")},
+    "cagrad": {"c": (0.4, "maximum distance from the mean gradient, as a share of its norm")},
     "bisector": {},
 }
-"""By balancer, in the order of the help: those numbers among its constructor's arguments that have a flag `--NAME-ARGUMENT` of
-their own, each with its default there and the flag's help. GradNorm's are in `PRESETS`."""
+"""By balancer, in the order of the help: the constructor arguments that have a flag `--NAME-ARGUMENT`, each with its default and
+the flag's help. GradNorm's are in `PRESETS`."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "report": {
@@ -49,7 +49,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lr": 0.1,
     },
 }
-"""Settings for two tasks, detection first: those of the report that this project started from, the paper's, and those that keep
-detection's weight at 1. `preset` gives them for more."""
+"""Settings for two tasks, detection first: those of the report this project started from, the paper's, and those that keep
+detection's weight at 1. `preset` extends them to more tasks."""
 STARTS = ("given", "measured")
-"""Where the weights come from before the first update."""
+"""How the weights before the first update are chosen."""

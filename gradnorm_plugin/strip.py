@@ -1,4 +1,4 @@
-"""`strip`: the detection half of a joint checkpoint, as a stock YOLOv5 checkpoint that needs nothing of this package."""
+"""`strip`: the detection half of a joint checkpoint as a stock YOLOv5 checkpoint, independent of this package."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 _yolo = upstream("models.yolo")
 
-# What upstream's constructor and trainer set on a detection model. Anything else is ours, and goes.
+# Set on a detection model by upstream's constructor and trainer. Anything else is ours and is removed.
 _STOCK_ATTRIBUTES = {"training", "yaml", "yaml_file", "save", "names", "inplace", "stride", "nc", "hyp", "class_weights"}
 _STOCK_MODULES = {"model"}
 
 
 class StripError(ValueError):
-    """The checkpoint has no detection half to take out, or the result cannot be written."""
+    """The checkpoint has no detection half, or the result cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Stripped:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Strip the checkpoint that `argv` names. Ends with status 1 and one message on bad input."""
+    """Strip the checkpoint given by `argv`. Ends with status 1 and one message on bad input."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm strip",
         description="Write the detection half of a joint checkpoint as a stock YOLOv5 checkpoint (FP16, without optimizer).",
     )
     parser.add_argument("weights", type=Path, help="joint checkpoint, e.g. runs/train/exp/weights/best.pt")
-    parser.add_argument("-o", "--output", type=Path, help="file to write, .pt; default <stem>_detection.pt beside it")
+    parser.add_argument("-o", "--output", type=Path, help="output file, .pt (default: <stem>_detection.pt next to it)")
     options = parse(parser, argv)
     try:
         done = strip(options.weights, options.output)
@@ -60,15 +60,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def strip(weights: Path, output: Path | None = None) -> Stripped:
-    """Write the detection half of the joint checkpoint `weights` to `output` (default `<stem>_detection.pt` beside it).
+    """Write the detection half of the joint checkpoint `weights` to `output` (default `<stem>_detection.pt` next to it).
 
-    As upstream's `strip_optimizer` leaves a checkpoint: EMA weights, FP16, no optimizer, the same keys. `opt` keeps the flags
-    of the training, ours among them: plain values.
+    The format is that of upstream's `strip_optimizer`: EMA weights, FP16, no optimizer, the same keys. `opt` keeps the training
+    flags, including ours: plain values.
 
     Raises:
-        StripError: if `weights` is missing, damaged or no joint checkpoint, or `output` cannot be written; nothing is left behind
-            then.
-        OSError: if a path is none that the system takes.
+        StripError: if `weights` is missing, damaged or not a joint checkpoint, or `output` cannot be written. Nothing is left
+            behind.
+        OSError: if the system rejects a path.
     """
     output = weights.with_name(f"{weights.stem}_detection.pt") if output is None else output
     _check_paths(weights, output)
@@ -109,7 +109,7 @@ def _load(weights: Path) -> dict[str, Any]:
 
 
 def _detection_half(model: JointDetectionModel) -> nn.Module:
-    """The same network as an instance of upstream's own class, without what the joint model adds to it."""
+    """The network as an instance of upstream's own class, without the joint model's additions."""
     model.__class__ = _yolo.DetectionModel
     for name in [name for name in vars(model) if not name.startswith("_") and name not in _STOCK_ATTRIBUTES]:
         delattr(model, name)

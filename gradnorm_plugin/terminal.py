@@ -1,4 +1,4 @@
-"""How the program reads its command line, what it says on the terminal, and how it ends on an error that the user can mend."""
+"""Command-line parsing, terminal output, and the exit on errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn
 from gradnorm_plugin.names import on_screen
 
 _LONG_USAGE = 500
-"""Characters; a longer one would hide the error that comes after it."""
+"""Characters; a longer usage would hide the error after it."""
 
 
 def fail(message: str) -> NoReturn:
@@ -28,12 +28,12 @@ def parse(
     namespace: argparse.Namespace | None = None,
     also: argparse.ArgumentParser | None = None,
 ) -> argparse.Namespace:
-    """`parser.parse_args`, which also names the flag that a wrong one is closest to, and keeps a long usage to one line.
+    """`parser.parse_args`, but suggests the flag closest to a wrong one and shortens a long usage to one line.
 
-    A flag has to be written out: what `--weight` stands for would change with every flag that is added.
+    Flags cannot be abbreviated: the meaning of `--weight` would change with every new flag.
 
     Args:
-        also: the parser of flags that the line may have meant as well.
+        also: a parser whose flags are suggested as well.
     """
     parser.allow_abbrev = False
     if len(parser.format_usage()) > _LONG_USAGE:
@@ -54,7 +54,7 @@ def _closest(word: str, flags: Sequence[str]) -> str:
 
 
 def guard_log() -> None:
-    """Write control characters in YOLOv5's log, which has names from data sets and checkpoints in it, as escapes."""
+    """Escape control characters in YOLOv5's log, which contains names from data sets and checkpoints."""
     for name in ("yolov5", "ultralytics"):  # later versions log under the second name
         logging.getLogger(name).addFilter(_escape)  # once: a logger takes the same filter only once
 
@@ -65,17 +65,17 @@ def _escape(record: logging.LogRecord) -> bool:
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of `val` and `predict` for what the network computes in."""
+    """Add the `--precision` flag of `val` and `predict`."""
     parser.add_argument_group("speed").add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="what the network computes in: bfloat16 (.pt weights only) takes less time on a processor that has instructions for "
-        "it, and changes the third digit",
+        help="precision of the network: bfloat16 (.pt weights only) is faster on a CPU with instructions for it, and changes the "
+        "third digit",
     )
 
 
 def check_precision(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End the program where two precisions are asked for."""
+    """End the program if two precisions are requested."""
     if options.half and options.precision == "bfloat16":
         parser.error("--half and --precision bfloat16 are two precisions: choose one")

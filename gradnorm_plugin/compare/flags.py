@@ -1,4 +1,4 @@
-"""The flags of `compare`, without what they need PyTorch for: --help and mistakes need not wait for it."""
+"""The flags of `compare`, without PyTorch, so that --help and wrong flags are answered at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gradnorm_plugin.upstream.gateway import shown
 
 MOST_FOLDS = 1000
 GROUPS = ("group", "group_pattern", "classes_csv", "csv_columns", "csv_image", "csv_encoding")
-"""Options of the folds, which are drawn once."""
+"""Options that determine the folds, which are drawn once."""
 _SETTLED = ("methods", "method", "seeds", "folds", "name", "exist_ok", *GROUPS)
-"""Options that are settled already for a comparison that is resumed."""
+"""Options that a resumed comparison takes from its plan."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,10 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm compare",
         usage="%(prog)s [--methods NAME ...] [--seeds K ... | --folds K] [options] [training flags]",
-        description="Train several methods on the same seeds or folds, all else alike, and write their figures side by side. "
-        "Every run is a normal training in a folder of its own.",
-        epilog="Everything else (--data, --epochs, --imgsz, --weights, --device, ...) is handed on to every run: see "
-        "`train --help`. With --jobs on a GPU all runs share that of --device; if it names several, every run uses them all.",
+        description="Train several methods with the same seeds or folds, everything else equal, and compare their results. "
+        "Every run is a normal training in its own folder.",
+        epilog="All other flags (--data, --epochs, --imgsz, --weights, --device, ...) are passed to every run: see `train "
+        "--help`. With --jobs on a GPU, all runs share the one given by --device; if several are given, every run uses them all.",
         allow_abbrev=False,  # --seed is a training flag, not short for --seeds
     )
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="methods to compare (--list shows them; default: all)")
@@ -34,47 +34,49 @@ def build_parser() -> argparse.ArgumentParser:
         "--method",
         action="append",
         metavar="NAME=FLAGS",
-        help='one more method of your own, e.g. --method alpha0="--balancer gradnorm --gradnorm-alpha 0"; repeatable',
+        help='add your own method, e.g. --method alpha0="--balancer gradnorm --gradnorm-alpha 0"; repeatable',
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
     parser.add_argument(
-        "--folds", type=int, metavar="K", help="in the place of seeds: cross validation over the images of train and val together"
+        "--folds", type=int, metavar="K", help="instead of seeds: cross-validation over the images of train and val together"
     )
-    groups = parser.add_argument_group("groups of images that one fold keeps together")
+    groups = parser.add_argument_group("groups of images kept in one fold")
     add_group_flags(groups)
     add_table_flags(groups)
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs in parallel (default: 1)")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of a run (default: those it was started with, else cores / jobs)"
+        "--threads", type=int, metavar="N", help="CPU threads per run (default: cores / jobs; with --resume the original value)"
     )
     project = shown(WORKSPACE / "runs" / "compare")
-    parser.add_argument("--project", default=project, metavar="FOLDER", help=f"where comparisons are kept (default: {project})")
-    parser.add_argument("--name", metavar="NAME", help="folder of this one in --project (default: exp, exp2, ...)")
-    parser.add_argument("--exist-ok", action="store_true", help="add methods or seeds to the comparison of that --name")
+    parser.add_argument("--project", default=project, metavar="FOLDER", help=f"parent folder of comparisons (default: {project})")
+    parser.add_argument("--name", metavar="NAME", help="folder of this comparison in --project (default: exp, exp2, ...)")
+    parser.add_argument("--exist-ok", action="store_true", help="add methods or seeds to the existing comparison --name")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="FOLDER",
-        help="resume a comparison as it was planned: train what is not finished (default: the newest in --project)",
+        help="resume a comparison as planned: train the unfinished runs (default: the newest in --project)",
     )
     parser.add_argument(
         "--allow-download",
         action="store_true",
-        help="let the runs execute the code that the data yaml has under `download`, whoever wrote it, and fetch addresses "
-        "among the flags of a resumed comparison; needed again with --resume, for compare.yaml may be somebody else's",
+        help="let the runs execute the code under `download` in the data yaml, whoever wrote it, and fetch URLs among the flags "
+        "of a resumed comparison; needed again with --resume, because compare.yaml may come from someone else",
     )
     parser.add_argument(
         "--original-predictions",
         action="store_true",
-        help="also say whether the six predictions of the report that this project started from hold on this data",
+        help="also check the six predictions of the report this project started from on this data",
     )
-    parser.add_argument("--list", action="store_true", help="show the methods, with --data those for its image outputs, and exit")
+    parser.add_argument(
+        "--list", action="store_true", help="list the methods (with --data also those for its image outputs) and exit"
+    )
     return parser
 
 
 def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """What `compare`'s own flags say, each checked by itself; the others, known and of the right kind, are in `flags`, a tuple.
+    """`compare`'s own flags, each checked on its own; valid training flags are in the tuple `flags`.
 
     Errors end the program as argparse does: one line, status 2.
     """
@@ -96,7 +98,7 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
 
 
 def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """The seeds are the folds' numbers where folds are asked for."""
+    """With --folds, the seeds are the fold numbers."""
     given = [_flag(name) for name in GROUPS if getattr(options, name)]
     if options.folds is None:
         if given:

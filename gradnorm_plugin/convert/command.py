@@ -35,14 +35,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `yolov5-gradnorm convert`."""
     parser = argparse.ArgumentParser(
         prog="yolov5-gradnorm convert",
-        description="Turn labels of VOC, COCO, YOLO, CVAT, Label Studio or masks, and a class for each image, into a joint set.",
+        description="Convert VOC, COCO, YOLO, CVAT or Label Studio labels, or masks, plus a class per image, to joint labels.",
     )
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder of the data (or COCO's .json, or YOLO's data yaml)")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--format", choices=FORMATS, help="default: told by the files' suffixes")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images (default: JPEGImages, or below SOURCE)")
-    parser.add_argument("--annotations", type=Path, metavar="PATH", help="folder of the annotations, or one file of them")
-    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="box classes in this order, others are dropped")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="data folder (or COCO's .json, or YOLO's data yaml)")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to create")
+    parser.add_argument("--format", choices=FORMATS, help="default: detected from the files")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="image folder (default: JPEGImages, or below SOURCE)")
+    parser.add_argument("--annotations", type=Path, metavar="PATH", help="annotation folder or file")
+    parser.add_argument("--names", nargs="+", default=[], metavar="NAME", help="box classes in this order; others are dropped")
     parser.add_argument(
         "--rename",
         nargs="+",
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         type=read_renaming,
         metavar="OLD=NEW",
-        help="rename box classes; two with one new name are merged",
+        help="rename box classes; those with the same new name are merged",
     )
     parser.add_argument(
         "--mask-classes",
@@ -58,14 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         type=read_mask_class,
         metavar="VALUE=NAME",
-        help="box classes by a mask's grey value, palette index or colour: 1=RBC 2=WBC, '#ff0000=RBC'",
+        help="class names for a mask's grey values, palette indices or colours: 1=RBC 2=WBC, '#ff0000=RBC'",
     )
-    parser.add_argument("--polygons", action="store_true", help="keep outlines of one part instead of boxes alone")
-    parser.add_argument("--boxes", choices=READINGS, help="what the four numbers of COCO's boxes are (default: told by them)")
-    parser.add_argument("--drop-difficult", action="store_true", help="drop the boxes that Pascal VOC marks as difficult")
+    parser.add_argument("--polygons", action="store_true", help="keep single-part outlines instead of boxes")
+    parser.add_argument("--boxes", choices=READINGS, help="meaning of the four numbers of COCO's boxes (default: detected)")
+    parser.add_argument("--drop-difficult", action="store_true", help="drop boxes that Pascal VOC marks as difficult")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if convert wrote it")
     _add_classes(parser.add_argument_group("the image's class"))
-    _add_split(parser.add_argument_group("split (default: the source's own, else drawn by class)"))
+    _add_split(parser.add_argument_group("split (default: the source's own, else random, stratified by class)"))
     return parser
 
 
@@ -78,31 +78,31 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
         type=read_wish,
         metavar=FORM,
         help=f"an image output by name, from a column of the CSV file (else a key of COCO's images entries); kinds: "
-        f"{', '.join(OUTPUT_KINDS)}; may be given several times: --output view=View --output finding=Findings:labels "
+        f"{', '.join(OUTPUT_KINDS)}; repeatable: --output view=View --output finding=Findings:labels "
         "--output ef=EF:value:percent:0:100",
     )
     group.add_argument(
         "--classes-from",
         choices=["csv", "folder", "json", "labels", "annotations"],
-        help="folder: the name of the image's folder; annotations (or json, labels): what they say of the image, such as COCO's "
-        "images entries, tags, choices, one-hot lines (default: csv with --classes-csv, else annotations)",
+        help="folder: the name of the image's folder; annotations (or json, labels): their image-level entries, such as COCO's "
+        "images, tags, choices, one-hot lines (default: csv with --classes-csv, else annotations)",
     )
     group.add_argument(
         "--class-pattern",
         type=read_pattern,
         metavar="REGEX",
-        help="what its group finds in the image's file name: '(PLAX|PSAX)_' (with a / in it: in the path)",
+        help="its group's match in the image's file name: '(PLAX|PSAX)_' (matches the path if it contains a /)",
     )
     keys = ", ".join(CLASS_KEYS)
     group.add_argument(
         "--class-key",
         "--json-key",
         metavar="KEY",
-        help=f"of the class in the annotations: a key of COCO's images entries (default: first of {keys}), an attribute of "
+        help=f"where the annotations hold the class: a key of COCO's images entries (default: first of {keys}), an attribute of "
         "CVAT's tags (default: their labels), a choice of Label Studio (default: the only one)",
     )
     group.add_argument(
-        "--image-class", nargs="+", default=[], metavar="NAME", help="image classes in this order, others are left out"
+        "--image-class", nargs="+", default=[], metavar="NAME", help="image classes in this order; others are left out"
     )
     group.add_argument("--min-images", type=int, default=2, metavar="N", help="drop image classes with fewer images (default: 2)")
 
@@ -110,11 +110,11 @@ def _add_classes(group: argparse._ArgumentGroup) -> None:
 def _add_split(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--split", nargs="+", type=Path, metavar="FILE", help="lists of images: train.txt val.txt [test.txt]")
     group.add_argument(
-        "--val-share", type=float, metavar="SHARE", help=f"draw one, this much for val (default: {DEFAULT_VAL_SHARE})"
+        "--val-share", type=float, metavar="SHARE", help=f"draw a split with this share for val (default: {DEFAULT_VAL_SHARE})"
     )
-    group.add_argument("--test-share", type=float, metavar="SHARE", help="draw one, this much for test (default: 0)")
+    group.add_argument("--test-share", type=float, metavar="SHARE", help="draw a split with this share for test (default: 0)")
     add_group_flags(group)
-    group.add_argument("--seed", type=int, default=0, help="of the drawing (default: 0)")
+    group.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     group.add_argument(
         "--link",
         nargs="?",

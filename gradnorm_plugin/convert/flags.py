@@ -12,19 +12,21 @@ def add_group_flags(parser: argparse._ArgumentGroup) -> None:
     """The flags that name the groups."""
     together = parser.add_mutually_exclusive_group()
     together.add_argument(
-        "--group", metavar="COLUMN", help="draw so that images alike in this column of the CSV file stay together"
+        "--group", metavar="COLUMN", help="draw a split that keeps images with the same value in this CSV column together"
     )
     together.add_argument(
-        "--group-pattern", type=read_pattern, metavar="REGEX", help="the same, by the file name: '^(patient[0-9]+)_'"
+        "--group-pattern", type=read_pattern, metavar="REGEX", help="the same, by file name: '^(patient[0-9]+)_'"
     )
 
 
 def add_table_flags(parser: argparse._ArgumentGroup) -> None:
     """The flags that name a table of the images and how to read it."""
-    parser.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with a row for each image")
-    parser.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: told by their names)")
-    parser.add_argument("--csv-image", metavar="COLUMN", help="the image's column where no class is read (default: by its name)")
-    parser.add_argument("--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or its mark's)")
+    parser.add_argument("--classes-csv", type=Path, metavar="FILE", help="CSV file with one row per image")
+    parser.add_argument("--csv-columns", nargs=2, metavar=("IMAGE", "CLASS"), help="its columns (default: detected by name)")
+    parser.add_argument("--csv-image", metavar="COLUMN", help="the image column if no class is read (default: detected by name)")
+    parser.add_argument(
+        "--csv-encoding", metavar="NAME", help="its encoding: cp1252, big5, ... (default: UTF-8, or UTF-16 with a BOM)"
+    )
 
 
 def check_group_flags(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

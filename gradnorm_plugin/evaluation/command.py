@@ -1,4 +1,4 @@
-"""`yolov5-gradnorm val`: its flags, every one of upstream's `val.py` and ours, and how it ends on bad input."""
+"""`yolov5-gradnorm val`: all flags of upstream's `val.py` plus ours, and the exit on bad input."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def build_parser() -> argparse.ArgumentParser:
     """Upstream's parser with our defaults, and our flags."""
     parser = upstream_parser()
     parser.prog = "yolov5-gradnorm val"
-    parser.description = "Measure detection and classification of a joint model in one pass."
+    parser.description = "Evaluate detection and classification of a joint model in one pass."
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its val.py)"
     parser.set_defaults(weights=None, data=None, imgsz=None, project=shown(WORKSPACE / "runs" / "val"))
     (data,) = (action for action in parser._actions if action.dest == "data")
     demo = shown(REPOSITORY / "data" / "joint.yaml")
-    data.help = f"data yaml; left out, that which the weights were trained on ({demo} where they do not say)"
+    data.help = f"data yaml (default: the one the weights were trained on, or {demo} if not recorded)"
     (size,) = (action for action in parser._actions if action.dest == "imgsz")
-    size.help = f"pixels; left out, those that the weights were trained or exported with ({DEFAULT_SIZE} where they do not say)"
+    size.help = f"pixels (default: as the weights were trained or exported, or {DEFAULT_SIZE} if not recorded)"
     parser.add_argument_group("data").add_argument(
         "--allow-download",
         action="store_true",
-        help="where images are missing, run the code that the data yaml has under `download`, whoever wrote it",
+        help="if images are missing, run the code under `download` in the data yaml, whoever wrote it",
     )
     add_precision(parser)
     group = parser.add_argument_group("intervals")
@@ -74,9 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=Bootstrap().resamples,
         metavar="N",
-        help="draws of the images for the 95%% intervals of both tasks' figures; 0 leaves them out",
+        help="image resamples for the 95%% intervals of both tasks' metrics; 0 turns intervals off",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of these draws")
+    group.add_argument("--seed", type=int, default=0, help="seed of the resampling")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""`yolov5-gradnorm predict`: its flags, every one of upstream's `detect.py` and ours, and how it ends on bad input."""
+"""`yolov5-gradnorm predict`: all flags of upstream's `detect.py` plus ours, and the exit on bad input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gradnorm_plugin.upstream.gateway import parser_of, shown
 def main(argv: Sequence[str] | None = None) -> None:
     """Predict with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
     options = parse_options(argv)
-    # It needs PyTorch, which takes seconds: --help and mistakes in the flags need not wait for it.
+    # Imported late: it loads PyTorch, which takes seconds that --help and wrong flags need not wait for.
     from gradnorm_plugin.predict.pipeline import predict
 
     try:
@@ -29,17 +29,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Upstream's parser with our defaults, and our flags."""
+    """Upstream's parser with our defaults and our flags."""
     parser = parser_of("detect")
     parser.conflict_handler = "resolve"  # later versions have a --save-csv of their own, and no --visualize
     parser.prog = "yolov5-gradnorm predict"
     parser.description = (
-        "Find boxes in images, videos and cameras, and say of each image its class or what else the weights have learned of it."
+        "Detect boxes in images, videos and camera streams, and predict the class or other outputs of each image."
     )
     parser.epilog = (
-        "Ours differ in these defaults: --weights and --source have none; --imgsz is the size that the weights were trained or "
-        f"exported with, else {DEFAULT_SIZE}; --line-thickness follows the size of the image. --save-conf is refused: a joint "
-        "label has no sixth column, and --save-json and --save-csv hold the confidences."
+        "Defaults that differ from YOLOv5: --weights and --source have none; --imgsz is the size the weights were trained or "
+        f"exported with, else {DEFAULT_SIZE}; --line-thickness scales with the image. --save-conf is refused: joint labels have "
+        "no sixth column, and --save-json and --save-csv contain the confidences."
     )
     parser._optionals.title = "YOLOv5's own options (as in its detect.py)"
     project = shown(WORKSPACE / "runs" / "predict")
@@ -48,18 +48,20 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--save-json", action="store_true", help="save predictions.json: boxes, class and probabilities, image outputs"
     )
-    group.add_argument("--save-csv", action="store_true", help="save images.csv (a row an image) and boxes.csv (a row a box)")
+    group.add_argument(
+        "--save-csv", action="store_true", help="save images.csv (one row per image) and boxes.csv (one row per box)"
+    )
     group.add_argument(
         "--explain",
         action="store_true",
-        help="save explained/NAME: the picture, and beside it why each image output says what it says (.pt only)",
+        help="save explained/NAME: the image next to heat maps that show why each output was predicted (.pt only)",
     )
     add_precision(parser)
     group = parser.add_argument_group("class of the image")
     group.add_argument(
         "--clip-class",
         action="store_true",
-        help="of a video, say also what its frames come to together: drawn as it settles; with --save-json and --save-csv in "
+        help="for videos, also one prediction over all frames, drawn as it settles; with --save-json and --save-csv in "
         "clips.json and clips.csv",
     )
     group.add_argument(
@@ -67,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="THRESHOLD",
-        help="say `unsure` where the class has a smaller probability than this, from 0 to 1",
+        help="say `unsure` if the class's probability is below this, from 0 to 1",
     )
     return parser
 

@@ -1,6 +1,6 @@
-"""The launcher's flags: every one of upstream's `train.py`, taken from its own parser, and ours in a group of their own.
+"""The launcher's flags: all of upstream's `train.py`, from its own parser, plus ours in separate groups.
 
-Nothing here needs PyTorch, which takes seconds to load: --help and mistakes in the flags need not wait for it.
+Nothing here imports PyTorch, so --help and wrong flags are answered without the seconds it takes to load.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from gradnorm_plugin.upstream.checkout import REPOSITORY, WORKSPACE
 from gradnorm_plugin.upstream.gateway import parser_of, shown
 
 AUTO = "auto"
-"""The choice that is left to what training starts from."""
+"""Depends on whether training starts from trained weights or from scratch."""
 
 
 def upstream_parser() -> argparse.ArgumentParser:
-    """The parser that upstream's `train.parse_opt` builds, with every flag it knows."""
+    """The parser built by upstream's `train.parse_opt`, with all of its flags."""
     return parser_of("train")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Upstream's parser with our defaults, and our flags."""
+    """Upstream's parser with our defaults and our flags."""
     parser = upstream_parser()
     parser.prog = "train_joint_gradnorm_fixed.py"
-    parser.description = "Train YOLOv5 on boxes and image classes together, balanced by GradNorm."
+    parser.description = "Train YOLOv5 jointly on boxes and image classes, balanced by GradNorm."
     parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser._optionals.title = "YOLOv5's own options (as in its train.py)"
     parser.set_defaults(
@@ -42,23 +42,22 @@ def build_parser() -> argparse.ArgumentParser:
         project=shown(WORKSPACE / "runs" / "train"),
     )
     told = {
-        "quad": "not with image classes: refused",
-        "device": "auto (a GPU if there is one), cpu, or numbers of GPUs: 0 or 0,1,2,3",
-        "resume": "go on with an interrupted run, the latest or that of the last.pt named, with the settings that it was started "
-        "with",
+        "quad": "refused: it cannot be combined with image classes",
+        "device": "auto (a GPU if there is one), cpu, or GPU indices: 0 or 0,1,2,3",
+        "resume": "resume an interrupted run, the latest or that of the given last.pt, with its original settings",
     }
     for action in parser._actions:
         action.help = told.get(action.dest, action.help)
     _add_network(parser.add_argument_group("network"))
-    _add_balancing(parser.add_argument_group("balancing of the two tasks"))
+    _add_balancing(parser.add_argument_group("task balancing"))
     _add_classification(parser.add_argument_group("image classification"))
     parser.add_argument_group("data").add_argument(
         "--allow-download",
         action="store_true",
-        help="where images are missing, run the code that the data yaml has under `download`, whoever wrote it",
+        help="if images are missing, run the code under `download` in the data yaml, whoever wrote it",
     )
     parser.add_argument_group("screen").add_argument(
-        "--log-interval", type=int, default=10, metavar="N", help="batches between two lines of losses and weights"
+        "--log-interval", type=int, default=10, metavar="N", help="batches between printed lines of losses and weights"
     )
     return parser
 
@@ -67,59 +66,62 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--backbone",
         choices=BACKBONES,
-        help="shared: one backbone serves both tasks; dual: a second one serves classification, and nothing is shared (left out: "
-        "that of the joint checkpoint that --weights names, else shared)",
+        help="shared: one backbone for both tasks; dual: a second one for the classification, nothing is shared (default: from a "
+        "joint checkpoint given by --weights, else shared)",
     )
     group.add_argument(
         "--head",
         choices=HEADS,
-        help="what tells the image's class. pooled: the whole image, in the backbone's last layer; guided: the whole image and "
-        "what is inside the detected boxes, both in fine cells; both: the whole image as pooled, the boxes as guided (left out: "
-        "that of the joint checkpoint that --weights names, else both from trained weights, pooled from scratch)",
+        help="which features the head uses. pooled: the whole image, from the backbone's last layer; guided: the whole image and "
+        "the detected boxes, both on the fine grid; both: the whole image as in pooled, the boxes as in guided (default: from a "
+        "joint checkpoint given by --weights, else both from trained weights, pooled from scratch)",
     )
     group.add_argument(
         "--shared-layer",
         type=int,
         metavar="N",
-        help="layer of the model's yaml that feeds the head; with --head both it shows the boxes (left out: that of the joint "
-        "checkpoint that --weights names, else the backbone's last layer, for --head guided and both its last one with the "
-        "finest cells that the detector uses)",
+        help="layer of the model yaml that feeds the head; for --head both, the layer of its box features (default: from a joint "
+        "checkpoint given by --weights, else the backbone's last layer; for --head guided and both, the last one at the finest "
+        "stride the detector uses)",
     )
     group.add_argument(
         "--channels-last",
         action="store_true",
-        help="train in the channels-last memory format: the same network, faster on most processors, with other last digits",
+        help="train in the channels-last memory format: the same network, faster on most CPUs, with different rounding",
     )
     group.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),
         default="auto",
-        help="what the layers compute in while training; losses, weights and balancing stay in float32. auto: on a GPU YOLOv5's "
-        "AMP, on a CPU float32; bfloat16 takes --channels-last with it, and half the time of a step on a CPU that has "
-        "instructions for it (AVX512-BF16, AMX)",
+        help="precision of the layers in training; losses, weights and balancing stay in float32. auto: YOLOv5's AMP on a GPU, "
+        "float32 on a CPU; bfloat16 implies --channels-last and halves the time per step on a CPU with instructions for it "
+        "(AVX512-BF16, AMX)",
     )
 
 
 def _add_balancing(group: argparse._ArgumentGroup) -> None:
-    """Add the flags; those that presets set are absent from the options unless they are given."""
+    """Add the flags; those set by presets are missing from the options unless given."""
     report = PRESETS["report"]
     group.add_argument(
         "--balancer",
         choices=tuple(SETTINGS),
-        help="what sets the task weights (docs/balancers.md); pcgrad, cagrad and bisector act on the gradients instead; left "
-        "out: gradnorm, with --backbone dual fixed weights 1 1",
+        help="what sets the task weights (docs/balancers.md); pcgrad, cagrad and bisector act on the gradients instead (default: "
+        "gradnorm; fixed weights 1 1 with --backbone dual)",
     )
     group.add_argument(
         "--gradnorm-preset",
         choices=(AUTO, *sorted(PRESETS)),
         default=AUTO,
-        help="settings that the flags below change one by one: report (sum 4, ranges, every 10 batches), paper (weights 1, "
-        "sum 2, every batch, no ranges), ratio (detection's weight is always 1, the classification's starts where the measured "
-        "gradients are equal, every 10 batches); auto: ratio from trained weights, report from scratch",
+        help="values for the flags below, each of which overrides it: report (sum 4, ranges, every 10 batches), paper (weights "
+        "1, sum 2, every batch, no ranges), ratio (detection's weight is always 1, the classification's starts where the "
+        "measured gradients are equal, every 10 batches); auto: ratio from trained weights, report from scratch",
     )
     unset: dict[str, Any] = {"default": argparse.SUPPRESS}
     group.add_argument(
-        "--gradnorm-alpha", type=float, **unset, help=f"pull towards equal training rates (preset report: {report['alpha']})"
+        "--gradnorm-alpha",
+        type=float,
+        **unset,
+        help=f"strength of the pull towards equal training rates (preset report: {report['alpha']})",
     )
     group.add_argument(
         "--initial-weights",
@@ -127,7 +129,7 @@ def _add_balancing(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="WEIGHT",
         **unset,
-        help="weights of detection and of each image output (one for all, or one each) in the first batches, and in the whole "
+        help="weights of detection and of the image outputs (one for all, or one each): for the first batches, or for the whole "
         "run with --balancer fixed, pcgrad, cagrad or bisector (preset report: 1.0 0.01; uncertainty, pcgrad, cagrad, bisector: "
         "1 1)",
     )
@@ -138,15 +140,15 @@ def _add_balancing(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         metavar="MIN MAX",
         **unset,
-        help="ranges of the weights: detection's, and that of the image outputs, one for all or one each (preset report: 1 4 "
-        "0.01 0.4; preset ratio: 1 1 0.0001 1)",
+        help="weight ranges of detection and of the image outputs, one for all or one each (preset report: 1 4 0.01 0.4; preset "
+        "ratio: 1 1 0.0001 1)",
     )
     group.add_argument(
         "--gradnorm-interval",
         type=int,
         **unset,
-        help=f"batches between two updates; with another balancer between two looks at the gradients, 0 for none (preset "
-        f"report: {report['interval']})",
+        help=f"batches between weight updates; for other balancers between gradient measurements, 0 for none (preset report: "
+        f"{report['interval']})",
     )
     group.add_argument(
         "--gradnorm-warmup",
@@ -155,14 +157,14 @@ def _add_balancing(group: argparse._ArgumentGroup) -> None:
         help=f"batches at the initial weights; their mean losses are L(0) (preset report: {report['warmup']})",
     )
     group.add_argument(
-        "--gradnorm-lr", type=float, **unset, help=f"size of a relative step of the weights (preset report: {report['lr']})"
+        "--gradnorm-lr", type=float, **unset, help=f"relative step size of the weights (preset report: {report['lr']})"
     )
     group.add_argument(
         "--gradnorm-start",
         choices=STARTS,
         **unset,
-        help="given: the warm-up runs at the initial weights; measured: only its first batch does, then at the weights that make "
-        "the gradients measured so far equal (presets report and paper: given; preset ratio: measured)",
+        help="given: the warm-up uses the initial weights; measured: only its first batch does, the others use the weights that "
+        "equalise the gradients measured so far (presets report and paper: given; preset ratio: measured)",
     )
     for name, argument, destination in own_settings():
         default, told = SETTINGS[name][argument]
@@ -171,7 +173,7 @@ def _add_balancing(group: argparse._ArgumentGroup) -> None:
         "--weight-scope",
         choices=["loss", "shared"],
         default="loss",
-        help="loss: a weight multiplies its task's loss; shared: only what the task sends into the shared layers",
+        help="loss: a weight scales its task's whole loss; shared: only the task's gradient into the shared layers",
     )
 
 
@@ -180,7 +182,7 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
         "--class-weights",
         choices=["balanced", "none"],
         default="balanced",
-        help="weigh the image's classes in the loss by the inverse of their frequency, or all alike",
+        help="weight image classes in the loss by inverse frequency, or all equally",
     )
     group.add_argument(
         "--fitness-share",
@@ -188,13 +190,13 @@ def _add_classification(group: argparse._ArgumentGroup) -> None:
         nargs="+",
         default=0.25,
         metavar="SHARE",
-        help="share of balanced accuracy in the fitness that chooses best.pt; the rest is YOLOv5's own fitness. With several "
-        "image outputs: of all of them together, or one for each",
+        help="share of balanced accuracy in the fitness that selects best.pt; the rest is YOLOv5's own fitness. With several "
+        "image outputs: the share of all together, or one each",
     )
 
 
 def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """What the flags say, each checked by itself; `--device auto` becomes upstream's ''.
+    """The parsed flags, each checked on its own; `--device auto` becomes upstream's ''.
 
     Errors end the program as argparse does: one line, status 2.
     """
@@ -223,12 +225,12 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
     if not (min(shares) >= 0 and sum(shares) <= 1):
         shown = " ".join(f"{share:g}" for share in shares)
         parser.error(f"--fitness-share must be from 0 to 1, and sum to 1 at most, found {shown}")
-    options.channels_last |= options.precision == "bfloat16"  # in the other format most of the gain is lost
+    options.channels_last |= options.precision == "bfloat16"  # without it most of the gain is lost
     return options
 
 
 def given_flags(argv: Sequence[str]) -> set[str]:
-    """The names of the options that a command line sets; ends the program where one is unknown or has a bad value."""
+    """The options that a command line sets; ends the program if one is unknown or has a bad value."""
     parser, unset = build_parser(), object()
     namespace = argparse.Namespace(**dict.fromkeys(vars(parser.parse_args([])), unset))
     found = vars(parse(parser, argv, namespace))
@@ -236,12 +238,12 @@ def given_flags(argv: Sequence[str]) -> set[str]:
 
 
 def own_settings() -> Iterator[tuple[str, str, str]]:
-    """Each balancer's own settings: its name, the argument, and where the flag's value stands among the options."""
+    """Each balancer's own settings: its name, the argument, and the option's attribute name."""
     for name, settings in SETTINGS.items():
         for argument in settings:
             yield name, argument, f"{name}_{argument}".replace("-", "_")
 
 
 def flag_of(destination: str) -> str:
-    """The flag whose value stands there among the options."""
+    """The flag of an option's attribute name."""
     return "--" + destination.replace("_", "-")
