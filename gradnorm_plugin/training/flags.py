@@ -18,6 +18,20 @@ from gradnorm_plugin.upstream.gateway import parser_of, shown
 
 AUTO = "auto"
 """Depends on whether training starts from trained weights or from scratch."""
+LONG = 50
+"""From this many epochs on, unaugmented images are memorised."""
+
+
+def default_hyp(epochs: int) -> str:
+    """The hyperparameters of a run without `--hyp`."""
+    return shown(REPOSITORY / "data" / ("hyp.joint.yaml" if epochs < LONG else "hyp.joint-long.yaml"))
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of flags that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, "") else super()._get_help_string(action)
 
 
 def upstream_parser() -> argparse.ArgumentParser:
@@ -30,12 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = upstream_parser()
     parser.prog = "train_joint_gradnorm_fixed.py"
     parser.description = "Train YOLOv5 jointly on boxes and image classes, balanced by GradNorm."
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
+    parser.formatter_class = _Help
     parser._optionals.title = "YOLOv5's own options (as in its train.py)"
     parser.set_defaults(
         weights=None,
         data=shown(REPOSITORY / "data" / "joint.yaml"),
-        hyp=shown(REPOSITORY / "data" / "hyp.joint.yaml"),
+        hyp=None,
         imgsz=DEFAULT_SIZE,
         epochs=5,
         batch_size=8,
@@ -43,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     told = {
         "quad": "refused: it cannot be combined with image classes",
+        "hyp": f"hyperparameters (if omitted: {default_hyp(1)} below {LONG} epochs, else {default_hyp(LONG)}, with mosaics "
+        "and flips)",
         "device": "auto (a GPU if there is one), cpu, or GPU indices: 0 or 0,1,2,3",
         "resume": "resume an interrupted run, the latest or that of the given last.pt, with its original settings",
     }

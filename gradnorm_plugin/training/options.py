@@ -10,7 +10,7 @@ import requests
 import torch
 
 from gradnorm_plugin.training.balancers import make_balancer, resolve_balancer
-from gradnorm_plugin.training.flags import build_parser, parse_flags
+from gradnorm_plugin.training.flags import LONG, build_parser, default_hyp, parse_flags
 from gradnorm_plugin.training.start import adopt_network
 from gradnorm_plugin.upstream.gateway import upstream
 
@@ -40,13 +40,15 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Choose the network, the balancer and its preset where they were left out, once it is clear what training starts from.
+    """Choose the network, the balancer, its preset and the hyperparameters where they were left out, once it is clear what
+    training starts from.
 
     Raises:
         ValueError: if a balancer was asked for that the network cannot have.
     """
     adopt_network(options)
     resolve_balancer(options)
+    options.hyp = options.hyp or default_hyp(options.epochs)
 
 
 def choices(options: argparse.Namespace, given: Collection[str]) -> dict[str, str]:
@@ -57,7 +59,9 @@ def choices(options: argparse.Namespace, given: Collection[str]) -> dict[str, st
         given: the flags that the command line sets.
     """
     trained = "training starts from trained weights" if options.weights else "training starts from scratch"
+    augmented = "no mosaics or flips" if options.epochs < LONG else "with mosaics and flips against overfitting"
     reasons = {
+        "hyp": f"{options.hyp}: {options.epochs} epochs, {augmented}",
         "head": f"{options.head}: {trained}",
         "gradnorm_preset": f"{options.gradnorm_preset}: {trained}",
         "epochs": f"{options.epochs}: enough for the demo set; for data of your own give more",
