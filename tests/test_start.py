@@ -1,4 +1,4 @@
-"""What training starts from: a checkpoint's head is taken over, its classes by name, and one line says what was not."""
+"""What training starts from: a checkpoint's head is inherited, its classes by name, and one line says what was not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_same_classes_in_another_order_give_the_same_answers(head, tmp_path)
     assert all(torch.allclose(ours, theirs[..., columns], atol=1e-4) for ours, theirs in zip(found, expected, strict=True))
     assert torch.allclose(logits, expected_logits[:, [CLASSES.index(name) for name in classes]], atol=1e-4)
     assert logits.std() > 1e-2
-    assert "image classes night, day, dusk, found by name" in line and "found by name: their order differs" in line
+    assert "image classes night, day, dusk, matched by name" in line and "matched by name: their order differs" in line
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -67,8 +67,8 @@ def test_nothing_changes_where_nothing_differs(head, tmp_path):
     assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
     layer = old.shared_layer
     assert line.endswith(
-        f"old.pt: classification head ({head}, layer {layer}) taken over with its 3 image classes; "
-        f"box outputs taken over with their 3 classes"
+        f"old.pt: classification head ({head}, layer {layer}) inherited with its 3 image classes; "
+        f"box outputs inherited with their 3 classes"
     )
 
 
@@ -79,22 +79,24 @@ def test_classes_that_the_checkpoint_knows_keep_their_rows(tmp_path):
     assert torch.equal(rows[1], old.classification_head.linear.weight[2])
     assert torch.equal(rows[0], fresh.classification_head.linear.weight[0])
     assert torch.equal(new.classification_head.project[0].weight, old.classification_head.project[0].weight)
-    assert "with the image classes night, found by name; dawn start anew; day, dusk are left out" in line
-    assert "the box outputs start anew (3 classes there, 2 here)" in line
+    assert "with the image classes night, matched by name; dawn newly initialised; day, dusk dropped" in line
+    assert "box outputs newly initialised (3 classes there, 2 here)" in line
 
 
 def test_no_class_in_common_and_other_box_names(tmp_path):
     new, line = started(save(build(), tmp_path / "old.pt"), ["cat", "fox", "owl"], ["on", "off"])
-    assert "taken over but for its last layer: it tells day, dusk, night, the data on, off" in line
-    assert "box outputs taken over by number, though names differ: dog is now fox" in line
+    assert "inherited except for its last layer: it predicts day, dusk, night, the data has on, off" in line
+    assert "box outputs inherited by index, although names differ: dog is now fox" in line
 
 
 def test_a_head_of_another_kind_and_none_at_all(tmp_path):
     _, line = started(save(build(head="guided"), tmp_path / "guided.pt"), BOXES, CLASSES)
-    assert "its classification head (guided, layer 4) is left out, that starts anew (pooled, layer 9)" in line
+    assert "its classification head (guided, layer 4) is replaced by a new one (pooled, layer 9)" in line
     plain = upstream("models.yolo").DetectionModel(NARROW, nc=3)
     _, line = started(save(plain, tmp_path / "plain.pt"), BOXES, CLASSES)
-    assert "it has no classification head, that starts anew; box outputs taken over by number, though names differ" in line
+    assert (
+        "it has no classification head, a new one is initialised; box outputs inherited by index, although names differ" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -118,8 +118,8 @@ def _plain(message: str) -> str:
 def _how_to_go_on(run: JointRun) -> str:
     last = Path(getattr(run.options, "save_dir", "")) / "weights" / "last.pt"  # unset until upstream has chosen the folder
     if not last.is_file():
-        return "Interrupted before the first epoch was saved: there is nothing to go on from"
-    return f"Interrupted. Go on with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
+        return "Interrupted before the first epoch was saved: there is nothing to resume from"
+    return f"Interrupted. Resume with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
 
 
 def _where(run: JointRun) -> str:

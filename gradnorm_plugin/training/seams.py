@@ -50,8 +50,8 @@ class Hook:
 class SeparateClip:
     """Upstream's gradient clipping, applied separately to the detection network and to the classification-specific parameters.
 
-    Replaces `torch.nn.utils.clip_grad_norm_`. Upstream clips the norm of all gradients together at 10, so a head whose gradient is
-    a hundred times the detector's would shrink the detector's step along with its own. A head without gradient (classification
+    Replaces `torch.nn.utils.clip_grad_norm_`. Upstream clips the norm of all gradients together at 10, so a head whose gradient
+    is a hundred times the detector's would shrink the detector's step along with its own. A head without gradient (classification
     off) leaves the detector's clipping bit-identical to that without a head.
 
     `detection_norm` and `head_norm` are the norms before the last clipping, 0-dim tensors; None before the first. The head's part
