@@ -1,12 +1,12 @@
-"""The joint loss, in `ComputeLoss`'s place: upstream's signature outside, named losses inside.
+"""The joint loss that replaces `ComputeLoss`: upstream's signature outside, named losses inside.
 
     total = w_det * L_det + sum_i w_i * L_i
 
-L_det is upstream's own detection loss; L_i that of image output i, averaged over the images that have a label for it: for a class
-the cross-entropy. All are scaled by the batch size, as upstream's is.
+L_det is upstream's own detection loss; L_i is that of image output i (for a class, the cross-entropy), averaged over the images
+labelled for it. All are scaled by the batch size, like upstream's.
 
-With several processes (DDP) each has a part of the batch; the trainer sums their gradients. What is decided here (labelled or
-not, finite or not, the weights) is decided on the whole batch's figures, on all ranks alike.
+With several processes (DDP) each has a part of the batch, and the trainer sums their gradients. All decisions made here (labelled
+or not, finite or not, the weights) use the figures of the whole batch, identically on all ranks.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _torch_utils = upstream("utils.torch_utils")
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite; the message holds all its parts and the weights."""
+    """A loss became NaN or infinite; the message lists all its parts and the weights."""
 
 
 @dataclass(frozen=True)
 class JointLosses:
-    """The losses of one batch, of all ranks together, detached and scaled by the batch size: unweighted, and the total."""
+    """The losses of one batch over all ranks, detached and scaled by the batch size: unweighted, and the total."""
 
     detection: Tensor
     outputs: tuple[Tensor, ...]
-    """Of the image outputs, in their order."""
+    """Those of the image outputs, in order."""
     total: Tensor
     labelled: tuple[int, ...]
-    """Images of the batch that have a label, by image output."""
+    """Number of labelled images in the batch, per image output."""
     images: int
 
     @property
@@ -60,24 +60,24 @@ class JointLosses:
 
     @property
     def tasks(self) -> tuple[Tensor, ...]:
-        """The tasks' losses of an image, as a balancer sees them, detection first."""
+        """Per-image losses as the balancer sees them, detection first."""
         return tuple(loss / self.images for loss in (self.detection, *self.outputs))
 
 
 class GradNormLoss:
-    """`loss, loss_items = criterion(pred, targets)`, as upstream's `ComputeLoss`, with the tasks weighted by a balancer.
+    """`loss, loss_items = criterion(pred, targets)`, like upstream's `ComputeLoss`, with the tasks weighted by a balancer.
 
-    In training `pred` is the joint model's `(detection, logits)` and `targets` are `JointTargets`; `loss_items` stay upstream's
-    three (box, objectness, class). Where gradients are off (validation), `targets` may be upstream's plain tensor, and the
-    loss is detection's alone.
+    In training `pred` is the joint model's `(detection, logits)` and `targets` are `JointTargets`; `loss_items` are upstream's
+    three (box, objectness, class). With gradients disabled (validation), `targets` may be upstream's plain tensor, and the loss
+    is the detection loss only.
 
-    A balancer that asked for gradients gets them in `settle`.
+    `settle` passes the measured gradients to the balancer.
     """
 
     losses: JointLosses
-    """The parts of the last training batch; not there before the first."""
+    """The parts of the last training batch; unset before the first."""
     gradients: TaskGradients | None
-    """Of the last batch that was measured."""
+    """Those of the last measured batch."""
 
     def __init__(
         self,
@@ -88,16 +88,16 @@ class GradNormLoss:
         label_smoothing: float | None = None,
     ) -> None:
         """Args:
-            model: a `JointDetectionModel`, or one wrapped for parallel training, with upstream's `hyp` attached.
+            model: a `JointDetectionModel`, possibly wrapped for parallel training, with upstream's `hyp` attached.
             balancer: sets the task weights, detection's first; default GradNorm with the report's settings.
-            weight_scope: "loss", a weight multiplies its task's loss; "shared", it multiplies what its task sends into the
-                shared layers, while the layers that serve one task alone train at full strength.
-            class_weights: (C,) weights of the image's classes in the cross-entropy; or, by image output, what its `balance`
-                gives.
-            label_smoothing: of the image outputs; default upstream's `--label-smoothing`.
+            weight_scope: "loss", a weight scales its task's whole loss; "shared", only the task's gradient into the shared
+                layers, while task-specific layers train at full strength.
+            class_weights: (C,) weights of the image classes in the cross-entropy; or a mapping from each image output to the
+                result of its `balance`.
+            label_smoothing: for the image outputs; default upstream's `--label-smoothing`.
 
         Raises:
-            ValueError: if the scope is unknown, or the balancer is for another number of tasks.
+            ValueError: if the scope is unknown, or the balancer is for a different number of tasks.
         """
         self.model: JointDetectionModel = _torch_utils.de_parallel(model)
         self.detection_loss = _loss.ComputeLoss(model)
@@ -126,7 +126,7 @@ class GradNormLoss:
         self.applied_weights = self._weights()
 
     def _make_probe(self) -> GradientProbe | Meeting | None:
-        """What sees the tasks' gradients: where they meet if the balancer acts there, else at the last shared weights."""
+        """Measures gradients: where they meet if the balancer acts there, else at the last shared weights."""
         if isinstance(self.balancer, GradientSurgery):
             meeting = Meeting(self.balancer.factors, 1 + len(self.outputs))
             self.model.fork = meeting.fork
@@ -138,9 +138,9 @@ class GradNormLoss:
         self._inner_logits = logits
 
     def _before_wrapper(self, logits: Tensor) -> Tensor:
-        """The logits that a wrapper of the model handed out, as the head made them.
+        """The head's own tensor for the logits that a wrapper of the model returned.
 
-        Where replicas made them, each for its part of the batch (DataParallel), there are none, and `logits` are returned.
+        With replicas (DataParallel), each of which computes a part of the batch, there is none, and `logits` is returned.
         """
         inner, self._inner_logits = self._inner_logits, None
         return logits if inner is None or inner.shape != logits.shape else inner
@@ -182,9 +182,9 @@ class GradNormLoss:
         return total, items
 
     def _shares_of_labels(self, targets: Mapping[str, Tensor]) -> tuple[list[float | Tensor], tuple[int, ...]]:
-        """By output: this rank's part of the batch's labels, each counted with its weight, and the number of labels of all ranks.
+        """Per output: this rank's weighted share of the batch's labels, and the number of labels over all ranks.
 
-        With it the sum of the ranks' losses is the weighted mean over the whole batch, however the labels are spread.
+        Scaled by it, the ranks' losses sum to the weighted mean over the whole batch, however the labels are distributed.
         """
         labels = [targets[output.name][output.known(targets[output.name])] for output in self.outputs]
         if world_size() == 1:
@@ -203,7 +203,7 @@ class GradNormLoss:
     def output_loss(self, output: ImageOutput, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of an image output over its labelled images, times the batch size; (1,).
 
-        Without any labelled image it is 0, still connected to the network.
+        Without labelled images it is 0, but still part of the graph.
 
         Args:
             logits: (B, W) of this output.
@@ -217,10 +217,10 @@ class GradNormLoss:
         return loss.reshape(1) * len(targets)
 
     def settle(self) -> TaskGradients | None:
-        """Hand the gradients that the last backward pass showed to the balancer; returns them, or None if none were measured.
+        """Pass the gradients measured in the last backward pass to the balancer; returns them, or None if none were measured.
 
-        With several processes a collective where there is a measurement: all ranks settle at the same point, after the backward
-        pass. The next call of the loss does it at the latest.
+        With several processes a collective if there is a measurement: all ranks settle at the same point, after the backward
+        pass, at the latest in the next call of the loss.
         """
         found = None if self._probe is None else self._probe.take()
         if found is not None:
@@ -233,12 +233,12 @@ class GradNormLoss:
         return [float(loss) / self.losses.images for loss in measured.losses]
 
     def end_epoch(self) -> None:
-        """Settle, and tell the balancer that an epoch is over; on all ranks."""
+        """Settle, and end the balancer's epoch; on all ranks."""
         self.settle()
         self.balancer.end_epoch()
 
     def training_rates(self) -> tuple[float, ...]:
-        """r_i of the last measured batch's losses; NaN for a balancer that has no such rates."""
+        """r_i of the last measured batch; NaN for balancers without such rates."""
         if self.gradients is None or not isinstance(self.balancer, GradNorm):
             return (float("nan"),) * (1 + len(self.outputs))
         losses = torch.tensor(self._of_an_image(self.gradients), dtype=torch.float64)
@@ -258,7 +258,7 @@ class GradNormLoss:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The balancer's state, with a measurement that still waits taken in first."""
+        """The balancer's state, after settling any pending measurement."""
         self.settle()
         return self.balancer.state_dict()
 
@@ -271,10 +271,10 @@ def _weighted_sum(weights: Sequence[float], losses: Sequence[Tensor]) -> Tensor:
 
 
 def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
-    """The parameters that serve detection alone (the layers after those that heads read, all if none is), and each image output
-    alone.
+    """The task-specific parameters: of detection (the layers after those the heads read; all if nothing is shared), then of each
+    image output.
 
-    A backbone of their own serves all image outputs; where there is but one, it is that one's alone.
+    A separate backbone serves all image outputs; with a single output it belongs to that one.
     """
     if model.backbone == "shared":
         return [list(part.parameters()) for part in (model.model[model.heads_layers[1] + 1 :], *model.heads)]
@@ -284,14 +284,14 @@ def unshared_parameters(model: JointDetectionModel) -> list[list[nn.Parameter]]:
 
 
 def rescale_unshared(model: JointDetectionModel, weights: Callable[[], tuple[float, ...]]) -> None:
-    """Divide the gradient of every parameter that serves one task alone by that task's weight, as it arrives.
+    """Divide the gradient of every task-specific parameter by its task's weight, as it arrives.
 
-    So the weights act on the shared layers only (`--weight-scope shared`). The loss is weighted as a whole; this undoes it
-    outside the shared layers, in the same backward pass. A task whose weight is 0 gets no gradient anywhere.
+    The loss is weighted as a whole; this undoes the weighting outside the shared layers, in the same backward pass, so that the
+    weights act on the shared layers only (`--weight-scope shared`). A task with weight 0 gets no gradient anywhere.
 
     Args:
-        model: the hooks stay on its parameters.
-        weights: gives the weights that the loss of the running step was multiplied with.
+        model: its parameters keep the hooks.
+        weights: returns the weights used in the loss of the current step.
     """
 
     def rescaled_by(task: int) -> Callable[[Tensor], Tensor | None]:

@@ -1,4 +1,4 @@
-"""What training starts from: a checkpoint's head is taken over, its classes by name, and one line says what was not."""
+"""What training starts from: a checkpoint's head is inherited, its classes by name, and one line says what was not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_same_classes_in_another_order_give_the_same_answers(head, tmp_path)
     assert all(torch.allclose(ours, theirs[..., columns], atol=1e-4) for ours, theirs in zip(found, expected, strict=True))
     assert torch.allclose(logits, expected_logits[:, [CLASSES.index(name) for name in classes]], atol=1e-4)
     assert logits.std() > 1e-2
-    assert "image classes night, day, dusk, found by name" in line and "found by name: their order differs" in line
+    assert "image classes night, day, dusk, matched by name" in line and "matched by name: their order differs" in line
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -67,8 +67,8 @@ def test_nothing_changes_where_nothing_differs(head, tmp_path):
     assert all(torch.equal(value, new.state_dict()[name]) for name, value in old.state_dict().items())
     layer = old.shared_layer
     assert line.endswith(
-        f"old.pt: classification head ({head}, layer {layer}) taken over with its 3 image classes; "
-        f"box outputs taken over with their 3 classes"
+        f"old.pt: classification head ({head}, layer {layer}) inherited with its 3 image classes; "
+        f"box outputs inherited with their 3 classes"
     )
 
 
@@ -79,12 +79,12 @@ def test_classes_that_the_checkpoint_knows_keep_their_rows(tmp_path):
     assert torch.equal(rows[1], old.classification_head.linear.weight[2])
     assert torch.equal(rows[0], fresh.classification_head.linear.weight[0])
     assert torch.equal(new.classification_head.project[0].weight, old.classification_head.project[0].weight)
-    assert "with the image classes night, found by name; dawn start anew; day, dusk are left out" in line
-    assert "box outputs taken over but for their 3 classes: the classes cat, dog, found by name" in line
+    assert "with the image classes night, matched by name; dawn newly initialised; day, dusk dropped" in line
+    assert "box outputs inherited except for the classes: cat, dog matched by name" in line
 
 
 def test_boxes_of_other_classes_are_found_as_before(tmp_path):
-    """Where a box is and whether there is one are no matter of the classes; those that have another name start anew."""
+    """Where a box is and whether there is one does not depend on the classes; classes of other names are newly initialised."""
     old, fresh = build(), build(["ant", "cat", "bee", "fly"], seed=1)
     new, line = started(save(old, tmp_path / "old.pt"), ["ant", "cat", "bee", "fly"], CLASSES)
     images = torch.rand(1, 3, 64, 64)
@@ -95,21 +95,23 @@ def test_boxes_of_other_classes_are_found_as_before(tmp_path):
     rows, started_anew = (model.model[-1].m[0].bias.view(3, -1)[:, [5, 7, 8]] for model in (new, fresh))
     assert torch.equal(rows, started_anew)
     assert not any(torch.allclose(ours[..., :5], other[..., :5], atol=1e-4) for ours, other in zip(found, begun, strict=True))
-    assert "box outputs taken over but for their 3 classes: the classes cat, found by name; ant, bee, fly start anew" in line
+    assert "box outputs inherited except for the classes: cat matched by name; ant, bee, fly newly initialised" in line
 
 
 def test_no_class_in_common_and_other_box_names(tmp_path):
     new, line = started(save(build(), tmp_path / "old.pt"), ["cat", "fox", "owl"], ["on", "off"])
-    assert "taken over but for its last layer: it tells day, dusk, night, the data on, off" in line
-    assert "box outputs taken over by number, though names differ: dog is now fox" in line
+    assert "inherited except for its last layer: it predicts day, dusk, night, the data has on, off" in line
+    assert "box outputs inherited by index, although names differ: dog is now fox" in line
 
 
 def test_a_head_of_another_kind_and_none_at_all(tmp_path):
     _, line = started(save(build(head="guided"), tmp_path / "guided.pt"), BOXES, CLASSES)
-    assert "its classification head (guided, layer 4) is left out, that starts anew (pooled, layer 9)" in line
+    assert "its classification head (guided, layer 4) is replaced by a new one (pooled, layer 9)" in line
     plain = upstream("models.yolo").DetectionModel(NARROW, nc=3)
     _, line = started(save(plain, tmp_path / "plain.pt"), BOXES, CLASSES)
-    assert "it has no classification head, that starts anew; box outputs taken over by number, though names differ" in line
+    assert (
+        "it has no classification head, a new one is initialised; box outputs inherited by index, although names differ" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_run_that_was_interrupted_says_how_to_go_on_and_resumes_with_its_balan
     ):
         main(arguments)
     run = tmp_path / "run"
-    assert f"Go on with: python train_joint_gradnorm_fixed.py --resume {run}/weights/last.pt" in caplog.text
+    assert f"Resume with: python train_joint_gradnorm_fixed.py --resume {run}/weights/last.pt" in caplog.text
     state = read_state(run / "weights/last.pt")
     assert state["batches"] == 6 and state["weights"].dtype == torch.float64
     before = (run / "gradnorm.csv").read_text()
@@ -231,7 +231,7 @@ def test_detection_weights_transfer_and_freeze(trained, data, tmp_path, caplog):
     more = ["--weights", str(trained / "weights/last.pt"), "--freeze", "10", "--exist-ok"]
     main(flags(data, tmp_path, "run", "--epochs", "1", *more))
     assert len(rows(tmp_path / "run/results.csv")) == 1 and "earlier" not in (tmp_path / "run/results.csv").read_text()
-    assert "last.pt: classification head (pooled, layer 9) taken over with its 3 image classes" in caplog.text
+    assert "last.pt: classification head (pooled, layer 9) inherited with its 3 image classes" in caplog.text
     assert "freezing model.9.cv2.conv.weight" in caplog.text
     assert "there is nothing to balance" in caplog.text
     start, end = (

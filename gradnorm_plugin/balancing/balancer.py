@@ -1,8 +1,7 @@
-"""What every way of weighting T task losses has in common, and what the processes of a distributed training agree on.
+"""The interface of all balancers of T task losses, and the collectives of distributed training.
 
-T tasks; losses and gradient norms are unweighted, that is, those of the task alone at weight 1. Without a process group the
-functions of ranks hand their argument back; they are collectives: all ranks call them at the same point, none inside a backward
-pass.
+Losses and gradient norms are unweighted, that is, of each task at weight 1. The rank functions are collectives: all ranks call
+them at the same point, never inside a backward pass. Without a process group they return their argument.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from torch import Tensor
 
 
 class Balancer(ABC):
-    """Holds one weight a task. The weights are no model parameters: no optimiser decays them, no EMA averages them.
+    """Holds one weight per task. The weights are not model parameters: no optimizer decays them, no EMA averages them.
 
-    A step of training asks `weigh` for the batch's weights and calls `begin_step` with its losses, then, if that asked for it,
-    `update` with what the backward pass showed; an epoch ends with `end_epoch`.
+    A training step gets the batch's weights from `weigh`, passes its losses to `begin_step` and, if that returned True, the
+    measured gradients to `update`. An epoch ends with `end_epoch`.
     """
 
     name: str
-    """What `--balancer` calls it."""
+    """Its name for `--balancer`."""
     label: str
-    """In tables and pictures."""
+    """For tables and plots."""
     note: str
-    """What it is, in a line."""
+    """A one-line description."""
     needs_shared_layer: ClassVar[bool] = False
-    """Whether there is nothing to balance where the tasks share no layer."""
+    """Whether it needs a layer that the tasks share."""
     weights: Tensor
     """(T,) float64 on the CPU, the factor of each task's loss in the total."""
 
     def weigh(self, losses: Sequence[Tensor]) -> Tensor:
-        """The weights for the batch with these losses, (T,) float64: those that are held, or new ones that are held from now on.
+        """The weights for the batch with these losses, (T,) float64: the current ones, or new ones that replace them.
 
-        Called only for a batch in which every task has a loss; any other gets the weights that are held.
+        Called only for batches in which every task has a loss; others use the current weights.
 
         Args:
             losses: as for `begin_step`.
@@ -46,22 +45,22 @@ class Balancer(ABC):
 
     @abstractmethod
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
-        """Count one batch in which every task has a loss; True if this batch's gradients are to be measured.
+        """Count one batch in which every task has a loss; True if its gradients are to be measured.
 
         Args:
-            losses: T detached scalars, unweighted, an image's mean; they may stay on the accelerator.
+            losses: T detached scalars, unweighted, per image; they may stay on the accelerator.
         """
 
     @abstractmethod
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
-        """Take in the losses and gradient norms of a measured batch and return the weights, (T,) float64."""
+        """Update with the losses and gradient norms of a measured batch; returns the weights, (T,) float64."""
 
     def end_epoch(self) -> None:
-        """All batches of an epoch were trained."""
+        """Called after the last batch of an epoch."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on exactly."""
+        """Everything that a resumed run needs to continue exactly."""
         return {"weights": self.weights.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -80,7 +79,7 @@ class Balancer(ABC):
 
 
 class WatchedBalancer(Balancer):
-    """A balancer that needs no gradient norms; every `interval` batches they are measured all the same, to be looked at.
+    """A balancer that does not need gradient norms; they are still measured every `interval` batches, for the tables.
 
     Raises:
         ValueError: if `interval` is negative; 0 measures nothing.
@@ -99,7 +98,7 @@ class WatchedBalancer(Balancer):
         return self.interval > 0 and (self.batches - 1) % self.interval == 0
 
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
-        """Return the weights as they are."""
+        """The current weights, unchanged."""
         return self.weights
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,10 +129,10 @@ def as_task_vector(name: str, values: Sequence[float] | Tensor, num_tasks: int) 
 
 
 def positive_weights(name: str, values: Sequence[float] | None, num_tasks: int) -> Tensor:
-    """`values` (default 1 each) as (T,) float64 weights that a balancer can start from.
+    """`values` (default 1 each) as (T,) float64 initial weights.
 
     Raises:
-        ValueError: if there is not one finite, positive value a task.
+        ValueError: if there is not one finite, positive value per task.
     """
     weights = as_task_vector(name, [1.0] * num_tasks if values is None else values, num_tasks).clone()
     if not (torch.isfinite(weights).all() and (weights > 0).all()):
@@ -155,7 +154,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def of_first_rank(values: Tensor) -> Tensor:
-    """Rank 0's `values`, to the last bit, on every rank."""
+    """Rank 0's `values`, bit-identical on every rank."""
     if world_size() > 1:
         values = values.clone()
         dist.broadcast(values, src=0)

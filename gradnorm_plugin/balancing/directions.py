@@ -1,8 +1,8 @@
-"""Balancers that look at the direction of the tasks' gradients as well as at their size.
+"""Balancers that use the directions of the tasks' gradients as well as their norms.
 
-They replace the sum of the (weighted) tasks' gradients g_i by a sum of a_i * g_i, where all factors follow from the gradients'
-inner products alone. Where that happens is the business of `Meeting`: at the output of the last layer that all tasks share, in
-the one backward pass there is. The layers that serve one task alone keep their gradients.
+They replace the sum of the (weighted) gradients g_i by sum_i a_i * g_i, with factors that depend only on the gradients' inner
+products. `Meeting` applies them at the output of the last shared layer, in the single backward pass. Task-specific layers keep
+their gradients.
 
 T tasks.
 """
@@ -23,7 +23,7 @@ class GradientSurgery(WatchedBalancer):
     """Fixed task weights, and factors for the weighted gradients.
 
     Args:
-        initial_weights: T positive weights of the losses; default 1 each. They stay.
+        initial_weights: T positive, constant loss weights; default 1 each.
         interval: batches between two measurements of the gradients; 0 for none.
         num_tasks: T.
 
@@ -38,21 +38,21 @@ class GradientSurgery(WatchedBalancer):
 
     @abstractmethod
     def factors(self, gram: Tensor) -> Tensor:
-        """(T,) factors of the gradients in their sum, 1 each where there is nothing to change.
+        """(T,) factors of the gradients in their sum; 1 each if nothing changes.
 
         Args:
-            gram: (T, T) inner products of the gradients, float32 or wider, on any device; nothing waits for it.
+            gram: (T, T) inner products of the gradients, float32 or wider, on any device; computed without synchronising.
         """
 
 
 class PCGrad(GradientSurgery):
     """Yu, Kumar, Gupta, Levine, Hausman, Finn, "Gradient Surgery for Multi-Task Learning", NeurIPS 2020 (arXiv:2001.06782).
 
-    Each gradient loses, one after the other, its part along every gradient that it conflicts with (negative inner product). For
+    Each gradient is projected, in turn, onto the normal plane of every gradient it conflicts with (negative inner product). For
     two tasks: g_1 - (g_1.g_2 / |g_2|^2) g_2 and g_2 - (g_1.g_2 / |g_1|^2) g_1.
 
-    Deviation from the paper, for more than two tasks: the others come in the order of the tasks, not in a random one, so that all
-    processes and a resumed run do the same.
+    Deviation from the paper, for more than two tasks: the others are visited in task order rather than at random, so that all
+    processes and a resumed run agree.
     """
 
     name = "pcgrad"
@@ -60,7 +60,7 @@ class PCGrad(GradientSurgery):
     note = "conflicting gradients are projected apart (Yu 2020)"
 
     def factors(self, gram: Tensor) -> Tensor:
-        """The sums over the projected gradients of their parts along each g_i."""
+        """The coefficient of each g_i, summed over the projected gradients."""
         parts = list(torch.eye(len(gram), dtype=gram.dtype, device=gram.device))
         for task in range(len(gram)):
             for other in range(len(gram)):
@@ -75,18 +75,18 @@ class PCGrad(GradientSurgery):
 class CAGrad(GradientSurgery):
     """Liu, Liu, Jin, Stone, Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021 (arXiv:2110.14048).
 
-    Of all d within c * |g_0| of the mean gradient g_0, the one whose smallest inner product with any g_i is largest:
+    Of all d within c * |g_0| of the mean gradient g_0, the one that maximises the smallest inner product with any g_i:
 
         d = g_0 + c * |g_0| / |g_w| * g_w,    g_w = sum_i w_i * g_i,
         w = argmin over w_i >= 0 that sum to 1 of  g_w.g_0 + c * |g_0| * |g_w|
 
-    For two tasks that is a convex function of one number, and its minimum has a closed form; the published code searches for it.
-    For more, the closed form is taken along the line from w to each task in turn (Frank and Wolfe's method with exact steps).
-    What is handed on is T * d, which is the sum of the g_i for c = 0, so that the learning rate means what it means without it.
-    The published code also offers to divide by 1 + c^2; this does not.
+    For two tasks this is a convex function of one variable whose minimum has a closed form; the published code searches for it.
+    For more, the closed form is applied along the line from w to each task in turn (Frank-Wolfe with exact line search).
+    The result is T * d, which equals the sum of the g_i for c = 0, so the learning rate keeps its meaning. The published code
+    can also divide by 1 + c^2; this does not.
 
     Args:
-        c: radius of the search as a share of the mean gradient's length; 0 leaves the sum as it is.
+        c: search radius as a share of the mean gradient's norm; 0 leaves the sum unchanged.
     """
 
     name = "cagrad"
@@ -116,12 +116,12 @@ class CAGrad(GradientSurgery):
             square = share**2 * gram[task, task] + (1 - share) ** 2 * square + 2 * share * (1 - share) * inner
             shares = share * units[task] + (1 - share) * shares
         changed = 1 + tasks * radius / square.clamp(min=0).sqrt() * shares
-        # Without one of the gradients, or where they cancel, there is no direction to choose.
+        # If a gradient is zero, or they cancel, there is no direction to choose.
         return torch.where(torch.isfinite(changed) & (gram.diagonal() > 0).all(), changed, torch.ones_like(changed))
 
     @staticmethod
     def _share(first: Tensor, second: Tensor, inner: Tensor, radius: Tensor, slope: Tensor) -> Tensor:
-        """x of the best x * a + (1 - x) * b, of |a|^2, |b|^2 and a.b.
+        """The best x in x * a + (1 - x) * b, given |a|^2, |b|^2 and a.b.
 
         With D = a - b and slope = D.g_0 the function is slope * x + radius * |b + x * D| and a constant. Its derivative is zero
         where (x - x_0) / sqrt((x - x_0)^2 + h^2) = -slope / (radius * |D|), with x_0 the point of the line through a and b that
@@ -139,4 +139,4 @@ class CAGrad(GradientSurgery):
 
 
 _STEPS = 12
-"""Of CAGrad's search along the line to each task: the function is then within a hundredth of its least."""
+"""CAGrad's line searches per task: enough to come within a hundredth of the minimum."""

@@ -1,7 +1,7 @@
-"""The gradients of the tasks' losses, seen in the one backward pass that runs anyway.
+"""The tasks' gradients, obtained from the backward pass that runs anyway.
 
-`GradientProbe` reads them at the last shared weights, `Meeting` takes their sum with factors where they meet. Whatever factor the
-trainer puts on the loss (the AMP scale, the world size) reaches the first loss as its own gradient, and is read there.
+`GradientProbe` measures them at the last shared weights; `Meeting` rescales them where they meet. Any factor the trainer applies
+to the loss (AMP scale, world size) arrives at the first loss as its gradient and is read there.
 
 T tasks.
 """
@@ -23,17 +23,17 @@ Combine = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class TaskGradients:
-    """What one batch showed at the shared weights, for the unweighted losses; on the losses' device."""
+    """The measurement of one batch at the shared weights, for the unweighted losses; on the losses' device."""
 
     losses: tuple[Tensor, ...]
     norms: tuple[Tensor, ...]
     """T 0-dim tensors each."""
     cosines: Tensor
-    """(T, T), of the angles between the gradients: below 0 two tasks pull in opposite directions."""
+    """(T, T) cosines between the gradients; negative where two tasks conflict."""
 
     @property
     def cosine(self) -> Tensor:
-        """The lowest of any two tasks; NaN if none is known, since a gradient of 0 has no direction."""
+        """The lowest over all pairs of tasks; NaN if none is defined, as a zero gradient has no direction."""
         first, second = pairs(len(self.cosines))
         each = self.cosines[first, second]
         known = each[~each.isnan()]
@@ -41,7 +41,7 @@ class TaskGradients:
 
 
 def pairs(num_tasks: int) -> tuple[list[int], list[int]]:
-    """Every two tasks, the lower number first: (0, 1), (0, 2), ... (1, 2), ..."""
+    """All pairs of tasks, lower index first: (0, 1), (0, 2), ... (1, 2), ..."""
     found = [(first, second) for first in range(num_tasks) for second in range(first + 1, num_tasks)]
     return [first for first, _ in found], [second for _, second in found]
 
@@ -55,14 +55,14 @@ def symmetric(values: Tensor, num_tasks: int) -> Tensor:
 
 
 class GradientProbe:
-    """Measures the gradients at the last shared weights, one batch at a time: `arm` before the backward pass, `take` after it.
+    """Measures gradients at the last shared weights, one batch at a time: `arm` before the backward pass, `take` after it.
 
-    The usual ways cost a pass each: `autograd.grad` for every task, or `create_graph` and a second backward. Here the first
-    task's gradient is not computed at all, and those of the others run through their small heads alone; the total arrives at the
-    shared weights in the trainer's backward pass, and the first task's gradient is the difference.
+    The usual approaches cost an extra pass: `autograd.grad` per task, or `create_graph` and a second backward. Here the gradients
+    of all but the first task only run through their small heads, the total arrives at the shared weights in the trainer's own
+    backward pass, and the first task's gradient is the difference.
 
-    With several processes each sees the gradients of its own batch before they are averaged. `take` adds them up, after the
-    backward pass: the norms and the cosines are those of the whole batch, the same on every rank to the last bit.
+    With several processes each sees the gradients of its own batch before averaging. `take` sums them after the backward pass,
+    so norms and cosines are those of the whole batch, bit-identical on every rank.
     """
 
     def __init__(self, shared: Tensor) -> None:
@@ -80,20 +80,20 @@ class GradientProbe:
         weights: Sequence[float],
         handed_out: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Watch the next backward pass of the sum of `weights[i] * losses[i]`. With several processes, all arm together.
+        """Measure in the next backward pass of the sum of `weights[i] * losses[i]`. With several processes, all arm together.
 
         Args:
-            losses: T scalars. The path of all but the first to the shared weights is short; they are differentiated here.
+            losses: T scalars. All but the first have a short path to the shared weights and are differentiated here.
             weights: the factors of the losses in the total that the trainer will differentiate; the first must not be 0.
-            handed_out: a tensor on the path of all losses but the first as a wrapper of the network handed it out, and as it was
-                inside. The gradient goes from one to the other past the wrapper: in DistributedDataParallel's first pass a node
-                stands there that takes any gradient for the trainer's, and would stop all averaging from then on.
+            handed_out: a tensor on the path of all losses but the first, as returned by a wrapper of the network and as it was
+                inside. The gradient bypasses the wrapper: in DistributedDataParallel's first pass a node there would mistake it
+                for the trainer's and stop all averaging from then on.
         """
         self.disarm()
         of_others: list[Tensor] = []
         for loss, weight in zip(losses[1:], weights[1:], strict=True):
-            # Under AMP gradients are in half precision: scaled as in the last backward pass they neither underflow nor overflow
-            # where the trainer's own do not.
+            # Under AMP gradients are in half precision: with the scale of the last backward pass they underflow or overflow no
+            # sooner than the trainer's own.
             scale = self._factor * (weight or 1.0)
             gradient = torch.full_like(loss, scale)
             if handed_out is not None and handed_out[0] is not handed_out[1]:
@@ -110,7 +110,7 @@ class GradientProbe:
             self._factor_seen = gradient.detach() / weights[0]
 
         def read_total(gradient: Tensor) -> None:
-            if self._factor_seen is not None:  # it comes first: the loss is above all weights
+            if self._factor_seen is not None:  # set first: backward reaches the loss before any weight
                 of_first = gradient.detach().float() / self._factor_seen
                 for weight, of_other in zip(weights[1:], of_others, strict=True):
                     of_first = of_first - weight * of_other
@@ -119,9 +119,9 @@ class GradientProbe:
         self._handles = [losses[0].register_hook(read_factor), self.shared.register_hook(read_total)]
 
     def take(self) -> TaskGradients | None:
-        """What the backward pass since `arm` showed, once; None if nothing was armed or no backward pass came.
+        """The measurement since `arm`, once; None if nothing was armed or no backward pass ran.
 
-        With several processes a collective: all take together.
+        With several processes this is a collective.
         """
         found, self._found = self._found, None
         self.disarm()
@@ -140,14 +140,14 @@ class GradientProbe:
         return TaskGradients(tuple(agreed[0].unbind()), tuple(agreed[1].unbind()), symmetric(agreed[2], len(norms)))
 
     def disarm(self) -> None:
-        """Remove the hooks of a measurement that is over or was never finished."""
+        """Remove the hooks of a finished or abandoned measurement."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
 
 class _Fork(torch.autograd.Function):
-    """The same tensor T times; backward hands all gradients to `combine`."""
+    """The same tensor T times; backward passes all gradients to `combine`."""
 
     @staticmethod
     def forward(ctx: Any, shared: Tensor, combine: Combine, num_tasks: int) -> tuple[Tensor, ...]:
@@ -160,17 +160,17 @@ class _Fork(torch.autograd.Function):
 
 
 class Meeting:
-    """Lets `factors` decide how much of each task's gradient goes into the shared layers; measures what it sees on request.
+    """Scales each task's gradient into the shared layers by `factors`, and measures the gradients on request.
 
-    The gradients meet at the output of the last shared layer. It goes T ways, to the layers of each task; autograd would add what
-    comes back, here all arrive apart, and their sum is taken with factors (`GradientSurgery`). Nothing is computed twice. In
-    YOLOv5 the detector's neck also reads earlier layers of the backbone; what it sends back there goes past this place.
+    The output of the last shared layer is forked T ways, one per task. Autograd would add up the gradients; here they arrive
+    separately and are summed with factors (`GradientSurgery`), without computing anything twice. YOLOv5's neck also reads
+    earlier backbone layers; detection gradients along those paths bypass this point.
 
-    A gradient here is one vector over the whole batch: (B, C, H, W), B images, each with rows of its own. With several processes
-    each has the rows of its own images, and applies the factors that follow from them.
+    A gradient here is one vector over the whole batch, (B, C, H, W). With several processes, each has the gradients of its own
+    images and applies the factors that follow from them.
 
     Args:
-        factors: (T, T) inner products of the gradients to their (T,) factors.
+        factors: maps the (T, T) inner products of the gradients to their (T,) factors.
         num_tasks: T.
     """
 
@@ -183,7 +183,7 @@ class Meeting:
         self._handle: RemovableHandle | None = None
 
     def fork(self, shared: Tensor) -> tuple[Tensor, ...]:
-        """The output of the last shared layer for the layers of each task."""
+        """The output of the last shared layer, once per task."""
         return _Fork.apply(shared, self._combine, self.num_tasks)
 
     def _combine(self, *gradients: Tensor) -> Tensor:
@@ -203,10 +203,7 @@ class Meeting:
         weights: Sequence[float],
         handed_out: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """Watch the next backward pass of the sum of `weights[i] * losses[i]`; as `GradientProbe.arm`.
-
-        `handed_out` is not needed here: no gradient is taken ahead of the trainer's backward pass.
-        """
+        """As `GradientProbe.arm`; `handed_out` is unused, as no gradient is taken before the trainer's backward pass."""
         self.disarm()
         self._losses, self._weights = tuple(loss.detach() for loss in losses), weights
 
@@ -216,10 +213,10 @@ class Meeting:
         self._handle = losses[0].register_hook(read_factor)
 
     def take(self) -> TaskGradients | None:
-        """Norms and cosines at the layer's output since `arm`, for the unweighted losses, once; None if there was no such pass.
+        """Norms and cosines at the layer's output since `arm`, for the unweighted losses, once; None without a backward pass.
 
-        With several processes a collective where there is a measurement: their images are different rows of one gradient, so
-        the inner products add up.
+        With several processes a collective if there is a measurement: their images are different parts of one gradient, so the
+        inner products add up.
         """
         gram, self._gram = self._gram, None
         armed = self._handle is not None
@@ -235,7 +232,7 @@ class Meeting:
         return TaskGradients(tuple(losses.unbind()), tuple(norms.unbind()), symmetric(cosines.float(), self.num_tasks))
 
     def disarm(self) -> None:
-        """Remove the hook of a measurement that is over or was never finished."""
+        """Remove the hook of a finished or abandoned measurement."""
         if self._handle is not None:
             self._handle.remove()
         self._handle = None

@@ -11,28 +11,28 @@ G_i is linear in w_i, so dL_grad/dw_i = sign(G_i - target_i) * ||grad_W L_i||: n
 
 Deviations from the paper, always:
 
-* The step is relative. Real norms differ by two orders of magnitude, so one additive step size is far too coarse for one task
-  and without effect on the other. We descend L_grad / mean(G) on log(w), that is, since dL_grad/dlog(w_i) = w_i * dL_grad/dw_i:
+* The step is relative. In practice norms differ by two orders of magnitude, so one additive step size is far too coarse for one
+  task and has no effect on the other. We minimise L_grad / mean(G) over log(w); since dL_grad/dlog(w_i) = w_i * dL_grad/dw_i:
       w_i <- w_i * exp(-lr * sign(G_i - target_i) * G_i / mean(G))
-  Each weight moves in the direction the paper gives, stays positive, and does not depend on the units of the losses.
-* The sum of the weights is kept together with a range for each weight (`project_weights`); without ranges it is the paper's
+  Each weight moves in the paper's direction, stays positive, and is independent of the units of the losses.
+* The sum of the weights is maintained together with a range per weight (`project_weights`); without ranges this is the paper's
   renormalisation.
 
 Deviations with a `reference` task, as in the preset `ratio`:
 
-* The reference task's weight is 1 throughout, instead of a fixed sum: the rule sets the ratios of the other weights to it, and
-  nothing else. A sum S multiplies the reference task's loss by up to S, which acts as a learning rate S times as large, and lets
-  every change of the ratio change that rate. At weight 1 the reference task's step is the one that its loss has alone.
-* The targets are those of a ratio: target_i = mean_j(G_j) * r_i ** alpha / mean_j(r_j ** alpha), which sum to sum_j(G_j). The
-  paper's sum to more than that for alpha > 1 (Jensen), so they cannot all be met at once. For two tasks, where one has
-  r_i ** alpha >= 2, that task stays below its target with all of the gradient there is, and the other's weight falls without
-  end, until its range stops it. With these targets every set of losses has one ratio at which all G_i are at their targets.
+* Instead of a fixed sum, the reference task's weight is always 1; the rule controls only the ratios of the other weights to it.
+  A sum S multiplies the reference task's loss by up to S, which acts like a learning rate S times as large and makes that rate
+  change with the ratio. At weight 1 the reference task takes the step of training it alone.
+* The targets are normalised: target_i = mean_j(G_j) * r_i ** alpha / mean_j(r_j ** alpha), which sum to sum_j(G_j). The paper's
+  sum to more than that for alpha > 1 (Jensen), so they cannot all be met. For two tasks, if one has r_i ** alpha >= 2, it stays
+  below its target even with all the gradient there is, and the other's weight falls until its range stops it. With normalised
+  targets, every set of losses has exactly one ratio at which all G_i are at their targets.
 
 Deviation with `start="measured"`, as in the preset `ratio`:
 
-* The gradient norms of the warm-up's batches are measured too, and after each of them the weights are set, not stepped, to where
-  the geometric means of the norms so far would give equal G_i. Training rates are 1 then, so equality is the target. A ratio that
-  is given 100 times too large or too small is in use for the first batch only; steps of 0.1 would take dozens of updates.
+* Gradient norms are measured during the warm-up too, and after each of its batches the weights are set, not stepped, so that the
+  geometric means of the norms so far give equal G_i (training rates are 1 then, so equality is the target). An initial ratio
+  that is off by a factor of 100 thus affects only the first batch; steps of 0.1 would need dozens of updates.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from gradnorm_plugin.presets import PRESETS, STARTS
 
 
 def preset(name: str, num_tasks: int = 2) -> dict[str, Any]:
-    """The settings of a preset for T tasks: every further one is treated as the second, and the paper's sum is T."""
+    """The settings of a preset for T tasks: further tasks are treated like the second, and the paper's sum is T."""
     found = dict(PRESETS[name])
     for setting in ("initial_weights", "weight_ranges"):
         if found[setting] is not None:
@@ -59,25 +59,25 @@ def preset(name: str, num_tasks: int = 2) -> dict[str, Any]:
 
 
 class GradNorm(Balancer):
-    """GradNorm for `num_tasks` tasks, from losses and gradient norms alone.
+    """GradNorm for `num_tasks` tasks, from losses and gradient norms only.
 
-    The mean loss of the first `warmup` batches is L(0). They run at `initial_weights` as they are given, or, with
-    `start="measured"`, only the first of them does. From the first update on the weights stay in `weight_ranges`, and sum to
-    `weight_sum` or have the weight of the `reference` task at 1.
+    L(0) is the mean loss of the first `warmup` batches. These use `initial_weights` as given or, with `start="measured"`, only
+    the first of them does. From the first update on the weights stay in `weight_ranges`, and either sum to `weight_sum` or have
+    the `reference` task at weight 1.
 
     Args:
         num_tasks: T.
         alpha: strength of the pull towards equal training rates; 0 only equalises the gradient norms.
         initial_weights: T positive weights; default 1 each.
-        weight_sum: S; default T. Not together with `reference`.
+        weight_sum: S; default T. Excludes `reference`.
         weight_ranges: T pairs (low, high), or None for no ranges. With `reference` they bound the ratios to its weight, and
             its own must contain 1.
-        interval: batches from one update to the next.
+        interval: batches between updates.
         warmup: batches before the first update.
-        lr: size of a relative step.
-        reference: the task whose weight is always 1; None keeps the sum of the weights instead.
-        start: "given", the warm-up runs at `initial_weights`; "measured", at the weights that equalise the gradient norms
-            which it shows.
+        lr: relative step size.
+        reference: the task whose weight is always 1; None fixes the sum of the weights instead.
+        start: "given", the warm-up uses `initial_weights`; "measured", the weights that equalise the gradient norms measured so
+            far.
 
     Raises:
         ValueError: naming the argument that is out of its range.
@@ -149,9 +149,9 @@ class GradNorm(Balancer):
             check_ratio_ranges(self.reference, self.weight_ranges)
 
     def begin_step(self, losses: Sequence[Tensor]) -> bool:
-        """Count one batch; True every `interval` batches once the `warmup` batches, whose losses make L(0), are over.
+        """Count one batch; True every `interval` batches after the `warmup` batches, whose losses give L(0).
 
-        With `start="measured"` also for each of the warm-up's batches.
+        With `start="measured"` also for each warm-up batch.
         """
         self.batches += 1
         if self.batches <= self.warmup:
@@ -162,7 +162,7 @@ class GradNorm(Balancer):
     def training_rates(self, losses: Tensor) -> Tensor:
         """r_i of the paper, (T,): each task's loss relative to its L(0), divided by the mean over the tasks.
 
-        A task whose L(0) is not positive has no rate and is left out of the mean, at 1; without L(0) all are.
+        A task with non-positive L(0) gets rate 1 and is excluded from the mean; without L(0), all rates are 1.
         """
         if self.initial_losses is None:
             return torch.ones_like(losses)
@@ -176,9 +176,9 @@ class GradNorm(Balancer):
         return torch.stack([losses.cpu().double() for losses in self._warmup_losses]).mean(0)
 
     def update(self, losses: Sequence[float] | Tensor, gradient_norms: Sequence[float] | Tensor) -> Tensor:
-        """One step of GradNorm on the weights; with `start="measured"` in the warm-up, the weights that the norms ask for.
+        """One GradNorm step on the weights; in a warm-up with `start="measured"`, the weights that equalise the norms.
 
-        Values that are not finite (an overflow under AMP) and a task without gradient leave everything as it is.
+        Non-finite values (an overflow under AMP) and a task without gradient leave everything unchanged.
 
         Args:
             losses: (T,) unweighted losses of the batch.
@@ -188,7 +188,7 @@ class GradNorm(Balancer):
             (T,) float64, the new weights.
 
         Raises:
-            ValueError: if there is not one loss and one norm a task.
+            ValueError: if there is not one loss and one norm per task.
         """
         losses = as_task_vector("losses", losses, self.num_tasks)
         norms = as_task_vector("gradient_norms", gradient_norms, self.num_tasks)
@@ -207,7 +207,7 @@ class GradNorm(Balancer):
         pull = self.training_rates(losses) ** self.alpha
         target = weighted.mean() * (pull if self.reference is None else pull / pull.mean())
         excess = weighted - target
-        # Two equal tasks differ in their last digits; the sign must not make a full step of that.
+        # Equal tasks differ by rounding; the sign must not turn that into a full step.
         excess[excess.abs() <= 1e-9 * weighted.mean()] = 0
         step = self.lr * torch.sign(excess) * weighted / weighted.mean()
         self.weights = self._allowed(self.weights * torch.exp(-step))
@@ -215,7 +215,7 @@ class GradNorm(Balancer):
         return self.weights
 
     def _allowed(self, weights: Tensor) -> Tensor:
-        """Positive (T,) `weights` in their ranges, with their sum or the reference's weight as it must be."""
+        """The positive (T,) `weights`, projected onto their ranges and the fixed sum or reference weight."""
         if self.weight_sum is not None:
             return project_weights(weights, self.weight_sum, self.weight_ranges)
         return ratio_weights(weights, self.reference or 0, self.weight_ranges)  # the one or the other is kept

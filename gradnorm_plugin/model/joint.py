@@ -1,9 +1,9 @@
-"""One network for all tasks: upstream's `DetectionModel`, untouched, and on its last shared layer a head for each image output.
+"""One network for all tasks: upstream's `DetectionModel`, unchanged, plus a head per image output on the last shared layer.
 
-With `backbone="dual"` the heads have a backbone of their own instead (`model/dual.py`).
+With `backbone="dual"` the heads have a separate backbone instead (`model/dual.py`).
 
-B batch, W logits of all image outputs side by side (for one that tells a class, its number of classes), nl detection layers, na
-anchors, no outputs an anchor, n predictions an image.
+B batch, W concatenated logits of all image outputs (for a class output, its number of classes), nl detection layers, na anchors,
+no outputs per anchor, n predictions per image.
 """
 
 from __future__ import annotations
@@ -39,53 +39,52 @@ _torch_utils = upstream("utils.torch_utils")
 
 
 class Seen(NamedTuple):
-    """What one pass through the layers gives."""
+    """The results of one pass through the layers."""
 
     detection: Any
-    """What upstream's network returns."""
+    """The output of upstream's network."""
     features: Tensor | Sequence[Tensor]
-    """(B, C, H, W) of the heads' layer; with a fork one for each head."""
+    """(B, C, H, W) of the heads' layer; with a fork, one per head."""
     deep: Tensor | None
-    """Of the deeper layer, for heads that read one."""
+    """Features of the deeper layer, for heads that read one."""
 
 
 class JointDetectionModel(DetectionModel):
-    """Detects objects and says something about the whole image: its class, or whatever its image outputs are.
+    """Detects objects and predicts the image outputs, such as the image's class.
 
-    What `forward` returns:
+    `forward` returns:
 
     * training: `(detection, logits)`; detection is upstream's list of nl tensors (B, na, H, W, no), logits is (B, W).
     * inference: `(predictions, (detection, logits))`; predictions (B, n, 5 + nc) in pixels, as upstream's.
-    * export (upstream's `Detect.export` is set): `(predictions, *answers)`, an activated tensor for each image output; for one
-      that tells a class, probabilities (B, C) that sum to 1.
+    * export (upstream's `Detect.export` is set): `(predictions, *answers)`, an activated tensor per image output; for a class,
+      probabilities (B, C) that sum to 1.
     * `augment=True` (test-time augmentation): `(predictions, (None, logits))`, logits averaged over the augmented images.
     """
 
     fork: Callable[[Tensor], tuple[Tensor, ...]] | None = None
-    """In training: the shared layer's output as detection's layers get it, and as each head does. The loss sets it where a
-    balancer acts on the gradients that come back; it is no part of the network, and no copy or checkpoint holds it."""
+    """In training: forks the shared layer's output for detection and each head. Set by the loss if the balancer acts on the
+    gradients there; it is not part of the network and is left out of copies and checkpoints."""
 
     watch: Callable[[Tensor], None] | None = None
-    """In training: is shown the logits as the head made them, before a wrapper of the model (DistributedDataParallel) hands them
-    out through autograd nodes of its own. Set by the loss and left out of copies and checkpoints, as `fork`."""
+    """In training: receives the head's logits before a wrapper of the model (DistributedDataParallel) adds its own autograd
+    nodes. Set by the loss and left out of copies and checkpoints, like `fork`."""
 
     channels_last = False
-    """Whether training passes run in PyTorch's channels-last memory format: what flows through the layers takes it over from the
-    images. The weights keep theirs, since upstream's code takes it for granted."""
+    """Whether training runs in PyTorch's channels-last memory format, which activations inherit from the images. The weights
+    keep theirs, because upstream's code relies on it."""
 
     in_bfloat16 = False
-    """Whether the layers between the image and `Detect` or the heads compute in bfloat16. Left out of copies and checkpoints, as
-    `fork`."""
+    """Whether the layers before `Detect` and the heads compute in bfloat16. Left out of copies and checkpoints, like `fork`."""
 
     deep_layer: int | None = None
-    """Index of the layer in which heads of kind "both" see the whole image; None for the others, and in old checkpoints."""
+    """Index of the layer from which heads of kind "both" read the whole image; None for the others, and in old checkpoints."""
 
     image_outputs: Mapping[str, Mapping[str, Any]] | None = None
-    """Descriptions of the image outputs, plain data; None where there is the one of `classification_names` alone."""
+    """Descriptions of the image outputs, plain data; None if the class is the only one."""
 
     temperatures: Mapping[str, float] | None = None
-    """What the logits of outputs that tell a class are divided by so that probabilities are calibrated, by name; exported files
-    do that, and `JointBackend`. None for a network that was not calibrated."""
+    """Calibration temperatures of the class outputs, by name; exported files and `JointBackend` divide the logits by them. None
+    for an uncalibrated network."""
 
     def __init__(
         self,
@@ -99,23 +98,23 @@ class JointDetectionModel(DetectionModel):
         head: str = "pooled",
         outputs: Sequence[ImageOutput] | None = None,
     ) -> None:
-        """Build upstream's network from `cfg`, then the heads, and their backbone if they have one of their own.
+        """Build upstream's network from `cfg`, then the heads, and their backbone if it is separate.
 
         Args:
             cfg: upstream's model yaml (a path, or a name that upstream knows), or its contents.
-            ch: channels of the image.
-            nc: classes of the boxes; default what `cfg` says.
+            ch: image channels.
+            nc: number of box classes; default from `cfg`.
             anchors: as upstream's.
-            classification_names: names of the image's classes, if that is the one image output.
-            shared_layer: index of the layer that feeds the heads; default the last of the backbone (SPPF), for a head that
-                looks into boxes the last of the backbone with the finest cells that the detector uses.
+            classification_names: names of the image classes, if the class is the only image output.
+            shared_layer: index of the layer that feeds the heads; default the backbone's last (SPPF), or, for heads with box
+                features, its last one at the finest stride the detector uses.
             backbone: "shared", the heads read that layer of the detector; "dual", that layer of a second backbone.
-            head: "pooled" looks at the whole image, "guided" also where the detector has found something; "both" does so too,
-                and sees the whole image where "pooled" does, in the last layer of the backbone.
-            outputs: the image outputs, in the place of `classification_names`.
+            head: "pooled" uses the whole image; "guided" also the detected boxes, both from the fine grid; "both" the boxes from
+                the fine grid and the whole image from the backbone's last layer.
+            outputs: the image outputs, instead of `classification_names`.
 
         Raises:
-            ValueError: if there is no image output, no such layer, backbone or head, or if both tasks share no weights.
+            ValueError: if there is no image output, no such layer, backbone or head, or if the tasks share no weights.
         """
         super().__init__(cfg if isinstance(cfg, Mapping) else _general.check_yaml(str(cfg)), ch, nc, anchors)
         if not outputs:
@@ -143,7 +142,7 @@ class JointDetectionModel(DetectionModel):
             self.deep_layer = len(self.yaml["backbone"]) - 1
         first, _ = self.heads_layers
         self.last_shared_weights = None if backbone == "dual" else last_weights(self, layers, first)
-        # What is ours must not move the random numbers that upstream's training draws after it.
+        # Our initialisation must not advance the random state that upstream's training draws from.
         with torch.random.fork_rng(devices=[]):
             heads = {output.name: self._make_head(head, layers, output) for output in outputs}
             self.classification_head: Head = next(iter(heads.values())) if len(heads) == 1 else OutputHeads(heads)
@@ -174,7 +173,7 @@ class JointDetectionModel(DetectionModel):
 
     @property
     def heads_layers(self) -> tuple[int, int]:
-        """The first and the last layer that the heads read; the same one twice for those that read one."""
+        """The first and last layer that the heads read, which may be the same."""
         deep = self.shared_layer if self.deep_layer is None else self.deep_layer
         return min(self.shared_layer, deep), max(self.shared_layer, deep)
 
@@ -187,7 +186,7 @@ class JointDetectionModel(DetectionModel):
 
     @property
     def head(self) -> str:
-        """Where the heads look, one of `HEADS`."""
+        """The kind of the heads, one of `HEADS`."""
         if not isinstance(self.heads[0], GuidedHead):
             return "pooled"
         return "both" if self.heads[0].reads_deep else "guided"
@@ -200,27 +199,27 @@ class JointDetectionModel(DetectionModel):
 
     @property
     def export_names(self) -> list[str]:
-        """What exported files call the image outputs: by their names, `classification` if that is all there is."""
+        """Names of the image outputs in exported files; `classification` if the class is the only one."""
         return ["classification"] if self.image_outputs is None else [output.name for output in self.outputs]
 
     @property
     def backbone(self) -> str:
-        """Where the head's features come from: "shared", from the detector's layers; "dual", from a backbone of its own."""
+        """The source of the heads' features: "shared", the detector's layers; "dual", a separate backbone."""
         return "dual" if "classification_backbone" in self._modules else "shared"
 
     @property
     def shared_parameter(self) -> nn.Parameter | None:
-        """The last weights that both tasks share, at which their gradient norms are taken; None if they share nothing."""
+        """The last weights shared by all tasks, where gradient norms are measured; None if nothing is shared."""
         name = self.last_shared_weights
         return None if name is None else self.model.get_parameter(name)
 
     def classification_parameters(self) -> list[nn.Parameter]:
-        """The parameters that serve the image outputs alone: the heads', and those of a backbone of their own."""
+        """The parameters specific to the image outputs: those of the heads and of a separate backbone."""
         parts: list[nn.Module] = [self.classification_head, *([self.classification_backbone] if self.backbone == "dual" else [])]
         return [parameter for part in parts for parameter in part.parameters()]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As PyTorch's. Weights of a network with one backbone, such as pretrained ones, start both backbones."""
+        """As PyTorch's. Weights with one backbone, such as pretrained ones, initialise both backbones."""
         if self.backbone == "dual":
             state_dict = self.classification_backbone.complete(state_dict, "classification_backbone.")
         return super().load_state_dict(state_dict, *args, **kwargs)
@@ -233,12 +232,12 @@ class JointDetectionModel(DetectionModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and saved: everything but `fork`, `watch` and `in_bfloat16`."""
+        """State for copies and checkpoints: everything but `fork`, `watch` and `in_bfloat16`."""
         return {name: value for name, value in self.__dict__.items() if name not in ("fork", "watch", "in_bfloat16")}
 
     def forward(self, x: Tensor, augment: bool = False, *how: Any, **named: Any) -> Any:
-        """See the class for what is returned."""
-        if self.in_bfloat16 or (self.training and self.channels_last):  # most of what bfloat16 gains needs that format
+        """The class docstring lists the return values."""
+        if self.in_bfloat16 or (self.training and self.channels_last):  # bfloat16 gains little without it
             x = x.contiguous(memory_format=torch.channels_last)
         if not augment:
             return self._forward_once(x, *how, **named)
@@ -247,7 +246,7 @@ class JointDetectionModel(DetectionModel):
         return predictions, (None, torch.stack(augmented.logits).mean(0))
 
     def _forward_once(self, x: Tensor, *how: Any, **named: Any) -> Any:
-        if "classification_head" not in self._modules:  # upstream's constructor runs the network before there is a head
+        if "classification_head" not in self._modules:  # upstream's constructor runs the network before the head exists
             return super()._forward_once(x, *how, **named)
         detection, logits = self._run_both(x, *how, **named)
         if self.training:
@@ -259,7 +258,7 @@ class JointDetectionModel(DetectionModel):
         return detection[0], (detection[1], logits)
 
     def _run_both(self, x: Tensor, *how: Any, **named: Any) -> tuple[Any, Tensor]:
-        """What upstream's network gives, and the logits (B, W); upstream's versions differ in `how` it may be run."""
+        """The output of upstream's network and the logits (B, W); `how` differs between upstream's versions."""
         seen = self._run(x, *how, **named)
         return seen.detection, self._classify(seen)
 
@@ -272,7 +271,7 @@ class JointDetectionModel(DetectionModel):
             keeping = KeepingPass(self.classification_backbone, self.shared_layer, self.deep_layer, None, self.in_bfloat16)
             keeping.run(x)
         read = keeping.deep_output
-        # Of what comes back through the layers to the deep one a fork could not tell whose it is.
+        # A fork could not attribute the gradients that arrive through the layers up to the deep one.
         return Seen(detection, keeping.output, read.detach() if read is not None and fork is not None else read)
 
     def explain(self, x: Tensor, columns: Sequence[int]) -> tuple[Tensor, list[Regions | None]]:

@@ -1,7 +1,7 @@
-"""Our hooks at upstream's callbacks, in their order.
+"""Our hooks on upstream's callbacks, in order.
 
-Upstream runs callbacks in the order in which they were registered; ours come before its loggers. It runs most of them, but not
-all, on the main process only: ours are registered there alone.
+Upstream runs callbacks in registration order; ours come before its loggers. It runs most, but not all, on the main process only,
+so ours are registered only there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gradnorm_plugin.upstream.gateway import upstream
 if TYPE_CHECKING:
 
     class _Callbacks:
-        """What is used here of upstream's."""
+        """The part of upstream's class that is used here."""
 
         def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None: ...
 
@@ -37,9 +37,9 @@ _loggers = upstream("utils.loggers")
 
 
 class JointCallbacks(_Callbacks):
-    """Upstream's callbacks, with plain box tensors where joint targets would reach its loggers.
+    """Upstream's callbacks, passing plain box tensors instead of joint targets to its loggers.
 
-    What is said of the images is written on the mosaics that these draw of a batch.
+    The image-level labels are written on the mosaics that the loggers draw.
     """
 
     def __init__(self, run: JointRun) -> None:
@@ -61,7 +61,7 @@ class JointCallbacks(_Callbacks):
 
 
 class CheckpointState(Hook):
-    """The balancer's state travels in the checkpoint that upstream writes next."""
+    """Adds the balancer's state to the checkpoint that upstream writes next."""
 
     def __init__(self, run: JointRun) -> None:
         self.run = run
@@ -78,7 +78,7 @@ class Plots(Hook):
         self.run = run
 
     def on_train_end(self, *_: object) -> None:
-        """Draw what there is."""
+        """Draw the plots."""
         folder = Path(self.run.loggers.save_dir)
         if self.run.options.noplots or self.run.options.evolve:
             return
@@ -90,8 +90,8 @@ _HOOKS = tuple(name for name in vars(Hook) if name.startswith("on_"))
 
 
 def make_callbacks(run: JointRun) -> JointCallbacks:
-    """Callbacks with our hooks, in order: the lines show the weights that the batch had, so they come before it is settled;
-    the state is attached last, when all of the epoch is settled; the plots read what the others wrote."""
+    """Callbacks with our hooks, in order: screen lines show the weights the batch was trained with, so they come before it is
+    settled; the state is attached once the whole epoch is settled; the plots read what the other hooks wrote."""
     callbacks = JointCallbacks(run)
     if upstream("train").RANK not in {-1, 0}:
         return callbacks

@@ -49,20 +49,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun | None:
-    """Run upstream's training with our parts in place of its own; they are taken out again at the end.
+    """Run upstream's training with our parts substituted for its own, and restore them at the end.
 
-    `command`, the launcher and its flags, is noted in the run's `run.json`; a resumed run says which of them it ignores.
+    `command`, the launcher and its flags, is recorded in `run.json`; a resumed run reports which flags it ignores.
 
     Returns:
-        The run; None for a resumed one that had nothing left to train.
+        The run; None for a resumed one with nothing left to train.
 
     Raises:
-        LabelErrors, DescriptionError: if the data is not as it should be; nothing has been written then.
-        OptionError: if a file that the options name is not there or not what it should be.
+        LabelErrors, DescriptionError: if the data is invalid; nothing has been written then.
+        OptionError: if a file named by the options is missing or invalid.
         NonFiniteLossError: if training diverged.
         WriteError: if a file of the run cannot be written.
         ReportError: if a file of the finished run cannot be read.
-        TrustError: upstream's, if the model's yaml asks for what is no layer.
+        TrustError: upstream's, if the model yaml names something that is not a layer.
     """
     module = upstream("train")
     log = upstream("utils.general").LOGGER
@@ -79,7 +79,7 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
     run = JointRun(options)
     run.command, run.choices = command, chosen
     if module.RANK in {-1, 0}:
-        # Upstream makes the run's folder before it looks at the data; bad data should leave nothing behind.
+        # Upstream creates the run folder before checking the data; bad data should leave nothing behind.
         check_files(options)
         run.check_dataset(options.data)
         if options.exist_ok:
@@ -99,7 +99,7 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
                 log.info(f"\n{_how_to_go_on(run)}")
             raise
     if module.RANK in {-1, 0} and not options.evolve:
-        # Now that upstream's loggers have drawn their pictures too.
+        # After upstream's loggers have drawn their plots.
         *_, page = write_report(Path(run.loggers.save_dir))
         log.info(f"Report: {page}")
         callbacks.tracking.end("FINISHED", Path(run.loggers.save_dir) / "weights" / "best.pt", page)
@@ -107,9 +107,9 @@ def train(options: argparse.Namespace, command: Sequence[str] = ()) -> JointRun 
 
 
 def _plain(message: str) -> str:
-    """An assertion of upstream's in one line: from a worker of the loader it comes with the trace of where it was raised."""
+    """Upstream's assertion message in one line; from a loader worker it includes a traceback."""
     message = message.rpartition("\nAssertionError: ")[2].strip()
-    unreadable = message.removeprefix("Image Not Found ")  # so it says of files that are there, too
+    unreadable = message.removeprefix("Image Not Found ")  # upstream says this of existing files, too
     return (
         message if unreadable == message else f"{unreadable} cannot be read by OpenCV: save it anew, as PNG or JPEG, or remove it"
     )
@@ -118,15 +118,15 @@ def _plain(message: str) -> str:
 def _how_to_go_on(run: JointRun) -> str:
     last = Path(getattr(run.options, "save_dir", "")) / "weights" / "last.pt"  # unset until upstream has chosen the folder
     if not last.is_file():
-        return "Interrupted before the first epoch was saved: there is nothing to go on from"
-    return f"Interrupted. Go on with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
+        return "Interrupted before the first epoch was saved: there is nothing to resume from"
+    return f"Interrupted. Resume with: python {LAUNCHER} --resume {shlex.quote(str(last))}"
 
 
 def _where(run: JointRun) -> str:
-    """The images of the batch that failed, and the checkpoint that is left."""
+    """The images of the failed batch, and the last good checkpoint."""
     saved = [Path(run.options.save_dir) / "weights" / name for name in ("last.pt", "best.pt")]
     there = [path for path in saved if path.is_file()]
-    # Under --noval an epoch's weights are saved without having been looked at.
+    # With --noval an epoch's weights are saved unchecked.
     good = next((path for path in there if finite_weights(read_checkpoint("resume", path)["model"])), None)
     if good:
         left = f"the last good checkpoint is {good}"

@@ -1,4 +1,4 @@
-"""What is plugged into upstream's training loop: the shape of a hook, the gradient clip, the loader, whole files."""
+"""The parts plugged into upstream's training loop: hook interface, gradient clipping, loader, atomic files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 Fitness = float | np.ndarray
-"""A number, or (1,) of it."""
+"""A number, or an array of shape (1,)."""
 _QUICK = 0.2
-"""Momentum of running statistics; with 0.1 those of the first epoch still lag behind."""
+"""Momentum of the running statistics; at 0.1 they still lag behind in the first epoch."""
 _clip: Callable[..., Tensor] = torch.nn.utils.clip_grad_norm_
 
 
 class Hook:
-    """A no-op at each callback that ours use; arguments as upstream passes them."""
+    """No-ops for the callbacks we use, with upstream's arguments."""
 
     def on_pretrain_routine_end(self, labels: np.ndarray, names: Mapping[int, str] | list[str], /) -> None:
-        """Network and loaders are made; `labels` are all boxes of the training images, `names` their classes' names."""
+        """Network and loaders exist; `labels` are all training boxes, `names` the names of their classes."""
 
     def on_train_start(self) -> None:
-        """The loss is made too: the first epoch comes next."""
+        """The loss exists too; the first epoch comes next."""
 
     def on_train_epoch_start(self) -> None:
         """An epoch begins."""
@@ -38,24 +38,24 @@ class Hook:
     def on_train_batch_end(
         self, model: nn.Module, step: int, images: Tensor, boxes: Tensor, paths: Sequence[str], losses: list[Tensor], /
     ) -> None:
-        """A batch was trained; `step` counts batches since the start of training."""
+        """A batch is done; `step` counts batches since the start of training."""
 
     def on_fit_epoch_end(self, values: list[float], epoch: int, best_fitness: Fitness, fitness: Fitness, /) -> None:
-        """An epoch was trained and validated, and is about to be saved; `values` are upstream's columns of results.csv."""
+        """An epoch is trained and validated, but not yet saved; `values` are upstream's columns of results.csv."""
 
     def on_train_end(self, last: Path, best: Path, epoch: int, results: object, /) -> None:
         """Training is over."""
 
 
 class SeparateClip:
-    """Upstream's gradient clip, applied to the detection network and to what serves classification alone each by itself.
+    """Upstream's gradient clipping, applied separately to the detection network and to the classification-specific parameters.
 
-    It takes the place of `torch.nn.utils.clip_grad_norm_`. Upstream clips the norm of all gradients together at 10: a head whose
-    gradient is a hundred times larger than the detector's would shrink the detector's step with its own. And a head without
-    gradient (classification switched off) leaves the detector's clip what it is without a head, to the last bit.
+    Replaces `torch.nn.utils.clip_grad_norm_`. Upstream clips the norm of all gradients together at 10, so a head whose gradient
+    is a hundred times the detector's would shrink the detector's step along with its own. A head without gradient (classification
+    off) leaves the detector's clipping bit-identical to that without a head.
 
-    `detection_norm` and `head_norm` are the norms before the last clip, 0-dim tensors; None before the first. The head's part
-    has its own backbone in it, where it has one.
+    `detection_norm` and `head_norm` are the norms before the last clipping, 0-dim tensors; None before the first. The head's part
+    includes its separate backbone, if any.
     """
 
     def __init__(self, head: Iterable[nn.Parameter]) -> None:
@@ -64,7 +64,7 @@ class SeparateClip:
         self.head_norm: Tensor | None = None
 
     def __call__(self, parameters: Iterable[Tensor] | Tensor, max_norm: float, *args: object, **kwargs: object) -> Tensor:
-        """Clip each part at `max_norm` and return the detection part's norm before."""
+        """Clip each part at `max_norm` and return the detection part's norm before clipping."""
         parameters = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         head = [parameter for parameter in parameters if id(parameter) in self._head]
         detection = [parameter for parameter in parameters if id(parameter) not in self._head]
@@ -75,15 +75,15 @@ class SeparateClip:
 
 
 class QuickStatistics:
-    """Batch normalisation whose running statistics keep up with weights that a short warm-up moves fast.
+    """Lets batch-norm running statistics keep up with weights that change fast in a short warm-up.
 
-    YOLOv5's are of the last 33 batches or so (momentum 0.03), and its warm-up of three epochs is slow enough for them. Where
-    it takes one, the weights at its end are far from those of 33 batches ago: validated with the statistics of these, a network
-    that trains well finds nothing, and may have boxes without a size, whose loss is NaN. Training itself never reads them: the
-    weights stay what they are, and so do the figures of later epochs, by whose end the first one's statistics are forgotten.
+    YOLOv5's statistics cover about the last 33 batches (momentum 0.03), which suits its three-epoch warm-up. In a one-epoch
+    warm-up the weights change too much in 33 batches: validated with stale statistics, a network that trains well finds nothing,
+    and may produce boxes without a size, whose loss is NaN. Training never reads the statistics, so the weights are unaffected,
+    and so are the results of later epochs, by whose end those of the first are forgotten.
 
     Args:
-        model: its layers remember five batches or so, until `epochs` of them are over.
+        model: its statistics cover about five batches until `epochs` epochs are over.
         epochs: at least 1.
     """
 
@@ -95,7 +95,7 @@ class QuickStatistics:
             module.momentum = _QUICK
 
     def end_epoch(self) -> None:
-        """Count an epoch, and let the layers remember as they did where it was the last."""
+        """Count an epoch; restore the usual momentum after the last."""
         self._epochs -= 1
         if self._epochs == 0:
             for module, momentum in self._usual.items():
@@ -103,16 +103,16 @@ class QuickStatistics:
 
 
 class WatchedLoader(JointLoader):
-    """Upstream's loader, telling the run which batch is trained and when it is over.
+    """Upstream's loader, which tells the run when a batch starts and ends.
 
-    Our callbacks run on the first process only; every process asks its loader for the next batch. So this is the place for what
-    all ranks do together after a batch, the last of an epoch included.
+    Callbacks run on the first process only, but every process asks its loader for the next batch. So work that all ranks share
+    after a batch, including the last of an epoch, is done here.
 
     Args:
         loader: upstream's; its batches are (images, targets, paths, shapes).
-        begin: called with a batch's image files before it is handed out.
-        end: called when the batch has been trained.
-        end_epoch: called when all have been.
+        begin: called with a batch's image files before it is yielded.
+        end: called after the batch is trained.
+        end_epoch: called after the last batch.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class WatchedLoader(JointLoader):
 
 @contextmanager
 def whole_files() -> Iterator[None]:
-    """While upstream trains, checkpoints and yamls appear whole or not at all: its `torch.save` and `yaml_save` are ours."""
+    """Make checkpoints and yamls atomic during training, by replacing `torch.save` and upstream's `yaml_save`."""
     train = upstream("train")
     save, yaml_save = torch.save, train.yaml_save
 
@@ -161,6 +161,6 @@ class OutputsInAList(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Of an image batch."""
+        """Detection layers and logits of an image batch."""
         detection, logits = self.model(x)
         return [*detection, logits]

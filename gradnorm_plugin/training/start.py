@@ -1,4 +1,4 @@
-"""What training starts from: the network that a `--weights` file holds, and what of it the run's own network takes over."""
+"""The network in a `--weights` file, and what the run's own network inherits from it."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start,
     """The checkpoint's weights with their classes in the order of the run's: both kinds are looked up by name.
 
     * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that
-      the checkpoint does not know start anew, as does the last layer if it knows none of them.
-    * Box classes are looked up by name too, but where there are as many others they stay as they are, as in YOLOv5. Where a box
-      is, and whether there is one, is the same question for any classes: those rows are taken over in every case.
+      the checkpoint does not know are newly initialised, as is the last layer if it knows none of them.
+    * Box classes are matched by name too; equally many different ones are matched by index, as in YOLOv5. Place, size and
+      objectness mean the same for any classes: those rows are always inherited.
 
     Args:
         weights: the checkpoint's `state_dict`.
@@ -133,7 +133,7 @@ def _box_rows(
 
 
 def describe(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> str:
-    """One line on what `model` took over from the checkpoint besides the common layers, and what starts anew."""
+    """One line on what `model` inherits from the checkpoint besides the common layers, and what is new."""
     return f"{start.file}: {_head_part(taken, model, start)}; {_box_part(taken, model, start, box_names)}"
 
 
@@ -150,7 +150,7 @@ def _prefix(model: nn.Module, module: nn.Module) -> str:
 
 def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start) -> str:
     if start.head is None:
-        return "it has no classification head, that starts anew"
+        return "it has no classification head, a new one is initialised"
     there = f"{start.head}, layer {start.shared_layer}{' of its own backbone' if start.backbone == 'dual' else ''}"
     told = []
     for output, part in zip(model.outputs, model.heads, strict=True):
@@ -159,17 +159,19 @@ def _head_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: S
         own = {name for name in model.state_dict() if name.startswith(prefix)}
         left_out = {name for name in own - taken.keys() if not name.endswith("num_batches_tracked")}
         if old is None:
-            told.append(f"its heads ({', '.join(o.name for o in start.outputs)}) are not of this output, its {what} starts anew")
+            told.append(
+                f"its heads ({', '.join(o.name for o in start.outputs)}) do not include this output, a new {what} is initialised"
+            )
         elif model.head != start.head or len(left_out) > len(own) // 2:
-            told.append(f"its {what} ({there}) is left out, that starts anew ({model.head}, layer {model.shared_layer})")
+            told.append(f"its {what} ({there}) is replaced by a new one ({model.head}, layer {model.shared_layer})")
         else:
             moved = f", now on layer {model.shared_layer}" if model.shared_layer != start.shared_layer else ""
-            told.append(f"{what} ({there}) taken over{moved}{_rows_part(output, old)}")
+            told.append(f"{what} ({there}) inherited{moved}{_rows_part(output, old)}")
     return "; ".join(told)
 
 
 def _rows_part(output: ImageOutput, old: ImageOutput) -> str:
-    """What of the last layer is taken over."""
+    """Which part of the last layer is inherited."""
     names, kind = list(output.rows), "image classes" if isinstance(output, Classes) else "rows"
     known = [name for name in names if name in old.rows]
     new = [name for name in names if name not in old.rows]
@@ -177,27 +179,27 @@ def _rows_part(output: ImageOutput, old: ImageOutput) -> str:
     if names == list(old.rows):
         return f" with its {len(names)} {kind}"
     if not known:
-        return f" but for its last layer: it tells {_listed(gone)}, the data {_listed(new)}"
-    told = f" with the {kind} {_listed(known)}, found by name"
-    told += f"; {_listed(new)} start anew" if new else ""
-    return told + (f"; {_listed(gone)} are left out" if gone else "")
+        return f" except for its last layer: it predicts {_listed(gone)}, the data has {_listed(new)}"
+    told = f" with the {kind} {_listed(known)}, matched by name"
+    told += f"; {_listed(new)} newly initialised" if new else ""
+    return told + (f"; {_listed(gone)} dropped" if gone else "")
 
 
 def _box_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> str:
     outputs = {name for name in model.state_dict() if name.startswith(f"model.{len(model.model) - 1}.m.")}
     if not outputs <= taken.keys():
-        return f"the box outputs start anew ({len(start.box_names)} classes there, {len(box_names)} here)"
+        return f"box outputs newly initialised ({len(start.box_names)} classes there, {len(box_names)} here)"
     if list(start.box_names) == list(box_names):
-        return f"box outputs taken over with their {len(box_names)} classes"
+        return f"box outputs inherited with their {len(box_names)} classes"
     if _reordered(start.box_names, box_names) is not None:
-        return f"box outputs taken over with their {len(box_names)} classes, found by name: their order differs"
+        return f"box outputs inherited with their {len(box_names)} classes, matched by name: their order differs"
     if len(start.box_names) != len(box_names):
         known, new = ([name for name in box_names if (name in start.box_names) == there] for there in (True, False))
-        told = [f"the classes {_listed(known)}, found by name"] if known else []
-        told += [f"{_listed(new)} start anew"] if new else []
-        return f"box outputs taken over but for their {len(start.box_names)} classes: {'; '.join(told)}"
+        told = [f"{_listed(known)} matched by name"] if known else []
+        told += [f"{_listed(new)} newly initialised"] if new else []
+        return f"box outputs inherited except for the classes: {'; '.join(told)}"
     changed = [f"{old} is now {new}" for old, new in zip(start.box_names, box_names, strict=False) if old != new]
-    return f"box outputs taken over by number, though names differ: {_listed(changed)}"
+    return f"box outputs inherited by index, although names differ: {_listed(changed)}"
 
 
 def _rows_by_name(old: Tensor, fresh: Tensor, old_names: Sequence[str], names: Sequence[str]) -> Tensor:
