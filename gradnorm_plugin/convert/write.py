@@ -17,7 +17,7 @@ import cv2
 import yaml
 from tqdm import tqdm
 
-from gradnorm_plugin.convert.image_files import read_deep
+from gradnorm_plugin.convert.image_files import Picture, read_deep
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.labels import LabelRecord, write_label_file
 from gradnorm_plugin.outputs import CLASS, Outputs, describe_outputs, label_rules
@@ -26,13 +26,12 @@ REPORT = "conversion.md"
 
 
 class Sample(NamedTuple):
-    """One image of the result: its file, its name there, what its label file says, whether it may be linked, or is redrawn."""
+    """One image of the result: its file, its name there, what its label file says, and what is in it."""
 
     image: Path
     name: str
     record: LabelRecord
-    linkable: bool
-    redrawn: bool = False
+    picture: Picture
 
 
 def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
@@ -112,11 +111,11 @@ def write_dataset(
 
 
 def _put(sample: Sample, target: Path, link: str | None) -> None:
-    if sample.redrawn:
+    if sample.picture.deep:
         cv2.imencode(".png", read_deep(sample.image))[1].tofile(target)
-    elif link == "symlink" and sample.linkable:
+    elif link == "symlink" and sample.picture.ended:
         target.symlink_to(sample.image.resolve())
-    elif link == "hardlink" and sample.linkable:
+    elif link == "hardlink" and sample.picture.ended:
         os.link(sample.image.resolve(), target)
     else:
         shutil.copyfile(sample.image, target)
@@ -137,8 +136,7 @@ def count_content(
     rows, rules = [], label_rules(outputs)
     for split, samples in splits.items():
         records = [sample.record for sample in samples]
-        boxes = Counter(box.class_index for record in records for box in record.boxes)
-        boxes.update(polygon.class_index for record in records for polygon in record.polygons)
+        boxes = Counter(thing.class_index for record in records for thing in record.boxes or record.polygons)
         for index, name in enumerate(names):
             if not boxes[index]:
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no boxes of {name}")
@@ -147,13 +145,12 @@ def count_content(
         for output in outputs:
             found = [record.target(output.name, rules) or record.named.get(output.name) for record in records]
             targets, without = output.targets(found), found.count(None)
-            absent = output.absent(targets) or ([output.name] if without == len(found) else [])
-            for name in absent:
+            for name in output.absent(targets) or ([output.name] if without == len(found) else []):
                 where = "" if output.name in (CLASS, name) else f" ({output.name})"
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no images of {name}{where}")
             title = "image classes" if output.name == CLASS else output.name
             said[title] = f"{output.summary(targets)}, {without} without"
-        on_boxes = [f"{name} {boxes[index]}" for index, name in enumerate(names)] + [f"{background} images without"]
+        on_boxes = [*(f"{name} {boxes[index]}" for index, name in enumerate(names)), f"{background} images without"]
         rows.append(Content(f"{split}: {len(samples)} images", ", ".join(on_boxes), said))
     return rows
 
@@ -167,7 +164,7 @@ def content_text(rows: Sequence[Content]) -> str:
 
 
 def report_text(rows: Sequence[Content], oddities: Oddities) -> str:
-    """The whole report."""
+    """The whole report, in Markdown."""
     titles = ["split", "boxes", *rows[0].outputs]
     lines = ["# Conversion", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [f"| {' | '.join(map(_inert, (row.split, row.boxes, *row.outputs.values())))} |" for row in rows]
