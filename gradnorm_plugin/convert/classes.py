@@ -9,9 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gradnorm_plugin.convert.boxes import as_text, clean_name, split_names
 from gradnorm_plugin.convert.image_files import ImageIndex, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
-from gradnorm_plugin.convert.source import Source, as_text, clean_name, split_names
+from gradnorm_plugin.convert.source import Source
 from gradnorm_plugin.convert.tables import agreed, class_column, image_column, named_column, read_table
 from gradnorm_plugin.outputs import CLASS
 
@@ -29,11 +30,7 @@ Named = Mapping[Path, Sequence[str]]
 
 
 def image_classes(options: argparse.Namespace, source: Source, images: Sequence[Path]) -> tuple[list[str], dict[Path, int]]:
-    """The names of the image classes, and which of them each of `images` has.
-
-    Raises:
-        ConversionError: if nothing names the classes, or none is left.
-    """
+    """The names of the image classes, and which of them each of `images` has."""
     named: Named | None
     if options.class_pattern:
         named = {image: [name] for image, name in from_pattern(options.class_pattern, source.index).items()}
@@ -137,9 +134,6 @@ def settle(
     """The names of the classes that are kept, and which of them each image has; images without one are not in it.
 
     `output` is the image output whose classes they are. The order is that of `chosen`, else of `order`, else the alphabet's.
-
-    Raises:
-        ConversionError: if no class is left.
     """
 
     def note(kind: Kind, where: str | Path, detail: str = "") -> None:

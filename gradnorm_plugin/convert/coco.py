@@ -11,20 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from gradnorm_plugin.convert.boxes import READINGS, Object, are_shares, as_text, clean_name, corners_of, number, size_of
 from gradnorm_plugin.convert.coco_boxes import Shape, read_shape, tell_terms
 from gradnorm_plugin.convert.image_files import files_under, split_of_path
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, first_line, shown
-from gradnorm_plugin.convert.source import (
-    READINGS,
-    Object,
-    Source,
-    are_shares,
-    as_text,
-    clean_name,
-    corners_of,
-    number,
-    size_of,
-)
+from gradnorm_plugin.convert.source import Source
 
 _LISTS = ("images", "annotations", "categories")
 _NAME_KEYS = ("file_name", "filename", "path", "coco_url")
@@ -34,11 +25,7 @@ T = TypeVar("T")
 
 
 def load_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        ConversionError: with file and line, if it is not JSON.
-    """
+    """The content of a JSON file."""
     try:
         return json.loads(file.read_bytes())
     except json.JSONDecodeError as error:
@@ -58,9 +45,6 @@ def read_coco(options: argparse.Namespace, source: Source) -> None:
     """Read the file given, or those of a folder: called `instances*` if there are any, else all that are COCO's.
 
     If all are of a split (train2017, ...), that is the images' split. Box classes are in the order of their ids.
-
-    Raises:
-        ConversionError: if there are none, or one cannot be read.
     """
     place = options.annotations or options.source
     files = [place] if place.is_file() else files_under(place, ["json"])

@@ -13,17 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradnorm_plugin.convert.source import (
-    MOST,
-    READINGS,
-    Four,
-    Point,
-    are_shares,
-    around,
-    corners_of,
-    four_numbers,
-    number,
-)
+from gradnorm_plugin.convert.boxes import MOST, READINGS, Four, Point, are_shares, around, corners_of, four_numbers, number
 
 _BEYOND = 0.1  # share of the picture's side by which a box must reach out before its terms are doubted
 _FEW = 4  # boxes that may fit in other terms by chance

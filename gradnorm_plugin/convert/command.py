@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gradnorm_plugin.convert.boxes import READINGS, to_record
 from gradnorm_plugin.convert.drawing import groups_of
 from gradnorm_plugin.convert.flags import add_group_flags, add_table_flags, check_group_flags, read_pattern
 from gradnorm_plugin.convert.formats import FORMATS, read_source
@@ -17,8 +18,7 @@ from gradnorm_plugin.convert.image_labels import image_labels
 from gradnorm_plugin.convert.image_outputs import FORM, read_wish
 from gradnorm_plugin.convert.masks import read_mask_class
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
-from gradnorm_plugin.convert.records import read_renaming, rename, to_record
-from gradnorm_plugin.convert.source import CLASS_KEYS, READINGS, Source
+from gradnorm_plugin.convert.source import CLASS_KEYS, Source, read_renaming, rename
 from gradnorm_plugin.convert.split import DEFAULT_VAL_SHARE, check_split, fixed_split, whole_split
 from gradnorm_plugin.convert.write import REPORT, Sample, check_place, content_text, count_content, report_text, write_dataset
 from gradnorm_plugin.labels import LabelRecord

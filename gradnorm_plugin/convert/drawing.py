@@ -16,9 +16,10 @@ from scipy.sparse import coo_array  # type: ignore[import-untyped]  # it has no 
 from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 
+from gradnorm_plugin.convert.boxes import clean_name
 from gradnorm_plugin.convert.classes import from_pattern
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
-from gradnorm_plugin.convert.source import Source, clean_name
+from gradnorm_plugin.convert.source import Source
 from gradnorm_plugin.convert.tables import agreed, image_column, named_column, read_table
 
 _TRIALS = 100
@@ -26,11 +27,7 @@ _STEPS = 200_000  # groups placed in all trials together: some seconds
 
 
 def groups_of(options: argparse.Namespace, images: Sequence[Path], source: Source) -> dict[Path, str] | None:
-    """The group of each of `images` that has one; None if no flag asks for groups.
-
-    Raises:
-        ConversionError: if none has, or the table cannot be read or contradicts itself.
-    """
+    """The group of each of `images` that has one; None if no flag asks for groups."""
     if options.group_pattern:
         found, flag = from_pattern(options.group_pattern, source.index), f"--group-pattern {options.group_pattern.pattern}"
     elif options.group:
@@ -70,9 +67,6 @@ def draw(
     """Each image in one of the parts, so that each class (and the images without one) has its share in each; the same for a seed.
 
     Copies of one picture, whose digests are equal, stay together, and so do the images of one of the `groups`.
-
-    Raises:
-        ConversionError: if there are too few images.
     """
     if groups is not None:
         return draw_units(units_of(images, digests, groups), classes, shares, seed)
@@ -129,9 +123,6 @@ def draw_units(
 
     Of many orders, drawn with the seed, in which each unit goes to the part that lacks most of what it has, the one that ends
     nearest to the shares counts.
-
-    Raises:
-        ConversionError: if there are fewer units than parts.
     """
     if len(units) < len(shares):
         raise ConversionError(

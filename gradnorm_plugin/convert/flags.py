@@ -38,11 +38,7 @@ def check_group_flags(parser: argparse.ArgumentParser, options: argparse.Namespa
 
 
 def read_pattern(text: str) -> re.Pattern[str]:
-    """The regular expression that a flag is followed by; the name is in its group `(?P<name>...)` or only group, else all of it.
-
-    Raises:
-        argparse.ArgumentTypeError: saying what is wrong.
-    """
+    """The regular expression after a flag; the name is in its group `(?P<name>...)` or only group, else all of it."""
     try:
         pattern = re.compile(text)
     except re.error as error:

@@ -27,11 +27,7 @@ FORMATS: dict[str, Callable[[argparse.Namespace, Source], None]] = {
 
 
 def read_source(options: argparse.Namespace, index: ImageIndex) -> Source:
-    """What the annotations of the images of `index` say.
-
-    Raises:
-        ConversionError: if they are not where and what the options say.
-    """
+    """What the annotations of the images of `index` say."""
     source = Source(index)
     FORMATS[options.format or detect_format(options.annotations or options.source, index)](options, source)
     if not source.complete:
@@ -42,11 +38,7 @@ def read_source(options: argparse.Namespace, index: ImageIndex) -> Source:
 
 
 def detect_format(place: Path, index: ImageIndex) -> str:
-    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images.
-
-    Raises:
-        ConversionError: if they are of none or several formats.
-    """
+    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images."""
     if place.is_file():
         suffix = place.suffix[1:].lower()
         if suffix == "xml":

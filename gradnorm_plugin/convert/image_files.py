@@ -128,11 +128,7 @@ def nearest(files: list[Path], near: Path) -> list[Path]:
 
 
 def find_images(source: Path, given: Path | None) -> ImageIndex:
-    """The images below the folder given, else below the source's JPEGImages, else below the source.
-
-    Raises:
-        ConversionError: if there are none.
-    """
+    """The images below the folder given, else below the source's JPEGImages, else below the source."""
     root = given or (source if source.is_dir() else source.parent)
     if not given and (root / "JPEGImages").is_dir():
         root = root / "JPEGImages"

@@ -64,9 +64,6 @@ def image_labels(options: argparse.Namespace, source: Source, images: Sequence[P
     """The image outputs, and what each of `images` has for them.
 
     The class comes first: without `--output` it is all that is asked for; with it only if a flag, or a one-hot line, names it.
-
-    Raises:
-        ConversionError: if a source is missing or contradicts itself, or nothing is left of an output.
     """
     wishes, wished = list(options.output), {wish.name for wish in options.output}
     kept = [output for output in source.outputs if output.name not in wished]

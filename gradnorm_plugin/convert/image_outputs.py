@@ -12,9 +12,10 @@ from typing import TypeVar
 
 import yaml
 
+from gradnorm_plugin.convert.boxes import clean_name, split_names
 from gradnorm_plugin.convert.classes import alike, most_common, nothing_left, settle
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
-from gradnorm_plugin.convert.source import Source, clean_name, split_names
+from gradnorm_plugin.convert.source import Source
 from gradnorm_plugin.convert.tables import (
     Column,
     Header,
@@ -71,11 +72,7 @@ class Wish:
 
 
 def read_wish(text: str) -> Wish:
-    """One `--output`: NAME=COLUMN, then :KIND, then the names of classes or labels, or unit and range.
-
-    Raises:
-        argparse.ArgumentTypeError: saying what is wrong.
-    """
+    """One `--output`: NAME=COLUMN, then :KIND, then the names of classes or labels, or unit and range."""
     name, equals, rest = (part.strip() for part in text.partition("="))
     parts = [part.strip() for part in rest.split(":")]
     place = next((place for place in range(1, len(parts)) if parts[place].lower() in OUTPUT_KINDS), len(parts))
@@ -114,9 +111,6 @@ class OutputReader:
         titles: of the wish's columns.
         rows: by image, each with where it stands and the text under each of the titles.
         bad: images that have an entry that cannot be taken.
-
-    Raises:
-        ConversionError: if a column is not there.
     """
 
     def __init__(self, wish: Wish, table: Table, images: Sequence[Path], source: Source, min_images: int) -> None:

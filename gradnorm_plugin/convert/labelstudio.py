@@ -13,14 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from gradnorm_plugin.convert.coco import load_json
-from gradnorm_plugin.convert.image_files import SUFFIXES, files_under
-from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
-from gradnorm_plugin.convert.source import (
-    CLASS_KEYS,
+from gradnorm_plugin.convert.boxes import (
     Annotation,
     Object,
-    Source,
     around,
     around_turned,
     clean_name,
@@ -30,6 +25,10 @@ from gradnorm_plugin.convert.source import (
     points_of,
     size_of,
 )
+from gradnorm_plugin.convert.coco import load_json
+from gradnorm_plugin.convert.image_files import SUFFIXES, files_under
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
+from gradnorm_plugin.convert.source import CLASS_KEYS, Source
 
 _OF_IMAGE = ("choices", "taxonomy", "number", "rating", "text", "datetime", "pairwise")
 _NUMBERS = {
@@ -55,9 +54,6 @@ def read_label_studio(options: argparse.Namespace, source: Source) -> None:
     """Read the file given, or all of Label Studio's below the source; box classes in the alphabet's order.
 
     The class of an image is the only choice or taxonomy that there is, else one called as in `CLASS_KEYS`.
-
-    Raises:
-        ConversionError: if there is none, or one cannot be read.
     """
     place = options.annotations or options.source
     source.complete, found = False, False

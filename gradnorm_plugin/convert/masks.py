@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from gradnorm_plugin.convert.boxes import Annotation, Four, Object, clean_name
 from gradnorm_plugin.convert.image_files import files_under, nearest
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, first_line, shown
-from gradnorm_plugin.convert.source import Annotation, Four, Object, Source, clean_name
+from gradnorm_plugin.convert.source import Source
 
 SMALLEST = 4
 _FOLDERS = {"masks", "mask", "segmentationclass"}
@@ -43,11 +44,7 @@ class _Part(NamedTuple):
 
 
 def read_mask_class(text: str) -> tuple[Value, str]:
-    """The value or colour, and the name, of one `--mask-classes`.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is something else.
-    """
+    """The value or colour, and the name, of one `--mask-classes`."""
     value, _, name = text.partition("=")
     value, known = value.strip(), clean_name(name)
     if known and re.fullmatch("[0-9]{1,5}", value):
@@ -67,11 +64,7 @@ def find_masks(source: Path, given: Path | None) -> list[Path]:
 
 
 def read_masks(options: argparse.Namespace, source: Source) -> None:
-    """Read the masks of the source's images, which lose those that are masks.
-
-    Raises:
-        ConversionError: if there are none, their values cannot be classes, or nothing says which are.
-    """
+    """Read the masks of the source's images, which lose those that are masks."""
     files, index = find_masks(options.source, options.annotations), source.index
     if not files:
         raise ConversionError(f"{shown(options.source)} has no masks (PNG files in a folder `masks`): name it by --annotations")

@@ -180,7 +180,7 @@ def _plain(text: str) -> str:
 
 
 class ConversionError(ValueError):
-    """Nothing can be converted; the message says why, where and what to do."""
+    """Nothing can be converted: what every function of `convert` raises that cannot go on. It says why, where and what to do."""
 
 
 def shown(path: Path) -> str:

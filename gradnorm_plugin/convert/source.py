@@ -1,56 +1,21 @@
-"""What a source of labels says, whatever its format: the reader of each format fills one `Source`.
-
-Coordinates are x to the right and y down from the upper left corner, in pixels of the annotated picture or in shares of it.
-Sizes are (width, height) in pixels.
-"""
+"""What a source of labels says, whatever its format: the reader of each format fills one `Source`."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from json import dumps
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from gradnorm_plugin.convert.boxes import Annotation, clean_name
 from gradnorm_plugin.convert.image_files import ImageIndex
-from gradnorm_plugin.convert.oddities import Kind, Oddities
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities
 from gradnorm_plugin.outputs import Outputs, Target
-
-Point = tuple[float, float]
-Four = tuple[float, float, float, float]
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
 """Under which the entry of an image has its class, as people call it."""
-READINGS = ("xywh", "xyxy", "cxcywh")
-"""What the four numbers of a box may be: corner and size, two corners, centre and size."""
-MOST = 0.7
-"""Of the boxes of a file that must agree before all are read so: some may be wrong."""
-_ROUNDING = 1e-3  # share of the picture's side
-
-
-class Object(NamedTuple):
-    """A box (x1, y1, x2, y2) of the class `name`, the place where it stands, and its outline if there is one.
-
-    `shares`: all are shares of the image's width and height, not pixels.
-    """
-
-    name: str
-    corners: Four
-    where: str
-    points: tuple[Point, ...] | None = None
-    shares: bool = False
-    centred: Four | None = None  # cx, cy, w, h as they were written
-
-
-@dataclass
-class Annotation:
-    """The objects of one image, the file that has them, and the size (width, height) that it gives the image."""
-
-    objects: list[Object]
-    where: str
-    size: tuple[float, float] | None = None
 
 
 @dataclass
@@ -110,87 +75,26 @@ class Source:
         return list(dict.fromkeys(str(key) for rows in self.entries.values() for _, entry in rows for key in entry))
 
 
-def number(value: object) -> float | None:
-    """`value`, a number or the text of one, as a finite float; None if it is neither."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        found = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
+def read_renaming(text: str) -> tuple[str, str]:
+    """The old and the new name of one `--rename`."""
+    old, _, new = text.rpartition("=")
+    names = clean_name(old), clean_name(new)
+    if names[0] is None or names[1] is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write OLD=NEW, such as rbc=RBC")
+    return names[0], names[1]
 
 
-def four_numbers(values: Iterable[object]) -> Four | None:
-    """The values as numbers; None if they are not four numbers."""
-    a, b, c, d, *more = [*map(number, values), None, None, None, None]
-    return None if a is None or b is None or c is None or d is None or len(more) != 4 else (a, b, c, d)
-
-
-def size_of(width: object, height: object) -> tuple[float, float] | None:
-    """Width and height; None if they are not two numbers above 0."""
-    sides = number(width) or 0, number(height) or 0
-    return sides if min(sides) > 0 else None
-
-
-def points_of(pairs: Iterable[object]) -> tuple[Point, ...] | None:
-    """The points of an outline, three at least; None if one is no pair of numbers."""
-    found = []
-    for pair in pairs:
-        x, y = map(number, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
-        if x is None or y is None:
-            return None
-        found.append((x, y))
-    return tuple(found) if len(found) > 2 else None
-
-
-def corners_of(values: Four, reading: str) -> Four:
-    """The corners x1, y1, x2, y2 of the box that four numbers are in one of the `READINGS`, or as an ellipse with its radii."""
-    a, b, c, d = values
-    if reading == "xyxy":
-        return values
-    if reading == "xywh":
-        return a, b, a + c, b + d
-    right, down = (c, d) if reading == "ellipse" else (c / 2, d / 2)
-    return a - right, b - down, a + right, b + down
-
-
-def around(points: Iterable[Point]) -> Four:
-    """The box around points."""
-    xs, ys = zip(*points, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def around_turned(corners: Four, pivot: Point, degrees: float) -> Four:
-    """The box around a box that was turned clockwise (as the picture is seen) about a pivot."""
-    cos, sin, (a, b) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), pivot
-    x1, y1, x2, y2 = corners
-    outline = ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
-    return around((a + (x - a) * cos - (y - b) * sin, b + (x - a) * sin + (y - b) * cos) for x, y in outline)
-
-
-def are_shares(boxes: Sequence[Four]) -> bool:
-    """Whether a source's boxes are shares of the picture where pixels are usual: (nearly) none of them reaches beyond 1."""
-    within = sum(all(-_ROUNDING <= value <= 1 + _ROUNDING for value in box) for box in boxes)
-    return bool(boxes) and within >= MOST * len(boxes)
-
-
-def clean_name(value: object) -> str | None:
-    """A class name without blanks around it; None if it is no text that can be printed."""
-    name = " ".join(value.split()) if isinstance(value, str) else ""
-    return name if name and name.isprintable() else None
-
-
-def as_text(value: Any) -> str | None:
-    """A text, or a number as JSON has it; None for anything else."""
-    return value if isinstance(value, str) else dumps(value) if isinstance(value, (int, float)) else None
-
-
-def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
-    """The class names in a text, as often as they are in it, between commas, semicolons or bars.
-
-    A name of `chosen` may have such signs itself, if it is the whole text.
-    """
-    whole = clean_name(text)
-    parts = [whole] if whole in chosen else [clean_name(part) for part in re.split(r"[,;|]", text)]
-    return [part for part in parts if part]
+def rename(source: Source, wishes: Sequence[tuple[str, str]]) -> None:
+    """Rename the box classes of the source, all at once; where several become one, the first gives the place."""
+    new = dict(wishes)
+    for old in new:
+        if old not in source.names:
+            close = get_close_matches(old, source.names, 1, 0.5)
+            close += [name for name in source.names if name.casefold() == old.casefold()]
+            raise ConversionError(
+                f"--rename {old}={new[old]}: there is no box class {old} (there are {', '.join(source.names) or 'none'})"
+                f"{f'; did you mean {close[0]}?' if close else ''}"
+            )
+    source.names = list(dict.fromkeys(new.get(name, name) for name in source.names))
+    for annotation in source.annotations.values():
+        annotation.objects = [thing._replace(name=new.get(thing.name, thing.name)) for thing in annotation.objects]

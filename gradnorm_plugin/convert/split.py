@@ -22,11 +22,7 @@ Pictures = Mapping[Path, Picture]
 
 
 def fixed_split(options: argparse.Namespace, source: Source, images: Sequence[Path]) -> Split | None:
-    """The split that is given or that the source has, each image in one part only; None if one is to be drawn.
-
-    Raises:
-        ConversionError: if it cannot be used.
-    """
+    """The split that is given or that the source has, each image in one part only; None if one is to be drawn."""
     drawn = options.val_share is not None or options.test_share is not None or options.group or options.group_pattern
     if drawn and not options.split:
         return None
@@ -77,11 +73,7 @@ def _split_folders(index: ImageIndex) -> Split:
 
 
 def listed(file: Path, source: Source, near: Path | None = None) -> list[Path]:
-    """The images that a list names, one a line: a path, a file name or its stem; of several that fit, those that lie `near`.
-
-    Raises:
-        ConversionError: if it cannot be read.
-    """
+    """The images that a list names, one a line: a path, a file name or its stem; of several that fit, those that lie `near`."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -107,11 +99,7 @@ def whole_split(
     pictures: Pictures,
     groups: Mapping[Path, str] | None,
 ) -> Split:
-    """The images of train, val and perhaps test; what `fixed` lacks is drawn, and keeps `groups` together.
-
-    Raises:
-        ConversionError: if there are too few to draw from.
-    """
+    """The images of train, val and perhaps test; what `fixed` lacks is drawn, and keeps `groups` together."""
     val, test = options.val_share or DEFAULT_VAL_SHARE, options.test_share or 0.0
     digests = {image: pictures[image].digest for image in images}
     if fixed is None:

@@ -36,11 +36,7 @@ class Column(NamedTuple):
     advice: str
 
     def place(self, header: Header, where: str) -> int:
-        """The one place.
-
-        Raises:
-            ConversionError: if there are none or several.
-        """
+        """The one place."""
         found = self.places(header)
         if len(found) == 1:
             return found[0]
@@ -113,9 +109,6 @@ def read_table(options: argparse.Namespace, source: Source, image: Column, wante
 
     Args:
         wanted: the columns that will be asked for, given a header: the separator is the sign by which most of them are there.
-
-    Raises:
-        ConversionError: with file and line, if it cannot be read.
     """
     file = options.classes_csv
     text = _decoded(file, options.csv_encoding)
@@ -178,11 +171,7 @@ def _decoded(file: Path, encoding: str | None) -> str:
 
 
 def agreed(found: Mapping[Path, Sequence[tuple[str, T]]], source: Source, contrast: Callable[[T, T], str]) -> dict[Path, T]:
-    """The one thing that all rows of an image say, of (where, what) for each row; `contrast` puts two that differ into words.
-
-    Raises:
-        ConversionError: with the first rows that contradict each other.
-    """
+    """The one thing that all rows of an image say, of (where, what) for each row; `contrast` puts two that differ into words."""
     wrong = [
         f"{first} and {where.rpartition(':')[2].strip()}: {source.index.key(image)} {contrast(one, other)}"
         for image, ((first, one), *others) in found.items()

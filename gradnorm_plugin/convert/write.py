@@ -35,11 +35,7 @@ class Sample(NamedTuple):
 
 
 def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to write where something else is.
-
-    Raises:
-        ConversionError: if `out` exists and may not be replaced, or shares its place with what is converted.
-    """
+    """Refuse to write where something else is."""
     real = out.resolve()
     for source in sources:
         place = source.resolve()

@@ -14,14 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from gradnorm_plugin.convert.image_files import files_under, split_of_name
-from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
-from gradnorm_plugin.convert.source import (
-    CLASS_KEYS,
+from gradnorm_plugin.convert.boxes import (
     Annotation,
     Four,
     Object,
-    Source,
     are_shares,
     around,
     around_turned,
@@ -32,6 +28,9 @@ from gradnorm_plugin.convert.source import (
     points_of,
     size_of,
 )
+from gradnorm_plugin.convert.image_files import files_under, split_of_name
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
+from gradnorm_plugin.convert.source import CLASS_KEYS, Source
 
 TAGS = "tags"
 _CVAT_HEAD = re.compile(rb"<annotations[\s>]")
@@ -147,11 +146,7 @@ def is_cvat(file: Path) -> bool:
 
 
 def read_voc(options: argparse.Namespace, source: Source) -> None:
-    """Read the XML files given (a file or a folder), else those below `Annotations`, else those below the source.
-
-    Raises:
-        ConversionError: if there are none.
-    """
+    """Read the XML files given (a file or a folder), else those below `Annotations`, else those below the source."""
     given, beside = options.annotations, options.source / "Annotations"
     place = given or (beside if beside.is_dir() else options.source)
     files = [place] if place.is_file() else files_under(place, ["xml"])
@@ -216,11 +211,7 @@ def _voc_object(element: Element, file: Path, source: Source, drop_difficult: bo
 
 
 def read_cvat(options: argparse.Namespace, source: Source) -> None:
-    """Read the file given, or all of CVAT's below the source; box classes in the order of its labels, then of the alphabet.
-
-    Raises:
-        ConversionError: if there is none, one is not CVAT's, or one is for video, with tracks in the place of images.
-    """
+    """Read the file given, or all of CVAT's below the source; box classes in the order of its labels, then of the alphabet."""
     place = options.annotations or options.source
     files = [place] if place.is_file() else [file for file in files_under(place, ["xml"]) if is_cvat(file)]
     if not files:

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
+from gradnorm_plugin.convert.boxes import Annotation, Object, around, clean_name, corners_of, number
 from gradnorm_plugin.convert.coco import load_json
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under, nearest
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, first_line, shown
-from gradnorm_plugin.convert.source import Annotation, Object, Source, around, clean_name, corners_of, number
+from gradnorm_plugin.convert.source import Source
 from gradnorm_plugin.convert.split import SPLITS, listed
 from gradnorm_plugin.files import read_bytes
 from gradnorm_plugin.labels import LabelError, LabelRecord, LabelRules, parse_label_text
@@ -44,11 +45,7 @@ class _Description:
 
 
 def read_yolo(options: argparse.Namespace, source: Source) -> None:
-    """Read the label files of the source's images, below the folder given, else in `labels` beside `images` or anywhere.
-
-    Raises:
-        ConversionError: if nothing names the box classes, or the data yaml cannot be used.
-    """
+    """Read the label files of the source's images, below the folder given, else in `labels` beside `images` or anywhere."""
     labels, index = options.annotations, source.index
     described = _find_description(options.source) or _Description([], [], (), {}, ())
     source.names = described.names or _listed_classes(options.source, options.source / "labels", labels) or options.names
@@ -195,11 +192,7 @@ def _splits(described: _Description, source: Source) -> dict[str, list[Path]]:
 
 
 def _find_description(source: Path) -> _Description | None:
-    """The data yaml that `source` is or holds: directly in it, one that has `names`.
-
-    Raises:
-        ConversionError: if there are several, or it cannot be used.
-    """
+    """The data yaml that `source` is or holds: directly in it, one that has `names`."""
     if source.is_file():
         return _read_description(source)
     files = sorted(path for path in source.iterdir() if path.suffix[1:].lower() in YAML_SUFFIXES)
@@ -210,11 +203,7 @@ def _find_description(source: Path) -> _Description | None:
 
 
 def _read_description(file: Path) -> _Description:
-    """The content of a data yaml. Every value is text as it is written there: a class may be called 007, no or null.
-
-    Raises:
-        ConversionError: if it cannot be read, or its names cannot be used.
-    """
+    """The content of a data yaml. Every value is text as it is written there: a class may be called 007, no or null."""
     try:
         content = yaml.load(read_bytes(file), Loader=yaml.BaseLoader)  # builds text, lists and mappings only
     except yaml.MarkedYAMLError as error:
@@ -261,11 +250,7 @@ def _names(content: Mapping[Any, Any], key: str, file: Path) -> list[str]:
 
 
 def _listed_classes(*folders: Path | None) -> list[str]:
-    """The box classes in the first file of them in one of the folders, as labelling programs write it; none without one.
-
-    Raises:
-        ConversionError: if that file cannot be read, or its names cannot be used.
-    """
+    """The box classes in the first file of them in one of the folders, as labelling programs write it; none without one."""
     for file in (folder / name for folder in folders if folder for name in CLASS_FILES if (folder / name).is_file()):
         if file.suffix == ".json":  # Label Studio's
             content = load_json(file)
