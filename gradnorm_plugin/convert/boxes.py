@@ -1,4 +1,4 @@
-"""Boxes and outlines: from what people write into annotations to what a label file says of them.
+"""Boxes and outlines: from the numbers in an annotation to the lines of a label file.
 
 Coordinates are x to the right and y down from the upper left corner, in pixels of the annotated picture or in shares of it; from
 `to_record` on they are shares of the picture that training sees, in it, with area, and each once. Sizes are (width, height).
@@ -21,18 +21,18 @@ Point = tuple[float, float]
 Four = tuple[float, float, float, float]
 
 READINGS = ("xywh", "xyxy", "cxcywh")
-"""What the four numbers of a box may be: corner and size, two corners, centre and size."""
+"""Possible meanings of a box's four numbers: corner and size, two corners, centre and size."""
 MOST = 0.7
-"""Of the boxes of a file that must agree before all are read so: some may be wrong."""
+"""Share of a file's boxes that must agree before all are read that way: a few may be wrong."""
 _ROUNDING = 1e-3  # share of the picture's side
 _ROUNDING_PIXELS = 0.5  # by which a box may reach out without mention
 _THINNEST = 1e-6  # share of the picture's side: the last digit of common label files
 
 
 class Object(NamedTuple):
-    """A box (x1, y1, x2, y2) of the class `name`, the place where it stands, and its outline if there is one.
+    """A box (x1, y1, x2, y2) of class `name`, the place in the source that defines it, and its outline if it has one.
 
-    `shares`: all are shares of the image's width and height, not pixels.
+    `shares`: coordinates are fractions of the image's width and height, not pixels.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Object(NamedTuple):
     where: str
     points: tuple[Point, ...] | None = None
     shares: bool = False
-    centred: Four | None = None  # cx, cy, w, h as they were written
+    centred: Four | None = None  # cx, cy, w, h exactly as written in the source
 
 
 @dataclass
 class Annotation:
-    """The objects of one image, the file that has them, and the size (width, height) that it gives the image."""
+    """The objects of one image, the file they come from, and the image size (width, height) which that file states."""
 
     objects: list[Object]
     where: str
@@ -53,7 +53,7 @@ class Annotation:
 
 
 def number(value: object) -> float | None:
-    """`value`, a number or the text of one, as a finite float; None if it is neither."""
+    """A number, or the text of one, as a finite float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -64,19 +64,20 @@ def number(value: object) -> float | None:
 
 
 def four_numbers(values: Iterable[object]) -> Four | None:
-    """The values as numbers; None if they are not four numbers."""
-    a, b, c, d, *more = [*map(number, values), None, None, None, None]
-    return None if a is None or b is None or c is None or d is None or len(more) != 4 else (a, b, c, d)
+    """Exactly four values as numbers, else None."""
+    found = [number(value) for value in values]
+    known = [value for value in found if value is not None]
+    return (known[0], known[1], known[2], known[3]) if len(found) == len(known) == 4 else None
 
 
 def size_of(width: object, height: object) -> tuple[float, float] | None:
-    """Width and height; None if they are not two numbers above 0."""
+    """Width and height if both are positive numbers, else None."""
     sides = number(width) or 0, number(height) or 0
     return sides if min(sides) > 0 else None
 
 
 def points_of(pairs: Iterable[object]) -> tuple[Point, ...] | None:
-    """The points of an outline, three at least; None if one is no pair of numbers."""
+    """The points of an outline; None if there are fewer than three or one is not a pair of numbers."""
     found = []
     for pair in pairs:
         x, y = map(number, pair) if isinstance(pair, list) and len(pair) == 2 else (None, None)
@@ -87,7 +88,7 @@ def points_of(pairs: Iterable[object]) -> tuple[Point, ...] | None:
 
 
 def corners_of(values: Four, reading: str) -> Four:
-    """The corners x1, y1, x2, y2 of the box that four numbers are in one of the `READINGS`, or as an ellipse with its radii."""
+    """Corners x1, y1, x2, y2 of a box given in one of the `READINGS`, or around an `ellipse` (centre and radii)."""
     a, b, c, d = values
     if reading == "xyxy":
         return values
@@ -98,13 +99,13 @@ def corners_of(values: Four, reading: str) -> Four:
 
 
 def around(points: Iterable[Point]) -> Four:
-    """The box around points."""
+    """The bounding box of points."""
     xs, ys = zip(*points, strict=True)
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def around_turned(corners: Four, pivot: Point, degrees: float) -> Four:
-    """The box around a box that was turned clockwise (as the picture is seen) about a pivot."""
+    """The bounding box of a box that is rotated clockwise (as the picture is seen) about a pivot."""
     cos, sin, (a, b) = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), pivot
     x1, y1, x2, y2 = corners
     outline = ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
@@ -112,26 +113,26 @@ def around_turned(corners: Four, pivot: Point, degrees: float) -> Four:
 
 
 def are_shares(boxes: Sequence[Four]) -> bool:
-    """Whether a source's boxes are shares of the picture where pixels are usual: (nearly) none of them reaches beyond 1."""
+    """Whether boxes are fractions of the picture although the format has pixels: (nearly) none of them exceeds 1."""
     within = sum(all(-_ROUNDING <= value <= 1 + _ROUNDING for value in box) for box in boxes)
     return bool(boxes) and within >= MOST * len(boxes)
 
 
 def clean_name(value: object) -> str | None:
-    """A class name without blanks around it; None if it is no text that can be printed."""
+    """A class name with its whitespace normalised; None if it is not printable text."""
     name = " ".join(value.split()) if isinstance(value, str) else ""
     return name if name and name.isprintable() else None
 
 
 def as_text(value: Any) -> str | None:
-    """A text, or a number as JSON has it; None for anything else."""
+    """Text as it is, a number as JSON writes it; None for anything else."""
     return value if isinstance(value, str) else dumps(value) if isinstance(value, (int, float)) else None
 
 
 def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
-    """The class names in a text, as often as they are in it, between commas, semicolons or bars.
+    """The class names in a text, separated by commas, semicolons or bars; repeated names stay.
 
-    A name of `chosen` may have such signs itself, if it is the whole text.
+    A name in `chosen` may contain a separator if it is the whole text.
     """
     whole = clean_name(text)
     parts = [whole] if whole in chosen else [clean_name(part) for part in re.split(r"[,;|]", text)]
@@ -139,7 +140,7 @@ def split_names(text: str, chosen: Sequence[str] = ()) -> list[str]:
 
 
 def to_record(annotation: Annotation, picture: Picture, names: Sequence[str], oddities: Oddities) -> LabelRecord:
-    """The objects of one image as a label record; all as polygons if any has an outline, for a file holds one kind."""
+    """The objects of one image as a label record; all become polygons if any has an outline, as a file holds one kind."""
     turn = _is_turned(annotation, picture, oddities)
     fitted: dict[Box | Polygon, Object] = {}
     for thing in annotation.objects:
@@ -161,7 +162,7 @@ def to_record(annotation: Annotation, picture: Picture, names: Sequence[str], od
 
 
 def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> bool:
-    """Whether the coordinates are those of the picture as stored, which EXIF turns by 90 degrees; the size tells."""
+    """Whether the coordinates refer to the picture as stored, before EXIF turns it by 90 degrees; judged by its size."""
     orientation = f"EXIF orientation {picture.orientation}"
     if annotation.size is None or annotation.size == picture.size:
         if picture.orientation != 1:
@@ -176,7 +177,7 @@ def _is_turned(annotation: Annotation, picture: Picture, oddities: Oddities) -> 
 
 
 def _as_shares(thing: Object, picture: Picture, turn: bool) -> Object:
-    """The object in shares of the upright picture."""
+    """The object in fractions of the upright picture."""
     if thing.shares and not turn:
         return thing
     width, height = (1, 1) if thing.shares else picture.stored if turn else picture.size
@@ -196,7 +197,7 @@ def _as_shares(thing: Object, picture: Picture, turn: bool) -> Object:
 
 
 def _fit(thing: Object, class_index: int, picture: Picture, oddities: Oddities) -> Box | Polygon | None:
-    """The box or polygon within the picture; None if nothing is left of it."""
+    """The box or polygon clipped to the picture; None if nothing is left of it."""
     (x1, y1, x2, y2), (width, height) = thing.corners, picture.size
     pixels = f"{thing.name} from ({x1 * width:.4g}, {y1 * height:.4g}) to ({x2 * width:.4g}, {y2 * height:.4g})"
     if abs(x2 - x1) < _THINNEST or abs(y2 - y1) < _THINNEST:

@@ -1,4 +1,4 @@
-"""What is known of the images as a whole, and the class of each: where it is looked for, and which classes are kept."""
+"""The class of each image: where it is looked up, and which classes are kept."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _OF_OUTPUT = {  # what a case is where the classes are not those of `classificat
 }
 
 Named = Mapping[Path, Sequence[str]]
-"""The class names that are given for each image."""
+"""The class names given for each image."""
 
 
 def image_classes(options: argparse.Namespace, source: Source, images: Sequence[Path]) -> tuple[list[str], dict[Path, int]]:
-    """The names of the image classes, and which of them each of `images` has."""
+    """The names of the image classes, and the index of the class of each image."""
     named: Named | None
     if options.class_pattern:
         named = {image: [name] for image, name in from_pattern(options.class_pattern, source.index).items()}
@@ -49,9 +49,9 @@ def image_classes(options: argparse.Namespace, source: Source, images: Sequence[
 
 
 def from_pattern(pattern: re.Pattern[str], index: ImageIndex) -> dict[Path, str]:
-    """What the pattern finds for each image that it fits.
+    """What the pattern captures, for each image it matches.
 
-    It is looked for in the file name; a pattern with a `/` in the path below the images' folder.
+    It is matched against the file name, or, if it contains a `/`, the path below the image folder.
     """
     group = next(iter(pattern.groupindex), min(pattern.groups, 1))
     found = {}
@@ -63,7 +63,7 @@ def from_pattern(pattern: re.Pattern[str], index: ImageIndex) -> dict[Path, str]
 
 
 def _from_table(options: argparse.Namespace, source: Source) -> Named:
-    """The class names of each image that the table has a row for."""
+    """The class names of each image that has a row in the table."""
     both = "name both by --csv-columns IMAGE CLASS"
     given = options.csv_columns
     of_class = named_column(given[1], "correct --csv-columns", "the class") if given else class_column(both)
@@ -85,7 +85,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _from_folders(index: ImageIndex) -> Named:
-    """The name of the nearest folder around each image that is not one of a split, nor called images or alike."""
+    """The nearest folder name above each image that is neither a split nor a generic name such as `images`."""
     named = {}
     for image in index.files:
         folders = (clean_name(folder) for folder in reversed(Path(index.key(image)).parent.parts))
@@ -95,7 +95,7 @@ def _from_folders(index: ImageIndex) -> Named:
 
 
 def _from_entries(options: argparse.Namespace, source: Source) -> Named | None:
-    """What stands in the images' own entries, a text or a list of texts; None if none of them has a class."""
+    """The class, a text or a list of texts, in each image's own entry; None if no entry has one."""
     if source.rival_keys and not options.class_key:
         raise ConversionError(f"{', '.join(source.rival_keys)} may be the image's class: say which by --class-key KEY")
     named: dict[Path, list[str]] = {}
@@ -113,7 +113,7 @@ def _from_entries(options: argparse.Namespace, source: Source) -> Named | None:
 
 
 def _other_sources(options: argparse.Namespace) -> str:
-    """The flags that are not in use and name a source of the classes, for a message."""
+    """Advice: the other flags that could supply the classes."""
     found = [] if options.classes_csv else ["--classes-csv FILE"]
     found += [] if options.classes_from == "folder" else ["--classes-from folder"]
     found += [] if options.class_pattern else ["--class-pattern REGEX"]
@@ -131,9 +131,9 @@ def settle(
     advice: str,
     output: str = CLASS,
 ) -> tuple[list[str], dict[Path, int]]:
-    """The names of the classes that are kept, and which of them each image has; images without one are not in it.
+    """The names of the classes that are kept, and the index of the class of each image that has one.
 
-    `output` is the image output whose classes they are. The order is that of `chosen`, else of `order`, else the alphabet's.
+    `output` names the image output they belong to. Classes are ordered as in `chosen`, else `order`, else alphabetically.
     """
 
     def note(kind: Kind, where: str | Path, detail: str = "") -> None:
@@ -176,17 +176,17 @@ def settle(
 
 
 def most_common(counts: Counter[str]) -> str:
-    """The most frequent names with their counts."""
+    """The most frequent names with their counts, for a message."""
     return ", ".join(f"{name} {count}" for name, count in counts.most_common(10)) or "none"
 
 
 def nothing_left(what: str, advice: str, source: Source) -> ConversionError:
-    """The error that nothing is left of something, with what cost most."""
+    """The error that everything was dropped, with the oddities that cost most."""
     return ConversionError(f"{what}: {'. '.join(filter(None, [advice, source.oddities.first()]))}")
 
 
 def alike(names: Iterable[str], counts: Mapping[str, int]) -> list[str]:
-    """The names that differ only in upper and lower case, with their counts: a text for each such group."""
+    """Groups of names that differ only in case, each as one text with counts."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[name.casefold()].append(name)

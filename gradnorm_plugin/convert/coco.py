@@ -1,4 +1,4 @@
-"""COCO: JSON files of images, annotations and categories. `coco_boxes` tells what the numbers of a file's boxes are."""
+"""COCO: JSON files of images, annotations and categories. `coco_boxes` works out how a file writes its boxes."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def load_json(file: Path) -> Any:
 
 
 def is_coco(content: Any) -> bool:
-    """Whether a JSON file's content has the three lists of COCO's: images, annotations, categories."""
+    """Whether a JSON file's content has COCO's three lists: images, annotations, categories."""
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in _LISTS)
 
 
 def read_coco(options: argparse.Namespace, source: Source) -> None:
-    """Read the file given, or those of a folder: called `instances*` if there are any, else all that are COCO's.
+    """Read the given file, or those in a folder: the ones called `instances*` if any, else all COCO files.
 
-    If all are of a split (train2017, ...), that is the images' split. Box classes are in the order of their ids.
+    If every file names a split (train2017, ...), its images belong to that split. Box classes are ordered by id.
     """
     place = options.annotations or options.source
     files = [place] if place.is_file() else files_under(place, ["json"])
@@ -71,7 +71,7 @@ def read_coco(options: argparse.Namespace, source: Source) -> None:
 
 
 class _ById(Generic[T]):
-    """Things by id, where a file may write one id as a number here and as text there, or name the thing instead."""
+    """Lookup by id, for files that write an id as a number here and as text there, or use a name instead."""
 
     def __init__(self) -> None:
         self.values: dict[Id, T] = {}
@@ -83,7 +83,7 @@ class _ById(Generic[T]):
         self._alike[name].add(key)
 
     def find(self, key: Id | None) -> T | None:
-        """The thing of that id; else the only one whose id is the same number, or whose name it is."""
+        """The entry with that id, else the only one with the same number as id or with that name."""
         if key is None or key in self.values:
             return None if key is None else self.values[key]
         alike = self._alike.get(_as_number(key), set())
@@ -92,7 +92,7 @@ class _ById(Generic[T]):
 
 @dataclass
 class _Listed:
-    """An entry of `images`: its file name, and the image that it means (None: none that can be used)."""
+    """An entry of `images`: its file name, and the image file it refers to (None: none that can be used)."""
 
     name: str
     image: Path | None
@@ -109,7 +109,7 @@ class _Entry(NamedTuple):
 
 @dataclass
 class _File:
-    """One file, whose images are of `split` (None: it does not say); `ids` are those of the box classes of all files by name."""
+    """One file, whose images belong to `split` (None: unknown); `ids` holds the id of each box class over all files."""
 
     options: argparse.Namespace
     source: Source
@@ -134,7 +134,7 @@ class _File:
             self._add_object(entry, reading, shares)
 
     def _add_category(self, entry: Any, where: str) -> None:
-        """Of two categories that share an id the first counts."""
+        """If two categories share an id, the first one counts."""
         category = _id(entry)
         name = clean_name(as_text(entry.get("name"))) if isinstance(entry, dict) else None
         if category is None or name is None:
@@ -164,13 +164,13 @@ class _File:
         before = self.images.values.get(key)
         if before is None:
             self.images.add(key, _Listed(name, image), name)
-        elif before.image != image or image is None:  # whose boxes are those of this id?
+        elif before.image != image or image is None:  # it is unclear which image the boxes of this id belong to
             self.source.note(Kind.AMBIGUOUS, where, f"image {key}: {before.name}, {name}")
             self.source.faulty.update(one for one in (before.image, image) if one)
             before.image = None
 
     def _known(self, entry: Any, place: str) -> _Entry | None:
-        """The entry of `annotations`, if its image, class and shape are known."""
+        """An entry of `annotations` if its image, class and shape are known, else None."""
         image_key, category = _id(entry, "image_id"), _id(entry, "category_id")
         listed = self.images.find(image_key)
         where = f"{shown(self.file)}: {listed.name + ': ' if listed else ''}{place}"
@@ -190,7 +190,7 @@ class _File:
         return None
 
     def _terms(self, entries: list[_Entry]) -> tuple[str, bool]:
-        """What the four numbers of the boxes are, and whether they are shares of the picture."""
+        """How the boxes are to be read, and whether they are fractions of the picture."""
         terms = tell_terms([(entry.shape, self.source.annotations[entry.image].size) for entry in entries])
         asked = self.options.boxes
         reading = asked or terms.reading
@@ -215,7 +215,7 @@ class _File:
             corners, shares = shape.around, are_shares([shape.around])
         points = shape.points if self.options.polygons else None
         if points and shape.around and shares != are_shares([shape.around]):
-            points = None  # the outline is in other terms than the box
+            points = None  # the outline uses other units than the box
         self.source.annotations[entry.image].objects.append(Object(entry.name, corners, entry.where, points, shares))
 
 
@@ -227,6 +227,6 @@ def _id(entry: Any, key: str = "id") -> Id | None:
 
 
 def _as_number(key: Id) -> Id:
-    """An id as a number if it is the text of one."""
+    """The id as a number if its text is one."""
     text = re.fullmatch(r"\s*([0-9]{1,18})(\.0*)?\s*", key) if isinstance(key, str) else None
     return int(text.group(1)) if text else key

@@ -1,7 +1,7 @@
-"""The boxes and outlines of COCO's annotations, and what their numbers are: told by all boxes of a file together.
+"""Boxes and outlines of COCO annotations, and how their numbers are to be read, judged from all boxes of a file.
 
-A bbox is x, y of the upper left corner, width, height (xywh), in pixels. What else people write and plainly mean is read: numbers
-as text, outlines without a bbox, boxes as two corners (xyxy) or by their centre (cxcywh), boxes in shares of the picture.
+A bbox should be x, y of the upper left corner, width, height (xywh) in pixels. Common deviations are understood: numbers
+as text, outlines without a bbox, boxes as two corners (xyxy) or by centre (cxcywh), boxes in fractions of the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FEW = 4  # boxes that may fit in other terms by chance
 
 
 class Shape(NamedTuple):
-    """The four numbers of a bbox, the box around the outline, the outline's points if it has one part, and the area given."""
+    """The four numbers of a bbox, the box around the outline, the outline's points if it has one part, and the stated area."""
 
     values: Four | None
     around: Four | None
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What the bboxes of a file are: how many, in what reading, in shares or pixels; `doubtful` if corners fit as well."""
+    """How a file writes its bboxes: their number, reading, and whether in fractions; `doubtful` if corners fit as well."""
 
     boxes: int
     reading: str
@@ -38,15 +38,15 @@ class Terms(NamedTuple):
 
 
 def read_shape(entry: Mapping[str, Any]) -> Shape | None:
-    """The bbox and the outline of an entry of `annotations`; None if it has neither."""
+    """The bbox and outline of an entry of `annotations`; None if it has neither."""
     values, (box, points) = _bbox(entry.get("bbox")), _outline(entry.get("segmentation"))
     return Shape(values, box, points, number(entry.get("area"))) if values or box else None
 
 
 def tell_terms(shapes: Sequence[tuple[Shape, tuple[float, float] | None]]) -> Terms:
-    """The terms of a file's bboxes, from their shapes and the sizes of their pictures.
+    """How a file writes its bboxes, judged from their shapes and the sizes of their pictures.
 
-    The reading is that with which the outlines agree; else the one that keeps the boxes in the picture; else the areas'.
+    The reading is the one that matches the outlines, else the one that keeps the boxes inside the picture or matches the areas.
     """
     boxes = [(shape.values, shape, size) for shape, size in shapes if shape.values and min(shape.values[2:]) > 0]
     if not boxes:
@@ -84,12 +84,12 @@ def tell_terms(shapes: Sequence[tuple[Shape, tuple[float, float] | None]]) -> Te
 
 
 def _decided(fits: np.ndarray) -> np.ndarray:
-    """(readings,) how many boxes fit in this reading and in no other, of (readings, n) bool."""
+    """How many boxes fit each reading and no other: (readings,) from (readings, n) bool."""
     return fits[:, fits.sum(0) == 1].sum(1)
 
 
 def _bbox(value: Any) -> Four | None:
-    """Four numbers in a list, a list within a list, or a text."""
+    """Four numbers from a list, a nested list, or a text."""
     if isinstance(value, str):
         value = re.split(r"[\s,;]+", value.strip(" []()"))
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
@@ -98,7 +98,7 @@ def _bbox(value: Any) -> Four | None:
 
 
 def _outline(segmentation: Any) -> tuple[Four | None, tuple[Point, ...] | None]:
-    """The box around an outline (polygons or a mask's run lengths), and its points if it has one part."""
+    """The box around an outline (polygons or run lengths of a mask), and its points if it has one part."""
     if isinstance(segmentation, dict):
         return _around_mask(segmentation), None
     parts = segmentation if isinstance(segmentation, list) else []
@@ -118,7 +118,7 @@ def _outline(segmentation: Any) -> tuple[Four | None, tuple[Point, ...] | None]:
 
 
 def _around_mask(mask: Mapping[str, Any]) -> Four | None:
-    """The box around a mask: `counts` are lengths of runs of 0 and 1 in turn, down the columns of `size` (height, width)."""
+    """The box around a mask: `counts` alternate between runs of 0 and of 1, down the columns of `size` (height, width)."""
     counts, size = mask.get("counts"), mask.get("size")
     height, width = (number(side) or 0 for side in size) if isinstance(size, list) and len(size) == 2 else (0, 0)
     runs = _run_lengths(counts) if isinstance(counts, str) else counts
@@ -137,7 +137,7 @@ def _around_mask(mask: Mapping[str, Any]) -> Four | None:
 
 
 def _run_lengths(text: str) -> list[int] | None:
-    """COCO's compressed run lengths: five bits a letter, the lowest first, from the third on relative to the last but one."""
+    """COCO's compressed run lengths: five bits per letter, lowest first; from the third on, relative to the run two before."""
     runs: list[int] = []
     value = shift = 0
     for letter in text:

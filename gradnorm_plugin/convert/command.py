@@ -1,4 +1,4 @@
-"""`yolov5-gradnorm convert`: its flags, and the way from labels of other formats, and a class for each image, to the result."""
+"""`yolov5-gradnorm convert`: its flags, and the steps from the source to the joint data set."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _check_class_sources(parser: argparse.ArgumentParser, options: argparse.Namespace, wished: bool) -> None:
-    """Refuse two sources of the image's class; `wished`: an --output is one."""
+    """Refuse two sources of the image's class; `wished`: an --output already is one."""
     places = {"--classes-from": options.classes_from not in (None, "csv"), "--class-pattern": options.class_pattern}
     if options.classes_csv and not (options.output or options.group):
         places = {"--classes-csv": True, **places}
@@ -136,7 +136,7 @@ def _check_class_sources(parser: argparse.ArgumentParser, options: argparse.Name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert with the flags of `argv` (default: the command line's). Ends with status 1 and one message on bad input."""
+    """Convert as `argv` (default: the command line) says. Bad input ends the program with status 1 and one message."""
     options = parse_options(argv)
     try:
         report = convert(options)
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def convert(options: argparse.Namespace) -> str:
-    """Convert as the options say; what the result holds and what was odd, for the screen.
+    """Convert as the options say; returns a summary of the result and the oddities for the screen.
 
     Raises:
         ConversionError: if nothing can be converted; nothing has been written then.
@@ -184,12 +184,13 @@ def convert(options: argparse.Namespace) -> str:
     reports = {REPORT: report_text(rows, oddities), "conversion.csv": oddities.csv()}
     write_dataset(options.out, samples, names, labels.outputs, reports, options.link)
     written = f"written: {shown(options.out / 'data.yaml')}, {', '.join(reports)}"
-    warnings = [f"\nWARNING: {case.kind.title}: {case}: {case.kind.action}" for case in oddities.of(Kind.ONE_CLASS)]
+    lone = [case for case in oddities.cases if case.kind is Kind.ONE_CLASS]
+    warnings = [f"\nWARNING: {case.kind.title}: {case}: {case.kind.action}" for case in lone]
     return "\n".join([content_text(rows), "", oddities.table(), "", written, *warnings])
 
 
 def _usable(source: Source) -> dict[Path, Picture]:
-    """The images that can be used, and what is in each."""
+    """The usable images, and what is in each."""
     index = source.index
     wanted = [image for image in index.files if image not in source.faulty and (source.complete or image in source.annotations)]
     usable, root = {}, index.root.resolve()
@@ -206,7 +207,7 @@ def _usable(source: Source) -> dict[Path, Picture]:
 
 
 def _result_names(images: Sequence[Path], pictures: Mapping[Path, Picture], source: Source) -> dict[Path, str]:
-    """The file name of each image in the result: its own, unless another has its stem and would share its label file."""
+    """Each image's file name in the result: its own, unless another image has the same stem and would share its label file."""
     stems = Counter(image.stem.casefold() for image in images)
     called, taken = {}, {stem for stem, count in stems.items() if count == 1}
     for image in images:

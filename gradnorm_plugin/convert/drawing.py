@@ -1,7 +1,7 @@
-"""Drawing a split, by class and with a seed: each class has its share in each part, and what belongs together stays together.
+"""Random splits with a seed, stratified by class, which keep together what belongs together.
 
-That is copies of one picture, and the images of one group (a patient, a film, a part), which a column of the table or the file
-names tell.
+Copies of one picture belong together, and so do the images of a group (a patient, a film, a part), which a column of the table or
+a pattern in the file names identifies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STEPS = 200_000  # groups placed in all trials together: some seconds
 
 
 def groups_of(options: argparse.Namespace, images: Sequence[Path], source: Source) -> dict[Path, str] | None:
-    """The group of each of `images` that has one; None if no flag asks for groups."""
+    """The group of each image that has one; None if no flag asks for groups."""
     if options.group_pattern:
         found, flag = from_pattern(options.group_pattern, source.index), f"--group-pattern {options.group_pattern.pattern}"
     elif options.group:
@@ -46,7 +46,7 @@ def groups_of(options: argparse.Namespace, images: Sequence[Path], source: Sourc
 def _groups_of_table(options: argparse.Namespace, source: Source) -> dict[Path, str]:
     image = image_column(options, "name it by --csv-columns IMAGE CLASS, or --csv-image")
     column = named_column(options.group, "correct --group", f"the group `{options.group}`")
-    # What is odd about the rows is told where the classes are read from them
+    # Odd rows are reported where the classes are read from them
     table = read_table(options, Source(source.index), image, lambda header: [column])
     place = table.place(column)
     found: dict[Path, list[tuple[str, str]]] = defaultdict(list)
@@ -64,9 +64,9 @@ def draw(
     seed: int,
     groups: Mapping[Path, str] | None = None,
 ) -> dict[str, list[Path]]:
-    """Each image in one of the parts, so that each class (and the images without one) has its share in each; the same for a seed.
+    """A random split in which each class (and the images without one) is spread by `shares`; the same for the same seed.
 
-    Copies of one picture, whose digests are equal, stay together, and so do the images of one of the `groups`.
+    Copies of one picture (equal digests) stay together, and so do the images of a group.
     """
     if groups is not None:
         return draw_units(units_of(images, digests, groups), classes, shares, seed)
@@ -83,14 +83,14 @@ def draw(
 
 
 def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int) -> tuple[list[Path], list[Path]]:
-    """(the rest, `count` images), by class as far as the classes are large enough: small ones are drawn as one group."""
+    """Draw `count` images, stratified by class where classes are large enough (small ones are pooled): (the rest, the drawn)."""
     if count >= len(images):
         raise ConversionError(
             f"{len(images)} different images are too few to take {count} of them: give a split by --split, or fewer"
         )
     strata = [classes.get(image, -1) for image in images]
     sizes = Counter(strata)
-    # Every stratum needs two images, and a place in both parts.
+    # Each stratum needs at least two images, and one in either part.
     while len(sizes) > 1 and (min(sizes.values()) < 2 or len(sizes) > min(count, len(images) - count)):
         (small, _), (next_small, _) = sorted(sizes.items(), key=lambda item: (item[1], item[0]))[:2]
         strata = [next_small if stratum == small else stratum for stratum in strata]
@@ -100,7 +100,7 @@ def _take(images: list[Path], classes: Mapping[Path, int], count: int, seed: int
 
 
 def units_of(images: Sequence[Path], digests: Mapping[Path, bytes], groups: Mapping[Path, str]) -> list[list[Path]]:
-    """The images that must not be parted: those of a group, and copies of one picture, whose digests are equal."""
+    """The images that must stay together: those of a group, and copies of one picture (equal digests)."""
     first: dict[object, int] = {}
     links = [
         (place, first.setdefault(key, place))
@@ -119,10 +119,9 @@ def units_of(images: Sequence[Path], digests: Mapping[Path, bytes], groups: Mapp
 def draw_units(
     units: Sequence[Sequence[Path]], classes: Mapping[Path, int], shares: Mapping[str, float], seed: int
 ) -> dict[str, list[Path]]:
-    """Each unit in one of the parts, so that each class has its share in each part as far as whole units allow.
+    """Assign whole units to the parts so that each class is spread by `shares` as well as possible.
 
-    Of many orders, drawn with the seed, in which each unit goes to the part that lacks most of what it has, the one that ends
-    nearest to the shares counts.
+    Units are placed in many random orders, each into the part that most lacks what it holds; the best outcome is taken.
     """
     if len(units) < len(shares):
         raise ConversionError(
@@ -144,7 +143,7 @@ def draw_units(
 
 
 def _placed(counts: np.ndarray, wanted: np.ndarray, order: np.ndarray) -> tuple[float, np.ndarray]:
-    """(squared distance from what is wanted, relative to each class's size; the part of each unit)."""
+    """(squared distance from what is wanted, relative to the size of each class; the part of each unit)."""
     weight = 1 / wanted.sum(0)
     lacking, part = wanted.copy(), np.zeros(len(counts), int)
     empty = set(range(len(wanted)))

@@ -1,4 +1,4 @@
-"""The formats of annotations: telling which one a source has, and reading it."""
+"""The annotation formats: detecting the one a source has, and reading it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS: dict[str, Callable[[argparse.Namespace, Source], None]] = {
     "labelstudio": read_label_studio,
     "masks": read_masks,
 }
-"""By name, the function that reads it into a source. Each raises ConversionError if nothing of its kind is there."""
+"""The function that reads each format into a source."""
 
 
 def read_source(options: argparse.Namespace, index: ImageIndex) -> Source:
@@ -38,7 +38,7 @@ def read_source(options: argparse.Namespace, index: ImageIndex) -> Source:
 
 
 def detect_format(place: Path, index: ImageIndex) -> str:
-    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images."""
+    """Detect the format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images."""
     if place.is_file():
         suffix = place.suffix[1:].lower()
         if suffix == "xml":
@@ -63,7 +63,7 @@ def detect_format(place: Path, index: ImageIndex) -> str:
             file.suffix[1:].lower() in YAML_SUFFIXES or file.name in CLASS_FILES or is_label_file(file, images) for file in files
         ),
     }
-    if jsons and sum(marks.values()) > 1:  # other programs' notes and settings are JSON, too
+    if jsons and sum(marks.values()) > 1:  # other programs keep notes and settings as JSON, too
         marks["coco"] = any(is_coco(load_json(file)) for file in jsons if file not in lists)
         marks["labelstudio"] = any(is_label_studio(load_json(file)) for file in lists)
     formats = [name for name, there in marks.items() if there] or (["masks"] if find_masks(place, None) else [])
@@ -77,7 +77,7 @@ def detect_format(place: Path, index: ImageIndex) -> str:
 
 
 def _is_list(file: Path) -> bool:
-    """Whether a JSON file begins as a list: Label Studio's are one, COCO's are not."""
+    """Whether a JSON file is a list: Label Studio's are, COCO's are not."""
     try:
         with file.open("rb") as stream:
             return stream.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")

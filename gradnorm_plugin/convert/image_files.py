@@ -1,4 +1,4 @@
-"""The images of a source: finding them, finding the one that is meant, and reading what training will see of each."""
+"""The images of a source: finding them, resolving references to them, and reading them as training will."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
 
 
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The files below `folder` with one of the suffixes, sorted; those whose name begins with a dot are the system's."""
+    """The files below `folder` with one of the suffixes, sorted; hidden ones (with a leading dot) are skipped."""
     wanted, seen = set(suffixes), set()
 
     def walk(place: str) -> Iterator[Path]:
@@ -62,7 +62,7 @@ class ImageIndex:
         self.keep(files)
 
     def keep(self, files: Sequence[Path]) -> None:
-        """Hold these files, and no others."""
+        """Index these files only."""
         self.files = list(files)
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._numbers: dict[int, list[Path]] = defaultdict(list)
@@ -78,7 +78,7 @@ class ImageIndex:
         return file.relative_to(self.root).as_posix()
 
     def find(self, key: str, near: Path | None = None, numbers: bool = False) -> list[Path]:
-        """The images that `key` may mean: one, none, or several among which nothing decides.
+        """The images that `key` may refer to: one, none, or several if it is ambiguous.
 
         The first rule that finds any decides: the path below the folder (or its end), the file name, the stem; then the
         same of `key` as part of an address (`my%20image.png`); then both whatever the case; and, with `numbers`, the number
@@ -107,17 +107,17 @@ class ImageIndex:
 
 
 def _stem(path: PurePosixPath) -> str:
-    """The name without its suffix, if that is an image's: `scan.v2` has none."""
+    """The name without an image suffix: `scan.v2` has none."""
     return path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
 
 
 def _folded(name: str) -> str:
-    """A name whatever its case, and whether accents are letters of their own (macOS) or not."""
+    """A name without regard to case, and to whether accents are separate characters (macOS)."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def nearest(files: list[Path], near: Path) -> list[Path]:
-    """Those of `files` in the folder of `near`, or whose folder ends in most of the same names as its folder."""
+    """Those of `files` whose folder path shares the longest tail with that of `near`."""
 
     def nearness(file: Path) -> int:
         pairs = zip(reversed(file.parent.parts), reversed(near.parent.parts), strict=False)
@@ -128,7 +128,7 @@ def nearest(files: list[Path], near: Path) -> list[Path]:
 
 
 def find_images(source: Path, given: Path | None) -> ImageIndex:
-    """The images below the folder given, else below the source's JPEGImages, else below the source."""
+    """The images below the given folder, else below the source's JPEGImages, else below the source."""
     root = given or (source if source.is_dir() else source.parent)
     if not given and (root / "JPEGImages").is_dir():
         root = root / "JPEGImages"
@@ -140,13 +140,13 @@ def find_images(source: Path, given: Path | None) -> ImageIndex:
 
 
 def split_of_name(name: str) -> str | None:
-    """The split that a folder or a part of a file's name means: train, training, val, valid, validation, test, train2017."""
+    """The split meant by a folder's name, or part of a file name: train, training, val, valid, validation, test, train2017."""
     found = _SPLIT_NAME.fullmatch(name.lower())
     return found.group(1) if found else None
 
 
 def split_of_path(path: PurePosixPath) -> str | None:
-    """The split that the file name's parts mean (`instances_val2017.json`), or else the nearest folder."""
+    """The split named in a file name (`instances_val2017.json`), else by the nearest folder."""
     parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
     return next((split for split in map(split_of_name, parts) if split), None)
 

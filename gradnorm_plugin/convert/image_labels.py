@@ -1,4 +1,4 @@
-"""What is known of the images as a whole: their class first, then every other image output."""
+"""What is known about the images as a whole: their class first, then all other image outputs."""
 
 from __future__ import annotations
 
@@ -23,29 +23,26 @@ from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, LabelSet, Outpu
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """What is known of the images as a whole: the image outputs, and by the name of each the targets of those that have one."""
+    """The image outputs, and for each by name the targets of the images that have one."""
 
     outputs: Outputs
     targets: Mapping[str, Mapping[Path, Target]]
 
     def added_to(self, record: LabelRecord, image: Path) -> LabelRecord:
-        """The record with the lines of the image outputs; that of `class` without a name wherever this is allowed."""
+        """The record with the lines of the image outputs; `class` goes without its name wherever that is allowed."""
         named = {name: targets[image] for name, targets in self.targets.items() if image in targets}
         bare = label_rules(self.outputs).unnamed == CLASS and CLASS in named
         return replace(record, image_class=int(named.pop(CLASS)[0]) if bare else None, named=named)
 
     def contradict(self, image: Path, other: Path) -> bool:
-        """Whether the two have different targets for one output."""
+        """Whether two images have different targets for some output."""
         return any(
             image in targets and other in targets and targets[image] != targets[other] for targets in self.targets.values()
         )
 
     def strata(self) -> dict[Path, int]:
-        """The group of each image that a drawn split takes its share of.
-
-        Groups are the classes of the first output that has classes, else the rarest of an image's labels, else quarters of
-        the values.
-        """
+        """The stratum of each image in a drawn split: the class of the first output that has classes, else the rarest of the
+        image's labels, else the quartile of its value."""
         first = next((output for kind in (Classes, LabelSet, Value) for output in self.outputs if isinstance(output, kind)), None)
         if first is None:
             return {}
@@ -61,9 +58,9 @@ class ImageLabels:
 
 
 def image_labels(options: argparse.Namespace, source: Source, images: Sequence[Path]) -> ImageLabels:
-    """The image outputs, and what each of `images` has for them.
+    """The image outputs, and the targets of the images for each.
 
-    The class comes first: without `--output` it is all that is asked for; with it only if a flag, or a one-hot line, names it.
+    The class comes first. With `--output`, there is a class only if a flag, or a one-hot line, supplies it.
     """
     wishes, wished = list(options.output), {wish.name for wish in options.output}
     kept = [output for output in source.outputs if output.name not in wished]
@@ -105,7 +102,7 @@ def _note_missing(name: str, images: Sequence[Path], found: Any, source: Source)
 
 
 def _table(options: argparse.Namespace, wishes: Sequence[Wish], source: Source) -> Table:
-    """What the table says, else the images' own entries as one."""
+    """The CSV file, else the images' own entries in the form of a table."""
     if options.classes_csv:
         image = image_column(options, "name it by --csv-image COLUMN")
         return read_table(options, source, image, lambda header: [column for wish in wishes for column in wish.columns(header)])
@@ -121,5 +118,5 @@ def _table(options: argparse.Namespace, wishes: Sequence[Wish], source: Source) 
 
 
 def _text(value: Any) -> str:
-    """A value of a JSON file as a cell of a table has it."""
+    """A JSON value as the text of a table cell."""
     return "" if value is None else value if isinstance(value, str) else dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Image outputs by `--output`: what columns of a table, or keys of the images' own entries, say for each."""
+"""Image outputs requested by `--output`: reading them from columns of a table, or keys of the images' own entries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from gradnorm_plugin.outputs import (
 
 FORM = "NAME=COLUMN[:KIND]"
 _YES, _NO = {"1", "1.0", "true", "t", "yes", "y"}, {"0", "0.0", "false", "f", "no", "n"}
-_NOTHING = {"", "nan", "<na>"}  # how pandas writes an empty cell
+_NOTHING = {"", "nan", "<na>"}  # pandas may write an empty cell so
 _NO_NUMBER = {*_NOTHING, "na", "n/a", "null", "none", "-"}
 _NO_LABELS = "none"
 _EXPONENT = r"([eE][+-]?\d+)?"
@@ -51,7 +51,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Wish:
-    """One `--output`: the output's name, its column or columns, its kind, and the names that it lists or its unit and range."""
+    """One `--output`: name, column or columns, kind, and the names it lists or its unit and range."""
 
     name: str
     column: str
@@ -60,7 +60,7 @@ class Wish:
     value: Value | None = None
 
     def columns(self, header: Header) -> list[Column]:
-        """The column that is meant; for labels also several, with commas between them."""
+        """The columns it names: one, or for labels several, separated by commas."""
         if not self.column:
             return [class_column(f"name it by --output {CLASS}=COLUMN, in the place of other flags for the class")]
         advice = f"correct --output {self.name}"
@@ -103,14 +103,14 @@ def read_wish(text: str) -> Wish:
 
 
 class OutputReader:
-    """Reads what the rows of `table` say of each of `images` for one wish.
+    """Reads one requested output from the rows of a table.
 
-    The methods `classes`, `labels` and `values`, one for each kind, give the output and the target of each image that has one.
+    `classes`, `labels` and `values`, one for each kind, return the output and the target of each image that has one.
 
     Attributes:
-        titles: of the wish's columns.
-        rows: by image, each with where it stands and the text under each of the titles.
-        bad: images that have an entry that cannot be taken.
+        titles: the output's columns.
+        rows: by image, (place, texts under the titles).
+        bad: images with an invalid entry.
     """
 
     def __init__(self, wish: Wish, table: Table, images: Sequence[Path], source: Source, min_images: int) -> None:
@@ -126,7 +126,7 @@ class OutputReader:
         self.rows = {image: rows[image] for image in images if image in rows}
 
     def classes(self) -> tuple[ImageOutput, dict[Path, Target]]:
-        """One class for each image."""
+        """One class per image."""
         wish = self.wish
         named: dict[Path, list[str]] = defaultdict(list)
         found: dict[Path, list[tuple[str, set[str]]]] = defaultdict(list)
@@ -141,7 +141,7 @@ class OutputReader:
         return Classes(wish.name, tuple(kept)), {image: (place,) for image, place in class_of.items()}
 
     def labels(self) -> tuple[ImageOutput, dict[Path, Target]]:
-        """Any labels for each image: names in one column, or a column of 0 and 1 for each label."""
+        """Any number of labels per image: names in one column, or a column of 0 and 1 per label."""
         wish = self.wish
         cells = {text.strip().lower() for rows in self.rows.values() for _, texts in rows for text in texts} - _NO_NUMBER
         in_columns = len(self.titles) > 1 or (not wish.names and bool(cells) and cells <= _YES | _NO)
@@ -173,7 +173,7 @@ class OutputReader:
         return LabelSet(wish.name, kept), targets
 
     def values(self) -> tuple[ImageOutput, dict[Path, Target]]:
-        """One number for each image."""
+        """One number per image."""
         output = self.wish.value
         assert output is not None
         cells = [
@@ -182,7 +182,7 @@ class OutputReader:
             for where, (text,) in rows
             if text.strip().lower() not in _NO_NUMBER
         ]
-        signs = {next(iter(read)) for *_, read in cells if len(read) == 1}  # what the plain cases use as decimal sign
+        signs = {next(iter(read)) for *_, read in cells if len(read) == 1}  # the decimal signs of unambiguous cells
         found: dict[Path, list[tuple[str, float]]] = defaultdict(list)
         for image, where, text, read in cells:
             fitting = _possible(read, signs, output)
@@ -203,7 +203,7 @@ class OutputReader:
         return output, targets
 
     def _refuse(self, image: Path, where: str, reason: str) -> None:
-        """Note an entry that cannot be taken."""
+        """Note an invalid entry."""
         self.bad.add(image)
         self.source.note(Kind.BAD_ENTRY, where, f"{self.source.index.key(image)}: {self.wish.name}: {reason}")
 
@@ -214,8 +214,8 @@ class OutputReader:
         return agreed(found, self.source, contrast)
 
     def _names(self) -> Iterator[tuple[Path, str, list[str] | None]]:
-        """(image, where, names) of each row of the one column: between commas, semicolons or bars, or a list as Python and JSON
-        write it; None if the cell is empty."""
+        """(image, where, names) of each row of a single column, None for an empty cell. Names are separated by commas,
+        semicolons or bars, or in a list as Python or JSON writes it."""
         for image, rows in self.rows.items():
             for where, (text,) in rows:
                 text, names = text.strip(), None
@@ -238,9 +238,9 @@ class OutputReader:
                 yield image, where, names
 
     def _from_names(self) -> dict[Path, list[str]]:
-        """The labels of each image that has an entry; those of several rows are put together."""
+        """The labels of each image that has an entry; several rows are merged."""
         found: dict[Path, list[str]] = {}
-        first: dict[Path, dict[bool, str]] = defaultdict(dict)  # where an image has no label, and where it has some
+        first: dict[Path, dict[bool, str]] = defaultdict(dict)  # where an image is said to have no label, and some
         for image, where, names in self._names():
             if names is None:
                 continue
@@ -255,7 +255,7 @@ class OutputReader:
         return {image: names for image, names in found.items() if image not in self.bad}
 
     def _from_marks(self, names: Sequence[str]) -> dict[Path, tuple[str, ...]]:
-        """The labels whose columns have a 1, a yes or a true; an image needs an entry in every column."""
+        """The labels whose columns say 1, yes or true; an image needs an entry in every column."""
         found: dict[Path, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
         for image, rows in self.rows.items():
             for where, texts in rows:
@@ -274,7 +274,7 @@ class OutputReader:
 
 
 def _readings(text: str, unit: str) -> dict[str, float]:
-    """What a cell may mean, by decimal sign: the point, the comma; one entry for each, also if they do not differ in value."""
+    """The possible values of a cell by decimal sign, point or comma, also where both give the same value."""
     text, unit = text.strip().replace("\N{MINUS SIGN}", "-"), unit.casefold()
     for known in {unit, *(("%", "percent") if unit in ("%", "percent") else ())}:
         if text.casefold().endswith(known) and text[: -len(known)].strip():
@@ -292,7 +292,7 @@ def _readings(text: str, unit: str) -> dict[str, float]:
 
 
 def _possible(read: Mapping[str, float], signs: set[str], output: Value) -> set[float]:
-    """The numbers that a cell with these readings may mean, by the decimal signs of the other cells, else by the range."""
+    """The values that remain possible, judged by the decimal signs of the other cells, else by the range."""
     if len(set(read.values())) < 2:
         return set(read.values())
     if len(signs) == 1:

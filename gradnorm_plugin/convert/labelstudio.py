@@ -1,6 +1,6 @@
-"""Label Studio: a JSON file that is a list of tasks, each with its image and results; in per cent of the picture. JSON-MIN too.
+"""Label Studio: a JSON list of tasks, each with its image and results, in per cent of the picture. JSON-MIN as well.
 
-What is said of the image: its choices, taxonomies, numbers, ratings and texts, by the names of their tags (`from_name`).
+Entries about the image: choices, taxonomies, numbers, ratings and texts, by the names of their tags (`from_name`).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _NUMBERS = {
 }
 _SHAPES = (*_NUMBERS, "polygonlabels")
 _NO_BOX = ("brushlabels", "keypointlabels", "vectorlabels", "bitmasklabels")
-_OF_TASK = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}  # keys of JSON-MIN
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what an upload sets before the file name
+_OF_TASK = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}  # keys of JSON-MIN that are not tags
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # prefix of an uploaded file's name
 
 
 def is_label_studio(content: Any) -> bool:
-    """Whether a JSON file's content is a list of Label Studio's tasks, or of JSON-MIN's."""
+    """Whether a JSON file's content is a list of Label Studio tasks, also in JSON-MIN."""
     tasks = content if isinstance(content, list) else []
     return any(
         isinstance(task, dict) and (isinstance(task.get("data"), dict) or "annotation_id" in task or "annotator" in task)
@@ -51,9 +51,9 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read_label_studio(options: argparse.Namespace, source: Source) -> None:
-    """Read the file given, or all of Label Studio's below the source; box classes in the alphabet's order.
+    """Read the given file, or all Label Studio files below the source; box classes are sorted alphabetically.
 
-    The class of an image is the only choice or taxonomy that there is, else one called as in `CLASS_KEYS`.
+    The class of an image is the choice or taxonomy named in `CLASS_KEYS`, else the only one there is.
     """
     place = options.annotations or options.source
     source.complete, found = False, False
@@ -78,7 +78,7 @@ def read_label_studio(options: argparse.Namespace, source: Source) -> None:
 
 
 def _read_task(task: Mapping[str, Any], file: Path, where: str, source: Source, polygons: bool) -> list[str]:
-    """Take in one task; the names of its choices and taxonomies."""
+    """Read one task; returns the names of its choices and taxonomies."""
     name, images = _images_of(task, file, source)
     where = f"{where}: {name}" if name else where
     image = source.the_one(images, where, "no such image" if name else "it names no image")
@@ -101,7 +101,7 @@ def _read_task(task: Mapping[str, Any], file: Path, where: str, source: Source, 
                 annotation.objects.append(thing)
         elif kind in _NO_BOX:
             source.note(Kind.UNREADABLE_OBJECT, at, f"{kind} have no box: export them as masks or as COCO")
-        elif not {"x", "points", "start"} & value.keys():  # else it is said of one box
+        elif not {"x", "points", "start"} & value.keys():  # else it describes a single box
             said, tag = next((value[key] for key in _OF_IMAGE if key in value), None), str(result.get("from_name") or kind)
             if said is not None and kind in ("choices", "taxonomy"):
                 choices.append(tag)
@@ -122,7 +122,7 @@ def _chosen(said: Any, kind: str) -> list[Any]:
 
 
 def _images_of(task: Mapping[str, Any], file: Path, source: Source) -> tuple[str, list[Path]]:
-    """The image's name in the task, and the images that it fits."""
+    """The image name in the task, and the images it matches."""
     data = task["data"] if isinstance(task.get("data"), dict) else task
     named = [_file_name(value) for value in [*data.values(), task.get("file_upload")] if isinstance(value, str)]
     names = [name for name in named if _is_image(name)]
@@ -134,7 +134,7 @@ def _images_of(task: Mapping[str, Any], file: Path, source: Source) -> tuple[str
 
 
 def _file_name(address: str) -> str:
-    """The path in an address; that of a local file stands behind `?d=`."""
+    """The path in a URL; that of a local file follows `?d=`."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -148,7 +148,7 @@ def _is_image(name: str) -> bool:
 
 
 def _results(task: Mapping[str, Any], where: str, source: Source) -> list[Any] | None:
-    """The results of the annotation that counts; None if nobody has annotated the task."""
+    """The results of the relevant annotation; None if the task is not annotated."""
     if not isinstance(task.get("data"), dict):
         return _of_min(task)
     given = task.get("annotations") or task.get("completions") or []
@@ -164,7 +164,7 @@ def _results(task: Mapping[str, Any], where: str, source: Source) -> list[Any] |
 
 
 def _of_min(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The results of a JSON-MIN task, whose keys are the tags' names, in the form of the other export."""
+    """The results of a JSON-MIN task, whose keys are tag names, in the form of the full export."""
     results: list[dict[str, Any]] = []
     for name, said in task.items():
         regions = [region for region in said if isinstance(region, dict)] if isinstance(said, list) else []
@@ -203,7 +203,7 @@ def _object(
     annotation.size = annotation.size or size
     if angle := number(value.get("rotation")):
         width, height = size or (1, 1)
-        aspect = height / width  # angles are those of the pixels
+        aspect = height / width  # angles are measured in pixels
         x1, y1, x2, y2 = corners
         pivot = (x1, y1) if kind == "rectanglelabels" else ((x1 + x2) / 2, (y1 + y2) / 2)
         x1, y1, x2, y2 = around_turned((x1, y1 * aspect, x2, y2 * aspect), (pivot[0], pivot[1] * aspect), angle)

@@ -1,7 +1,7 @@
-"""Masks: pictures of the images' size whose grey value, palette index or colour is a class, or one for each object.
+"""Masks: pictures whose grey value, palette index or colour is a class, or one picture for each object.
 
-A mask belongs to the image of its stem (`7.png`, `7_mask.png`); `7_RBC.png` is one of a class and `7_RBC_02.png` of an object.
-Connected pixels of a class are an object. 0 (black) is no class, nor is 255 beside others, which Pascal VOC draws borders with.
+A mask belongs to the image with its stem (`7.png`, `7_mask.png`); `7_RBC.png` is of one class, `7_RBC_02.png` of one object.
+Connected pixels of a class are an object. 0 (black) is no class, nor is 255 beside others: Pascal VOC draws borders with it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gradnorm_plugin.convert.source import Source
 
 SMALLEST = 4
 _FOLDERS = {"masks", "mask", "segmentationclass"}
-_SUFFIXES = ("png", "bmp", "tif", "tiff")  # without loss: a JPEG mixes the classes
+_SUFFIXES = ("png", "bmp", "tif", "tiff")  # lossless: JPEG would blur the classes
 _OF_MASK = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|labelids|gt|annotations?)$", re.IGNORECASE)
 _NO_NAME = {"", "mask", "masks", "object", "instance", "obj"}
 _MOST_VALUES = 64
 _VOID = 255
 
 Value = int | str
-"""A class as a mask has it: a grey value or palette index, or a colour or name."""
+"""A class in a mask: a grey value or palette index, or a colour or name."""
 
 
 class _Part(NamedTuple):
@@ -44,7 +44,7 @@ class _Part(NamedTuple):
 
 
 def read_mask_class(text: str) -> tuple[Value, str]:
-    """The value or colour, and the name, of one `--mask-classes`."""
+    """Value or colour, and class name, of one `--mask-classes`."""
     value, _, name = text.partition("=")
     value, known = value.strip(), clean_name(name)
     if known and re.fullmatch("[0-9]{1,5}", value):
@@ -55,7 +55,7 @@ def read_mask_class(text: str) -> tuple[Value, str]:
 
 
 def find_masks(source: Path, given: Path | None) -> list[Path]:
-    """The masks below the folder given, else those below the source that lie in a folder called masks or alike."""
+    """The masks below the given folder, else those below the source in a folder called `masks` or the like."""
     if given is not None:
         return [given] if given.is_file() else files_under(given, _SUFFIXES)
     folder = source if source.is_dir() else source.parent
@@ -64,7 +64,7 @@ def find_masks(source: Path, given: Path | None) -> list[Path]:
 
 
 def read_masks(options: argparse.Namespace, source: Source) -> None:
-    """Read the masks of the source's images, which lose those that are masks."""
+    """Read the masks of the source's images; the masks themselves are removed from the images."""
     files, index = find_masks(options.source, options.annotations), source.index
     if not files:
         raise ConversionError(f"{shown(options.source)} has no masks (PNG files in a folder `masks`): name it by --annotations")
@@ -98,7 +98,7 @@ def read_masks(options: argparse.Namespace, source: Source) -> None:
 
 
 def _images_of(file: Path, stems: Mapping[str, list[Path]], folders: Mapping[Path, list[Path]]) -> tuple[list[Path], str | None]:
-    """The images that a mask may belong to, and what its name has beside theirs (None: it is of the whole image)."""
+    """The images that a mask may belong to, and what its name adds to theirs (None: it covers the whole image)."""
     stem = file.stem.casefold()
     for whole in (stem, _OF_MASK.sub("", stem)):
         if whole in stems:
@@ -106,7 +106,7 @@ def _images_of(file: Path, stems: Mapping[str, list[Path]], folders: Mapping[Pat
     for end in range(len(stem) - 1, 0, -1):
         if stem[end] in "_-. " and stem[:end] in stems:
             return nearest(stems[stem[:end]], file), file.stem[end + 1 :]
-    beside = folders.get(file.parent.parent, [])  # a folder for each image, with its masks in `masks`
+    beside = folders.get(file.parent.parent, [])  # one folder per image, with its masks in `masks`
     return (beside, "1") if len(beside) == 1 else ([], None)
 
 
@@ -130,7 +130,7 @@ def _parts(values: np.ndarray, image: Path, rest: str | None, file: Path, source
     found = []
     for value, name in shown_as.items():
         there = (values == value).astype(np.uint8)
-        if rest is not None and re.search(r"\d", rest):  # a file for each object, which may be in pieces
+        if rest is not None and re.search(r"\d", rest):  # one file per object, which may be in pieces
             boxes = [(*cv2.boundingRect(there), int(there.sum()))]
         else:
             boxes = cv2.connectedComponentsWithStats(there, connectivity=8)[2][1:].tolist()

@@ -1,4 +1,4 @@
-"""What a source of labels says, whatever its format: the reader of each format fills one `Source`."""
+"""The content of a source of labels in any format: each reader fills a `Source`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities
 from gradnorm_plugin.outputs import Outputs, Target
 
 CLASS_KEYS = ("image_class", "class", "category", "label")
-"""Under which the entry of an image has its class, as people call it."""
+"""Keys under which an image's entry commonly has its class."""
 
 
 @dataclass
 class Source:
-    """All that one source says of the images of `index`, by image file, and what was odd about it.
+    """Everything a source says about the images of `index`, by image file, and what was odd about it.
 
-    `names` are the box classes in the order of the source; `splits` the images of train, val, test; an image in `faulty` has an
-    annotation that cannot be read. `complete`: an image that is not in `annotations` is a background (else it is left out).
+    `names` are the box classes in the source's order, `splits` the images of train, val and test. Images in `faulty` have an
+    unreadable annotation. `complete`: an image missing from `annotations` is a background, else it is left out.
 
-    What is said of an image as a whole stands in its `entries`, each with its place; the class under the first of `class_keys`
-    that an entry has (several `rival_keys` are no answer). YOLO has `image_classes` instead, numbered in the order of
-    `image_class_order`, and `said` for each of its image `outputs`.
+    Statements about a whole image are its `entries`, each with its place; the class is under the first of `class_keys` that an
+    entry has, unless there are `rival_keys`. YOLO has `image_classes` instead, in the order of `image_class_order`, and `said`
+    for its image `outputs`.
     """
 
     index: ImageIndex
@@ -46,11 +46,11 @@ class Source:
     said: dict[str, dict[Path, Target]] = field(default_factory=dict)
 
     def note(self, kind: Kind, where: str | Path, detail: str = "") -> None:
-        """Note something odd, about an image or at a place."""
+        """Note an oddity of an image or at a place."""
         self.oddities.add(kind, self.index.key(where) if isinstance(where, Path) else where, detail)
 
     def the_one(self, images: Sequence[Path], where: str, absent: str = "no such image") -> Path | None:
-        """The image that an annotation belongs to, if only one fits; else that is noted, and those that fit are left out."""
+        """The only image that an annotation fits; if there are none or several, that is noted, and they are left out."""
         if len(images) == 1:
             return images[0]
         self.note(Kind.AMBIGUOUS if images else Kind.NO_IMAGE, where, ", ".join(map(self.index.key, images)) or absent)
@@ -58,7 +58,7 @@ class Source:
         return None
 
     def begin(self, image: Path, where: str, size: tuple[float, float] | None = None) -> Annotation:
-        """The annotation of an image, a new one if it has none; an image that has one already is noted."""
+        """The annotation of an image, created on first use; repeated use is noted."""
         if image in self.annotations:
             self.note(Kind.LISTED_TWICE, where, f"{self.annotations[image].where} is the same image")
         annotation = self.annotations.setdefault(image, Annotation([], where, size))
@@ -66,7 +66,7 @@ class Source:
         return annotation
 
     def take_names(self, order: Sequence[str] = ()) -> None:
-        """Take the box classes from the objects: in this order, the others by the alphabet."""
+        """Set the box classes to those of the objects: in this order, the others alphabetically."""
         found = {thing.name for annotation in self.annotations.values() for thing in annotation.objects}
         self.names = [name for name in dict.fromkeys(order) if name in found] + sorted(found - set(order))
 
@@ -76,7 +76,7 @@ class Source:
 
 
 def read_renaming(text: str) -> tuple[str, str]:
-    """The old and the new name of one `--rename`."""
+    """Old and new name of one `--rename`."""
     old, _, new = text.rpartition("=")
     names = clean_name(old), clean_name(new)
     if names[0] is None or names[1] is None:
@@ -85,7 +85,7 @@ def read_renaming(text: str) -> tuple[str, str]:
 
 
 def rename(source: Source, wishes: Sequence[tuple[str, str]]) -> None:
-    """Rename the box classes of the source, all at once; where several become one, the first gives the place."""
+    """Rename box classes, all at once; merged classes take the place of the first of them."""
     new = dict(wishes)
     for old in new:
         if old not in source.names:

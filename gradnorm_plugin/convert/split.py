@@ -1,4 +1,4 @@
-"""Which images are for training, validation and test: as lists say, as the source has it, or drawn; and what two of them have."""
+"""Which images are for training, validation and test: given by lists or the source, or drawn; and checks for overlap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pictures = Mapping[Path, Picture]
 
 
 def fixed_split(options: argparse.Namespace, source: Source, images: Sequence[Path]) -> Split | None:
-    """The split that is given or that the source has, each image in one part only; None if one is to be drawn."""
+    """The split given by flags or the source, each image in one part only; None if it is to be drawn."""
     drawn = options.val_share is not None or options.test_share is not None or options.group or options.group_pattern
     if drawn and not options.split:
         return None
@@ -34,7 +34,7 @@ def fixed_split(options: argparse.Namespace, source: Source, images: Sequence[Pa
     if not splits:
         return None
     owner: dict[Path, str] = {}
-    for split in SPLITS:  # a later one takes an image from an earlier one
+    for split in SPLITS:  # an image in several belongs to the last
         for image in dict.fromkeys(splits.get(split, ())):
             if image in owner:
                 source.note(Kind.TWO_SPLITS, image, f"{owner[image]}, {split}")
@@ -54,7 +54,7 @@ def fixed_split(options: argparse.Namespace, source: Source, images: Sequence[Pa
 
 
 def _voc_lists(source: Path) -> dict[str, Path]:
-    """Pascal VOC's lists of ids by split: ImageSets/Main/train.txt or ImageSets/train.txt, and so on."""
+    """Pascal VOC's lists of ids for each split: ImageSets/Main/train.txt or ImageSets/train.txt, and so on."""
     for folder in (source / "ImageSets" / "Main", source / "ImageSets"):
         found = {split: folder / f"{split}.txt" for split in SPLITS if (folder / f"{split}.txt").is_file()}
         if found:
@@ -63,7 +63,7 @@ def _voc_lists(source: Path) -> dict[str, Path]:
 
 
 def _split_folders(index: ImageIndex) -> Split:
-    """The images below folders that are called train, val, test or alike."""
+    """The images below folders called train, val, test or the like."""
     found: Split = defaultdict(list)
     for image in index.files:
         names = map(split_of_name, PurePosixPath(index.key(image)).parent.parts)
@@ -73,7 +73,7 @@ def _split_folders(index: ImageIndex) -> Split:
 
 
 def listed(file: Path, source: Source, near: Path | None = None) -> list[Path]:
-    """The images that a list names, one a line: a path, a file name or its stem; of several that fit, those that lie `near`."""
+    """The images named in a list, one per line by path, file name or stem; of several matches the nearest to `near`."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -99,7 +99,7 @@ def whole_split(
     pictures: Pictures,
     groups: Mapping[Path, str] | None,
 ) -> Split:
-    """The images of train, val and perhaps test; what `fixed` lacks is drawn, and keeps `groups` together."""
+    """The images of train, val and perhaps test; what is missing from `fixed` is drawn, with `groups` kept together."""
     val, test = options.val_share or DEFAULT_VAL_SHARE, options.test_share or 0.0
     digests = {image: pictures[image].digest for image in images}
     if fixed is None:
@@ -121,7 +121,7 @@ def check_split(
     groups: Mapping[Path, str] | None,
     source: Source,
 ) -> None:
-    """Note pictures that occur twice, or nearly, and groups that are in several splits, as none of a drawn split are."""
+    """Note pictures that occur twice, or nearly, and groups that are in several splits."""
     _check_copies(splits, labels, pictures, source)
     _check_likeness(splits, labels, pictures, source)
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -135,7 +135,7 @@ def check_split(
 
 
 def _check_copies(splits: Mapping[str, Sequence[Path]], labels: ImageLabels, pictures: Pictures, source: Source) -> None:
-    """Note pictures that occur twice: in one split, in two, or in two classes (which none of them can be)."""
+    """Note pictures that occur twice: in one split, in two, or with different labels."""
     seen: dict[bytes, tuple[str, Path]] = {}
     for split, images in splits.items():
         for image in images:
@@ -149,7 +149,7 @@ def _check_copies(splits: Mapping[str, Sequence[Path]], labels: ImageLabels, pic
 
 
 def _check_likeness(splits: Mapping[str, Sequence[Path]], labels: ImageLabels, pictures: Pictures, source: Source) -> None:
-    """Note pictures of val and test that are nearly those of an earlier split, and no copies."""
+    """Note pictures of val and test that are nearly, but not exactly, ones of an earlier split."""
     earlier: list[tuple[str, Path]] = []
     for split, all_images in splits.items():
         copies = {pictures[image].digest for _, image in earlier}

@@ -1,4 +1,4 @@
-"""Tables of the images: reading a CSV file as people save it, and finding the image and the columns that are meant."""
+"""Tables with a row per image: reading CSV files as people save them, and finding images and columns in them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from gradnorm_plugin.files import read_bytes
 
 IMAGE_COLUMNS = ("image", "images", "filename", "file", "image_name", "path", "image_path", "image_id", "name", "id")
 CLASS_COLUMNS = ("class", "category", "label", "image_class", "classes", "categories", "labels", "class_name", "target")
-# Taken if a table has none of the above, and only one of these
+# Used if a table has none of the above and only one of these
 OTHER_CLASS_COLUMNS = (
     "label_name", "category_name", "view", "plane", "diagnosis", "dx", "disease", "finding", "type", "kind", "group",
     "grade", "stage", "species", "ground_truth",
 )  # fmt: skip
-_SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)\r?")  # as spreadsheets write it above the header
+_SEPARATOR_LINE = re.compile(r"\ufeff?sep=(.)\r?")  # spreadsheets write it above the header
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\0\0", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")
 
 Header = Sequence[str]
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class Column(NamedTuple):
-    """A column that is looked for: what messages call it, where it may be in a header, what to do unless it is in one place."""
+    """A column to look for: its name in messages, where it may be in a header, and advice if that is not exactly one place."""
 
     what: str
     places: Callable[[Header], list[int]]
     advice: str
 
     def place(self, header: Header, where: str) -> int:
-        """The one place."""
+        """The index of the column; an error if there is none or several."""
         found = self.places(header)
         if len(found) == 1:
             return found[0]
@@ -46,7 +46,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a row says of one image: where it stands, and the text under each title of the header."""
+    """A row about one image: its place in the source, and the text under each title of the header."""
 
     image: Path
     where: str
@@ -54,19 +54,19 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table, or what the images' own entries say as one: its header, where that stands, and the rows that fit one image."""
+    """A table: its header and the header's place in the source, and the rows that match one image."""
 
     header: Header
     where: str
     rows: list[Row]
 
     def place(self, column: Column) -> int:
-        """Where the column is."""
+        """The index of the column."""
         return column.place(self.header, self.where)
 
 
 def named_column(name: str, advice: str, what: str = "") -> Column:
-    """The column of that name: written so, or else but for upper case, blanks and signs."""
+    """The column of that name, exactly so, else regardless of case, blanks and signs."""
 
     def places(header: Header) -> list[int]:
         exact = [place for place, title in enumerate(header) if title.strip() == name.strip()]
@@ -76,7 +76,7 @@ def named_column(name: str, advice: str, what: str = "") -> Column:
 
 
 def image_column(options: argparse.Namespace, advice: str) -> Column:
-    """The image's column: the one that a flag names, else told by its name; `advice` is for the latter."""
+    """The image's column: named by a flag, else recognised by its name; `advice` is for the latter."""
     name = options.csv_image or (options.csv_columns[0] if options.csv_columns else None)
     if name:
         return named_column(name, f"correct {'--csv-columns' if options.csv_columns else '--csv-image'}", "the image")
@@ -84,7 +84,7 @@ def image_column(options: argparse.Namespace, advice: str) -> Column:
 
 
 def class_column(advice: str) -> Column:
-    """The class's column, told by its name."""
+    """The column of the class, recognised by its name."""
     others = {_squeezed(name) for name in OTHER_CLASS_COLUMNS}
 
     def places(header: Header) -> list[int]:
@@ -94,7 +94,7 @@ def class_column(advice: str) -> Column:
 
 
 def _first_of(known: Sequence[str], header: Header) -> list[int]:
-    """Where in the header the first of the `known` names is that it has."""
+    """Where the header has the first of the `known` names that occurs in it."""
     plain = [_squeezed(name) for name in header]
     found = ([place for place, name in enumerate(plain) if name == _squeezed(wanted)] for wanted in known)
     return next((places for places in found if places), [])
@@ -105,10 +105,10 @@ def _squeezed(name: str) -> str:
 
 
 def read_table(options: argparse.Namespace, source: Source, image: Column, wanted: Callable[[Header], Sequence[Column]]) -> Table:
-    """`--classes-csv`: its rows that fit exactly one image, which the column `image` names; the others are noted.
+    """Read `--classes-csv`; rows whose `image` column does not match exactly one image are noted and skipped.
 
     Args:
-        wanted: the columns that will be asked for, given a header: the separator is the sign by which most of them are there.
+        wanted: the columns that will be used, given a header; the separator that yields most of them is chosen.
     """
     file = options.classes_csv
     text = _decoded(file, options.csv_encoding)
@@ -154,7 +154,7 @@ def read_table(options: argparse.Namespace, source: Source, image: Column, wante
 
 
 def _decoded(file: Path, encoding: str | None) -> str:
-    """The text of a CSV file: in the encoding given, else as its byte order mark says, else UTF-8 (UTF-16 with its zeros)."""
+    """The text of a CSV file, in the given encoding, else that of its byte order mark, else UTF-8 (or UTF-16 if it has zeros)."""
     try:
         content = read_bytes(file)
     except OSError as error:
@@ -171,7 +171,7 @@ def _decoded(file: Path, encoding: str | None) -> str:
 
 
 def agreed(found: Mapping[Path, Sequence[tuple[str, T]]], source: Source, contrast: Callable[[T, T], str]) -> dict[Path, T]:
-    """The one thing that all rows of an image say, of (where, what) for each row; `contrast` puts two that differ into words."""
+    """The value on which all rows of an image agree, from (where, value) of each row; `contrast` words a contradiction."""
     wrong = [
         f"{first} and {where.rpartition(':')[2].strip()}: {source.index.key(image)} {contrast(one, other)}"
         for image, ((first, one), *others) in found.items()

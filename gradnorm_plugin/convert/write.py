@@ -1,4 +1,4 @@
-"""Writing the joint data set and the report of the conversion: all of it, or nothing."""
+"""Writing the joint data set and the conversion report, completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ from gradnorm_plugin.outputs import CLASS, Outputs, describe_outputs, label_rule
 
 REPORT = "conversion.md"
 
+Row = list[tuple[str, str]]
+"""A split in words, as (title, content): its name and number of images, its boxes, and each image output."""
+
 
 class Sample(NamedTuple):
-    """One image of the result: its file, its name there, what its label file says, and what is in it."""
+    """One image of the result: source file, name in the result, label record, and content."""
 
     image: Path
     name: str
@@ -35,7 +38,7 @@ class Sample(NamedTuple):
 
 
 def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to write where something else is."""
+    """Refuse to overwrite anything but an earlier conversion."""
     real = out.resolve()
     for source in sources:
         place = source.resolve()
@@ -63,7 +66,7 @@ def write_dataset(
         OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # by a conversion that was killed
+    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # of a conversion that was killed
         if (left / "old").is_dir() and not out.exists():
             os.rename(left / "old", out)
         shutil.rmtree(left, ignore_errors=True)
@@ -117,18 +120,10 @@ def _put(sample: Sample, target: Path, link: str | None) -> None:
         shutil.copyfile(sample.image, target)
 
 
-class Content(NamedTuple):
-    """What is in one split, in words: its images, its boxes, and by title what each image output has."""
-
-    split: str
-    boxes: str
-    outputs: dict[str, str]
-
-
 def count_content(
     splits: Mapping[str, Sequence[Sample]], names: Sequence[str], outputs: Outputs, oddities: Oddities
-) -> list[Content]:
-    """What is in each split; classes and labels that a split lacks are noted as odd."""
+) -> list[Row]:
+    """What is in each split; classes and labels that a split lacks are noted."""
     rows, rules = [], label_rules(outputs)
     for split, samples in splits.items():
         records = [sample.record for sample in samples]
@@ -137,7 +132,8 @@ def count_content(
             if not boxes[index]:
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no boxes of {name}")
         background = sum(not record.boxes and not record.polygons for record in records)
-        said = {}
+        on_boxes = [*(f"{name} {boxes[index]}" for index, name in enumerate(names)), f"{background} images without"]
+        row = [("split", f"{split}: {len(samples)} images"), ("boxes", ", ".join(on_boxes))]
         for output in outputs:
             found = [record.target(output.name, rules) or record.named.get(output.name) for record in records]
             targets, without = output.targets(found), found.count(None)
@@ -145,28 +141,23 @@ def count_content(
                 where = "" if output.name in (CLASS, name) else f" ({output.name})"
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no images of {name}{where}")
             title = "image classes" if output.name == CLASS else output.name
-            said[title] = f"{output.summary(targets)}, {without} without"
-        on_boxes = [*(f"{name} {boxes[index]}" for index, name in enumerate(names)), f"{background} images without"]
-        rows.append(Content(f"{split}: {len(samples)} images", ", ".join(on_boxes), said))
+            row.append((title, f"{output.summary(targets)}, {without} without"))
+        rows.append(row)
     return rows
 
 
-def content_text(rows: Sequence[Content]) -> str:
+def content_text(rows: Sequence[Row]) -> str:
     """For the screen."""
-    return "\n".join(
-        "\n    ".join([row.split, f"boxes: {row.boxes}", *(f"{title}: {said}" for title, said in row.outputs.items())])
-        for row in rows
-    )
+    return "\n".join("\n    ".join([split, *(f"{title}: {said}" for title, said in cells)]) for (_, split), *cells in rows)
 
 
-def report_text(rows: Sequence[Content], oddities: Oddities) -> str:
+def report_text(rows: Sequence[Row], oddities: Oddities) -> str:
     """The whole report, in Markdown."""
-    titles = ["split", "boxes", *rows[0].outputs]
-    lines = ["# Conversion", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines += [f"| {' | '.join(map(_inert, (row.split, row.boxes, *row.outputs.values())))} |" for row in rows]
+    lines = ["# Conversion", "", f"| {' | '.join(title for title, _ in rows[0])} |", "|---" * len(rows[0]) + "|"]
+    lines += [f"| {' | '.join(_inert(said) for _, said in row)} |" for row in rows]
     return "\n".join([*lines, "", "What was odd, and what was done with it:", "", oddities.markdown()])
 
 
 def _inert(text: str) -> str:
-    """Text in a cell of Markdown that is no table, no link and no HTML."""
+    """Text for a Markdown cell, safe from being read as a table, a link or HTML."""
     return html.escape(re.sub(r"([\\`\[\]|])", r"\\\1", text), quote=False)

@@ -1,7 +1,7 @@
-"""Annotations in XML: Pascal VOC, a file for each image, and `CVAT for images 1.1`, one file of <image> elements.
+"""XML annotations: Pascal VOC, with a file per image, and `CVAT for images 1.1`, one file of <image> elements.
 
-VOC's xmin, ymin, xmax, ymax are taken as a box's edges in pixels from 0, as CVAT's are; if (nearly) all of VOC's are at most 1,
-as shares of the picture. CVAT says of an image: the labels of its tags, under `tags`, and the tags' attributes by name.
+Coordinates are a box's edges in pixels from 0; if (nearly) all of VOC's are at most 1, they are fractions of the picture. CVAT's
+entries about an image are the labels of its tags, under `tags`, and the tags' attributes by name.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _READ_BY_EXPAT = re.compile(rb"(?i)utf-?8|utf-?16|us-ascii|iso-8859-1")
 
 
 class XmlError(ValueError):
-    """What is wrong with an XML text, and in which line (from 1; 0: in none of them)."""
+    """What is wrong with an XML file, and in which line (from 1; 0: the file as a whole)."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(reason)
         self.line = line
 
     def where(self, file: Path) -> str:
-        """The place, for a message."""
+        """The place for a message."""
         return f"{shown(file)}:{self.line}" if self.line else shown(file)
 
 
 @dataclass
 class Element:
-    """One element: its tag, the line it begins in, its own text, the elements in it, and its attributes."""
+    """An element: its tag, the line where it begins, its own text, its child elements and attributes."""
 
     tag: str
     line: int
@@ -68,23 +68,23 @@ class Element:
     attributes: dict[str, str] = field(default_factory=dict)
 
     def all(self, tag: str) -> Iterator[Element]:
-        """The elements of that tag directly in this one."""
+        """The child elements with that tag."""
         return (child for child in self.children if child.tag == tag)
 
     def below(self, tag: str) -> Iterator[Element]:
-        """The elements of that tag anywhere in this one."""
+        """The descendants with that tag."""
         for child in self.children:
             if child.tag == tag:
                 yield child
             yield from child.below(tag)
 
     def get(self, tag: str) -> str | None:
-        """The text of the first element of that tag directly in this one, without blanks around it; None without one."""
+        """The stripped text of the first child with that tag, or None."""
         return next((child.text.strip() for child in self.all(tag)), None)
 
 
 def _read_xml(file: Path, outermost: str, program: str) -> Element:
-    """The outermost element of a file of `program`. Raises XmlError if the file cannot be read, or calls it otherwise."""
+    """The root element of a file of `program`. Raises XmlError if the file cannot be read, or has another root."""
     try:
         root = parse_xml(file.read_bytes())
     except OSError as error:
@@ -95,7 +95,7 @@ def _read_xml(file: Path, outermost: str, program: str) -> Element:
 
 
 def parse_xml(content: bytes) -> Element:
-    """The outermost element of an XML text; tags in lower case.
+    """The root element of an XML text, with tags in lower case.
 
     Raises:
         XmlError: if it is not well-formed, declares entities (annotations need none) or nests deeper than 100.
@@ -131,13 +131,13 @@ def parse_xml(content: bytes) -> Element:
         raise XmlError(error.lineno, f"not well-formed XML: {expat.ErrorString(error.code)}") from None
     except XmlError:
         raise
-    except (ValueError, LookupError, UnicodeError) as error:  # an encoding that Python does not know, or cannot use
+    except (ValueError, LookupError, UnicodeError) as error:  # an encoding that Python does not know or cannot use
         raise XmlError(parser.CurrentLineNumber, f"not readable as XML: {error}") from None
     return top.children[0]
 
 
 def is_cvat(file: Path) -> bool:
-    """Whether an XML file begins as CVAT's do."""
+    """Whether an XML file begins like CVAT's."""
     try:
         with file.open("rb") as stream:
             return _CVAT_HEAD.search(stream.read(1000)) is not None
@@ -146,7 +146,7 @@ def is_cvat(file: Path) -> bool:
 
 
 def read_voc(options: argparse.Namespace, source: Source) -> None:
-    """Read the XML files given (a file or a folder), else those below `Annotations`, else those below the source."""
+    """Read the given XML file or folder, else the files below `Annotations`, else those below the source."""
     given, beside = options.annotations, options.source / "Annotations"
     place = given or (beside if beside.is_dir() else options.source)
     files = [place] if place.is_file() else files_under(place, ["xml"])
@@ -172,7 +172,7 @@ def _read_voc_file(file: Path, source: Source, drop_difficult: bool) -> None:
         source.note(Kind.UNREADABLE_ANNOTATION, error.where(file), str(error))
         source.faulty.update(source.index.find(file.stem, near=file))
         return
-    # The file's own name first: <filename> is often that of a copy made elsewhere.
+    # The XML's own name first: <filename> is often outdated.
     named = root.get("filename") or ""
     images = source.index.find(file.stem, near=file) or source.index.find(named, near=file)
     if len(images) > 1:
@@ -211,7 +211,7 @@ def _voc_object(element: Element, file: Path, source: Source, drop_difficult: bo
 
 
 def read_cvat(options: argparse.Namespace, source: Source) -> None:
-    """Read the file given, or all of CVAT's below the source; box classes in the order of its labels, then of the alphabet."""
+    """Read the given file, or all CVAT files below the source; box classes are ordered as in the file's list of labels."""
     place = options.annotations or options.source
     files = [place] if place.is_file() else [file for file in files_under(place, ["xml"]) if is_cvat(file)]
     if not files:
@@ -225,13 +225,13 @@ def read_cvat(options: argparse.Namespace, source: Source) -> None:
             raise ConversionError(f"{error.where(file)}: {error}: export it anew") from None
         if track := next(root.all("track"), None):
             raise ConversionError(f"{shown(file)}:{track.line}: CVAT for video: export it as `CVAT for images 1.1`")
-        # The labels stand below the task, job or project in <meta>
+        # <labels> is in the task, job or project of <meta>
         names = [label.get("name") for element in root.below("labels") for label in element.all("label")]
         order += filter(None, map(clean_name, names))
         for element in root.all("image"):
             _read_cvat_image(element, file, source, options.polygons)
     if sum(map(len, source.splits.values())) < len(source.annotations):
-        source.splits = {}  # some images are of no subset, or of one called otherwise
+        source.splits = {}  # some images are in no subset, or in one with another name
     source.take_names(order)
 
 

@@ -1,7 +1,7 @@
-"""YOLO: a text file of shares for each image, which may already end with a one-hot line, and a data yaml.
+"""YOLO: a text file per image, in fractions of its size, which may already end with a one-hot line, and a data yaml.
 
-A file that our own reader accepts is taken as it is. In another, boxes are taken even where they have no area or reach
-outside the image (`to_record` drops or clips them, and says so); any other fault leaves the image out.
+A file that our own reader accepts is used as it is. Otherwise boxes are read even if they have no area or reach outside the image
+(`to_record` drops or clips them, and notes it); any other fault excludes the image.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from gradnorm_plugin.labels import LabelError, LabelRecord, LabelRules, parse_la
 from gradnorm_plugin.outputs import CLASS, Outputs, class_output, label_rules, read_outputs
 
 YAML_SUFFIXES = ("yaml", "yml")
-CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "notes.json")  # as labelling programs call them
-_NO_LABELS = {*CLASS_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}  # that lie beside labels
+CLASS_FILES = ("classes.txt", "obj.names", "predefined_classes.txt", "notes.json")  # as labelling programs name them
+_NO_LABELS = {*CLASS_FILES, "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"}  # found beside labels
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
 class _Description:
-    """What a data yaml says: names of boxes and images by index, image outputs, the entries of its splits by split."""
+    """The content of a data yaml: class names of boxes and images, image outputs, and the entries of each split."""
 
     names: list[str]
     image_classes: list[str]
     outputs: Outputs
     entries: dict[str, list[str]]
-    bases: tuple[Path, ...]  # what the entries are relative to
+    bases: tuple[Path, ...]  # that entries may be relative to
 
 
 def read_yolo(options: argparse.Namespace, source: Source) -> None:
-    """Read the label files of the source's images, below the folder given, else in `labels` beside `images` or anywhere."""
+    """Read the label files of the images, below the given folder, else in `labels` beside `images`, or anywhere."""
     labels, index = options.annotations, source.index
     described = _find_description(options.source) or _Description([], [], (), {}, ())
     source.names = described.names or _listed_classes(options.source, options.source / "labels", labels) or options.names
@@ -70,7 +70,7 @@ def read_yolo(options: argparse.Namespace, source: Source) -> None:
 
 
 def _label_files(index: ImageIndex, labels: Path | None, files: Iterable[Path]) -> dict[Path, Path]:
-    """The label file of each image that has one: where YOLOv5 looks, else beside the image, else the nearest of its stem."""
+    """The label file of each image that has one: where YOLOv5 looks, else beside the image, else the nearest with its stem."""
     there, by_stem = set(files), defaultdict(list)
     for file in there:
         by_stem[file.stem].append(file)
@@ -88,7 +88,7 @@ def _label_files(index: ImageIndex, labels: Path | None, files: Iterable[Path]) 
 
 
 def _beside(image: Path) -> Path:
-    """Where YOLOv5 looks for the labels: the last folder called `images` becomes `labels`, if there is one."""
+    """Where YOLOv5 looks for labels: the last folder called `images`, if any, becomes `labels`."""
     parts = list(image.parent.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
@@ -100,12 +100,12 @@ def _is_labels(folder: Path) -> bool:
 
 
 def is_label_file(file: Path, images: Container[Path]) -> bool:
-    """Whether a file is likely one of YOLO's: in a folder `labels`, or beside one of `images` (paths without suffix)."""
+    """Whether a file looks like a YOLO label: in a folder `labels`, or beside one of `images` (paths without suffix)."""
     return file.suffix.lower() == ".txt" and (_is_labels(file.parent) or file.with_suffix("") in images)
 
 
 def _read_labels(image: Path, file: Path, rules: LabelRules, source: Source) -> None:
-    """Take in the label file of an image."""
+    """Read the label file of an image."""
     try:
         text = read_bytes(file).removeprefix(b"\xef\xbb\xbf").decode("latin-1")  # see labels.read_label_file
         objects, record = _read_text(text, file, rules, source)
@@ -126,7 +126,7 @@ def _read_labels(image: Path, file: Path, rules: LabelRules, source: Source) -> 
 
 
 def _read_text(text: str, file: Path, rules: LabelRules, source: Source) -> tuple[list[Object], LabelRecord]:
-    """The objects, and a record of what is said about the image. Raises LabelError for what cannot be mended."""
+    """The objects, and a record of what is said about the image. Raises LabelError for faults beyond repair."""
     rows = [(line, row) for line, row in enumerate(_LINE_BREAK.split(text), start=1) if row.strip()]
     bare = [(line, row) for line, row in rows if ":" not in row]
     try:
@@ -160,7 +160,7 @@ def _read_text(text: str, file: Path, rules: LabelRules, source: Source) -> tupl
 
 
 def _values(row: str, file: Path, line: int) -> tuple[int, list[float]]:
-    """The class and the coordinates of a line."""
+    """Class and coordinates of a line."""
     fields = row.split()
     values = [value for value in map(number, fields) if value is not None]
     count = len(values)
@@ -174,9 +174,9 @@ def _values(row: str, file: Path, line: int) -> tuple[int, list[float]]:
 
 
 def _splits(described: _Description, source: Source) -> dict[str, list[Path]]:
-    """The images of each entry (a folder, a text file of paths, or several of them) of a data yaml that is there.
+    """The images of each split in a data yaml, whose entries are folders or text files of paths; missing ones are skipped.
 
-    A leading `../` may be one too many, as YOLOv5 has it.
+    As in YOLOv5, a leading `../` is dropped if needed.
     """
     found: dict[str, list[Path]] = {}
     for split, entries in described.entries.items():
@@ -192,7 +192,7 @@ def _splits(described: _Description, source: Source) -> dict[str, list[Path]]:
 
 
 def _find_description(source: Path) -> _Description | None:
-    """The data yaml that `source` is or holds: directly in it, one that has `names`."""
+    """The data yaml that `source` is, or directly contains."""
     if source.is_file():
         return _read_description(source)
     files = sorted(path for path in source.iterdir() if path.suffix[1:].lower() in YAML_SUFFIXES)
@@ -203,7 +203,7 @@ def _find_description(source: Path) -> _Description | None:
 
 
 def _read_description(file: Path) -> _Description:
-    """The content of a data yaml. Every value is text as it is written there: a class may be called 007, no or null."""
+    """Read a data yaml. All values are taken as text, so that a class may be called 007, no or null."""
     try:
         content = yaml.load(read_bytes(file), Loader=yaml.BaseLoader)  # builds text, lists and mappings only
     except yaml.MarkedYAMLError as error:
@@ -226,7 +226,7 @@ def _read_description(file: Path) -> _Description:
 
 
 def _image_outputs(file: Path) -> Outputs:
-    """Those under `image_outputs`, whose ranges are numbers where all else in a data yaml is read as text."""
+    """The entries of `image_outputs`, whose ranges are numbers, unlike everything else here."""
     try:
         outputs = read_outputs(yaml.safe_load(read_bytes(file))["image_outputs"])
     except (yaml.YAMLError, ValueError) as error:  # OutputError among them
@@ -250,7 +250,7 @@ def _names(content: Mapping[Any, Any], key: str, file: Path) -> list[str]:
 
 
 def _listed_classes(*folders: Path | None) -> list[str]:
-    """The box classes in the first file of them in one of the folders, as labelling programs write it; none without one."""
+    """The box classes in the first of the `CLASS_FILES` found in the folders; empty if there is none."""
     for file in (folder / name for folder in folders if folder for name in CLASS_FILES if (folder / name).is_file()):
         if file.suffix == ".json":  # Label Studio's
             content = load_json(file)
@@ -271,6 +271,6 @@ def _listed_classes(*folders: Path | None) -> list[str]:
 
 
 def _different(found: Sequence[object]) -> list[str]:
-    """The names, if all are names and no two are equal; else none."""
+    """The names if all are valid and different, else an empty list."""
     names = [name for name in map(clean_name, found) if name]
     return names if len(set(names)) == len(found) else []
