@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -200,20 +201,10 @@ def short_axis_ventricle(rng: np.random.Generator, phase: Phase, mitral: bool = 
     return heart
 
 
-def papillary_level(rng: np.random.Generator, phase: Phase) -> Anatomy:
-    """Short axis through the papillary muscles."""
-    return short_axis_ventricle(rng, phase)
-
-
-def mitral_level(rng: np.random.Generator, phase: Phase) -> Anatomy:
-    """Short axis through the mitral valve."""
-    return short_axis_ventricle(rng, phase, mitral=True)
-
-
 PLANES: dict[str, Callable[[np.random.Generator, Phase], Anatomy]] = {
     "plax": parasternal_long_axis,
     "a4c": apical_four_chamber,
     "aortic": short_axis_aortic,
-    "papillary": papillary_level,
-    "mitral": mitral_level,
+    "papillary": short_axis_ventricle,
+    "mitral": partial(short_axis_ventricle, mitral=True),
 }

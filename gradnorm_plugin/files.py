@@ -1,9 +1,8 @@
 """Whole files: each appears complete under its name, or not at all, and none is written through a link.
 
 A file is written under a temporary name beside its target and renamed at the end. The temporary name is random and created
-exclusively, so nothing can lie there beforehand; the rename puts the file in the place of whatever has the target's name, a link
-included, and leaves alone what the link points to. Folders are another matter: one that the user names may well be a link to
-another disk, and is followed.
+exclusively, so nothing can be there beforehand; renaming replaces whatever has the target's name, including a link, whose target
+stays untouched. Folders are different: one that the user names may well be a link to another disk, and is followed.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def explain(error: OSError) -> str:
 
 
 def is_a_matter_of_place(error: OSError) -> bool:
-    """Whether another place, or more space, would have done: nothing that a traceback would help with."""
+    """Whether another place, or more space, would solve it, so that a traceback would not help."""
     return error.errno in _OF_PLACE
 
 
@@ -69,7 +68,7 @@ class UnfinishedFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        # The target's own name, however long, is no part of it. `touch` fails where something is there already.
+        # Without the target's own name, which may be long. `touch` fails if something is there already.
         self.path = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}{target.suffix}")
         try:
             self.path.touch(exist_ok=False)
@@ -126,8 +125,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
-    """Write a whole text file, with the line ends that `text` has. What the encoding lacks, such as half a surrogate pair of a
-    file's name, is written as an escape.
+    """Write a whole text file, with the line ends that `text` has. What the encoding cannot express, such as half a surrogate
+    pair in a file's name, is written as an escape.
 
     Raises:
         WriteError: if the file system refuses.
@@ -141,7 +140,7 @@ def read_bytes(path: Path, limit: int = SIZE_LIMIT) -> bytes:
     Raises:
         OSError: if it is no regular file, larger than `limit` bytes, or cannot be read.
     """
-    # What is opened is what is looked at: the name may stand for another file by then.
+    # The opened file is examined, not the name, which may mean another file by now.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -1,13 +1,13 @@
 """A joint label file and its typed record: upstream's box or polygon lines, then what it says about the whole image.
 
-Upper lines are `class cx cy w h` or `class x1 y1 x2 y2 ...`, coordinates normalised to 0..1. A line `NAME: ...` is what the image
-output of that name has to say, once at most. Where one output tells a class, its line needs no name if it is the last
-non-blank line: one-hot over the classes, plain `0` and `1`, exactly one `1`. Blank lines may stand anywhere. Every other line
-is an error that names file, line and reason; nothing is skipped in silence.
+The first lines are `class cx cy w h` or `class x1 y1 x2 y2 ...`, coordinates normalised to 0..1. A line `NAME: ...` is the target
+of the image output of that name, at most one for each. If only one output is a class, its line needs no name if it is the last
+non-blank line: one-hot over the classes, plain `0` and `1`, exactly one `1`. Blank lines are allowed anywhere. Any other line
+is an error that names file, line and reason; nothing is skipped silently.
 
-A line of plain zeros with a single one is a one-hot line and nothing else: as a box or polygon it has no area. So is
-the last line if it is of plain zeros and ones and as long as `classification_names`; a coordinate that happens to be
-whole can always be written `1.0`, as `write_label_file` does.
+A line of plain zeros with a single one is always a one-hot line: as a box or polygon it would have no area. So is the last line
+if it is plain zeros and ones and as long as `classification_names`; a coordinate that happens to be whole can always be written
+`1.0`, as `write_label_file` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 class Box(NamedTuple):
-    """An object: its class, and its centre and size as shares of the image's width and height."""
+    """An object: its class, and its centre and size as fractions of the image's width and height."""
 
     class_index: int
     cx: float
@@ -41,21 +41,21 @@ class Box(NamedTuple):
 
 
 class Polygon(NamedTuple):
-    """An object's outline: its class, and three or more points (x, y) as shares of the image's width and height."""
+    """An object's outline: its class, and three or more points (x, y) as fractions of the image's width and height."""
 
     class_index: int
     points: tuple[tuple[float, float], ...]
 
 
 class NamedLine(Protocol):
-    """What `gradnorm_plugin.outputs` has for each image output: its name, and how its line's fields are read and written."""
+    """What an image output of `gradnorm_plugin.outputs` provides: its name, and how its line is read and written."""
 
     @property
     def name(self) -> str:
         """Before the colon."""
 
     def parse(self, fields: Sequence[str], /) -> tuple[float, ...]:
-        """What the fields stand for; ValueError says what is wrong with them."""
+        """The target that the fields stand for; raises ValueError saying what is wrong with them."""
 
     def format(self, target: tuple[float, ...], /) -> str:
         """The fields."""
@@ -63,14 +63,14 @@ class NamedLine(Protocol):
 
 @dataclass(frozen=True)
 class LabelRules:
-    """What label files are held against."""
+    """The rules that label files are checked against."""
 
     num_box_classes: int | None
     """None leaves the upper bound of box classes unchecked."""
     num_image_classes: int = 0
-    """Classes of the output whose line needs no name; 0 if there is none."""
+    """Number of classes of the output whose line needs no name; 0 if there is none."""
     unnamed: str | None = None
-    """That output's name, with which its line may be given as well."""
+    """That output's name, which its line may have as well."""
     outputs: tuple[NamedLine, ...] = ()
     """All image outputs."""
 
@@ -86,7 +86,7 @@ class LabelRecord:
     """By the name of the output; that of `image_class` is not among them."""
 
     def target(self, name: str, rules: LabelRules) -> tuple[float, ...] | None:
-        """What it says for the image output `name`, by the rules it was read by; None for nothing."""
+        """The target of the image output `name`, by the rules it was read with; None if it has none."""
         if name != rules.unnamed:
             return self.named.get(name)
         return None if self.image_class is None else (self.image_class,)
@@ -129,7 +129,7 @@ def parse_label_text(
 ) -> LabelRecord:
     """The record that `text` stands for; `num_box_classes` None leaves the upper bound of box classes unchecked.
 
-    `rules`, where they are given, take the place of both numbers.
+    `rules`, if given, replace both numbers.
 
     Raises:
         LabelError: at the first fault, citing `file` and the line.
@@ -179,7 +179,7 @@ def read_label_file(
 ) -> LabelRecord:
     """The record of the file at `path`; a missing file is a background image without a class, as upstream has it.
 
-    `rules`, where they are given, take the place of both numbers.
+    `rules`, if given, replace both numbers.
 
     Raises:
         LabelError: if the file cannot be read, or at its first fault.
@@ -187,7 +187,7 @@ def read_label_file(
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # to read a pipe would wait for ever
             raise LabelError(str(path), None, "is no file: remove it")
-        with open(path, "rb") as stream:  # a Path for each of 100,000 files is felt
+        with open(path, "rb") as stream:  # creating a Path for each of 100,000 files takes noticeable time
             content = stream.read()
     except FileNotFoundError:
         return LabelRecord()
@@ -206,7 +206,7 @@ def write_label_file(
 ) -> None:
     """Write `record` so that `read_label_file` gives it back exactly; the file appears whole or not at all.
 
-    `rules`, where they are given, take the place of both numbers.
+    `rules`, if given, replace both numbers.
 
     Raises:
         LabelError: if the record breaks a rule of the format; nothing is written then.

@@ -1,4 +1,4 @@
-"""Text from outside, such as names of classes and files, made harmless for the place where it ends up."""
+"""Making text from outside, such as names of classes and files, harmless for the place where it ends up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that turn the direction of what follows: a line then reads as something that it is not."""
+"""Characters that change the direction of what follows, so that a line can read as something it is not."""
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _NOT_IN_FOLDER_NAMES = re.compile(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff<>:"/\\|?*]|^\.+$|[. ]+$|^ +')
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -26,13 +26,13 @@ def one_line(value: Any) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A text whose addresses have neither a name and a password before the host nor what stands behind `?` or `#`."""
+    """A text whose URLs are stripped of user name, password, query and fragment."""
     return _SECRETS.sub(r"\1", text)
 
 
 def on_screen(text: str) -> str:
-    """Lines of text with what a terminal would obey, all but colours, written as escapes: `\\x1b]0;title` changes no title.
-    Of addresses what is no secret."""
+    """Lines of text with terminal control sequences, except colours, written as escapes (`\\x1b]0;title` changes no title), and
+    URLs without secrets."""
     pieces = _COLOUR.split(without_secrets(text))
     return "".join(piece if index % 2 else _visible(piece) for index, piece in enumerate(pieces))
 
@@ -44,8 +44,8 @@ def shortened(value: Any, most: int) -> str:
 
 
 def csv_row(values: Iterable[Any]) -> list[Any]:
-    """The cells of a row. A text that a spreadsheet would take for a formula (`=1+2`, `@SUM`) has an apostrophe before it, which
-    makes it text there; a number, also one with a sign, stays as it is."""
+    """The cells of a row. Text that a spreadsheet would take for a formula (`=1+2`, `@SUM`) is prefixed with an apostrophe;
+    numbers, also signed ones, stay as they are."""
     return [f"'{value}" if isinstance(value, str) and _is_formula(value) else value for value in values]
 
 
@@ -54,14 +54,14 @@ def folder_name(name: str) -> str:
     clean = _BIDI.sub("", _NOT_IN_FOLDER_NAMES.sub("_", name))
     if _DEVICES.match(clean):
         clean = f"_{clean}"
-    if len(clean.encode()) > _LONGEST_FOLDER:  # two long names that begin alike stay apart
+    if len(clean.encode()) > _LONGEST_FOLDER:  # a digest keeps long names with the same beginning distinct
         kept = clean.encode()[: _LONGEST_FOLDER - 9].decode(errors="ignore")
         clean = f"{kept}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
     return clean or "_"
 
 
 def folder_names(names: Iterable[str]) -> dict[str, str]:
-    """A folder for each of the names, no two alike, also where upper and lower case are one: `a/b` beside `a_b` is `a_b-2`."""
+    """A folder name for each name, all different even without regard to case: `a/b` beside `a_b` is `a_b-2`."""
     folders: dict[str, str] = {}
     taken: set[str] = set()
     for name in sorted(dict.fromkeys(names), key=lambda name: folder_name(name) != name):  # those that can stay as they are first

@@ -1,7 +1,7 @@
-"""What is in a picture file, in 8 bits whatever it has: the same for training, `predict` and `convert`.
+"""Reading pictures of any depth as 8 bits, the same way for training, `predict` and `convert`.
 
-Pictures of more than 8 bits (PNG and TIFF of 16, floats) are spread: their darkest value becomes 0, their lightest 255, all
-channels alike. DICOM is shown by the window that the file gives, MONOCHROME1 with its lights and darks exchanged.
+Pictures of more than 8 bits (PNG and TIFF of 16, floats) are stretched: their darkest value becomes 0, their lightest 255, all
+channels alike. DICOM is shown with the window that the file gives, MONOCHROME1 inverted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PictureError(ValueError):
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """Values of any range as uint8: the lowest is 0, the highest 255; 0 where there is but one, or none that is finite."""
+    """Values of any range as uint8: the lowest becomes 0, the highest 255; all 0 if there is only one, or none that is finite."""
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(values.shape, np.uint8)
@@ -40,7 +40,7 @@ def decode(content: np.ndarray) -> np.ndarray | None:
         cv2.error: for what OpenCV does not even try.
     """
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if picture is None:  # OpenCV makes no colours of grey floats
+    if picture is None:  # OpenCV does not convert grey floats to colour
         grey = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
         if grey is not None and grey.ndim == 2 and grey.dtype != np.uint8:
             picture = cv2.cvtColor(spread(grey), cv2.COLOR_GRAY2BGR)
@@ -72,7 +72,7 @@ def dicom_length(path: str | Path) -> int:
         import pydicom
 
         return max(1, int(pydicom.dcmread(path, stop_before_pixels=True).get("NumberOfFrames") or 1))
-    except Exception:  # it is told when the file is read
+    except Exception:  # reported when the file is read
         return 1
 
 
@@ -146,7 +146,7 @@ def _shown(values: np.ndarray, data: Any, number: int) -> np.ndarray:
 
 
 def _windowed(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
-    """Values from 0 to 255 by the window, as part 3 of DICOM (C.11.2.1.2) has it."""
+    """Values from 0 to 255 by the window, as part 3 of DICOM (C.11.2.1.2) defines it."""
     if function == "SIGMOID":
         return 255 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -50, 50)))
     if function == "LINEAR_EXACT" or width <= 1:
@@ -167,10 +167,10 @@ def _found(data: Any, number: int, sequence: str, key: str) -> Any:
 
 SIDE = 16
 NEAR = 0.98
-"""Correlation of thumbnails from which on pictures are called nearly identical.
+"""Correlation of thumbnails from which pictures are called nearly identical.
 
-Saving as JPEG of quality 50, halving the size or a gamma of 0.7 leaves 0.999, a cut of three pixels 0.99. Of the 292 photographs
-of blood cells and their likest others, half reach 0.48, 99 of 100 reach 0.70, and one pair, which overlaps, 0.988.
+Saving as JPEG of quality 50, halving the size or a gamma of 0.7 leaves 0.999, cropping three pixels 0.99. Among 292 photographs
+of blood cells, the most similar other picture has a median of 0.48 and a 99th percentile of 0.70; one overlapping pair has 0.988.
 """
 _BLOCK = 2048
 
@@ -182,7 +182,7 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
 
 
 def nearest(thumbnails: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """(place in `thumbnails`, place in `others`) of each picture that has a nearly identical one there, the likest."""
+    """(index in `thumbnails`, index in `others`) of each picture with a nearly identical one there, the most similar."""
     if not len(thumbnails) or not len(others):
         return []
     ours, theirs = _standard(thumbnails), _standard(others)
@@ -201,7 +201,7 @@ def nearest(thumbnails: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> l
 
 
 def _standard(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
-    """Thumbnails of mean 0 and length 1; one without any contrast is 0, like nothing."""
+    """Thumbnails with mean 0 and length 1; one without contrast becomes 0, similar to nothing."""
     rows = np.stack(thumbnails).astype(np.float32)
     rows -= rows.mean(1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -1,6 +1,6 @@
-"""Text files as people save them, of a data set or of a run: in any Unicode encoding that says which, YAML as it is written.
+"""Reading text files as people save them: any Unicode encoding with a byte order mark, and YAML with names as they are written.
 
-A text file is read once, by the same rules in every locale; what is read is what is checked and what is used.
+A text file is read once, by the same rules in every locale; what is read is what is checked and used.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import yaml
 from gradnorm_plugin.files import read_bytes
 
 OUTPUTS_KEY = "image_outputs"
-"""Of a data yaml, whose names are text under the kinds of the outputs."""
+"""Key of a data yaml under which names are text, below the kinds of the outputs."""
 NODES = 1_000_000
-"""How many values a YAML file may have, each counted as often as its aliases repeat it."""
+"""How many values a YAML file may have, counting each as often as aliases repeat it."""
 
 _MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 _TAG = "tag:yaml.org,2002:"
@@ -27,7 +27,7 @@ _PLAIN = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "times
 
 
 class DescriptionError(ValueError):
-    """A text file, most often the data yaml, or what it points at, cannot be used; the message says why and what to do."""
+    """A text file, usually the data yaml, or something it refers to cannot be used; the message says why and what to do."""
 
 
 def read_text(path: str | Path) -> str:
@@ -54,7 +54,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_yaml(path: str | Path, text_keys: Sequence[str] = ()) -> Any:
-    """What a YAML file says, in plain values. The names under `text_keys` are text as it is written, their numbers decimal.
+    """The content of a YAML file as plain values. Names under `text_keys` are text as it is written, their numbers decimal.
 
     Raises:
         DescriptionError: naming file and line: not Unicode, not YAML, a key given twice, aliases without end, a tag of Python.
@@ -139,7 +139,7 @@ def _as_text(loader: yaml.SafeLoader, names: yaml.Node) -> yaml.Node:
 
 
 def _outputs_as_text(loader: yaml.SafeLoader, outputs: yaml.Node) -> yaml.Node:
-    """{output: {kind: names}} whose names are text, and all else as it is: a `range` holds numbers."""
+    """{output: {kind: names}} with names as text, and the rest unchanged: a `range` holds numbers."""
     if not isinstance(outputs, yaml.MappingNode):
         return outputs
     found = []

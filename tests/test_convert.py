@@ -26,7 +26,7 @@ from PIL import Image
 from gradnorm_plugin.convert.command import build_parser, convert, main, parse_options
 from gradnorm_plugin.convert.image_files import SUFFIXES, ImageIndex, split_of_name
 from gradnorm_plugin.convert.oddities import ConversionError, Kind
-from gradnorm_plugin.convert.voc import XmlError, parse_xml
+from gradnorm_plugin.convert.xml_formats import XmlError, parse_xml
 from gradnorm_plugin.data.checking import check_labels
 from gradnorm_plugin.labels import Box, LabelRecord, Polygon, read_label_file, write_label_file
 from gradnorm_plugin.pictures import DICOM_SUFFIXES

@@ -17,10 +17,9 @@ from pathlib import Path
 import yaml
 
 from gradnorm_plugin.compare.plan import CompareError, Plan, fold_file
-from gradnorm_plugin.convert.groups import groups_of
+from gradnorm_plugin.convert.drawing import draw_units, groups_of, units_of
 from gradnorm_plugin.convert.image_files import ImageIndex
-from gradnorm_plugin.convert.oddities import Oddities
-from gradnorm_plugin.convert.split import draw_units, units_of
+from gradnorm_plugin.convert.source import Source
 from gradnorm_plugin.data.description import read_description
 from gradnorm_plugin.data.listing import list_images
 from gradnorm_plugin.files import write_text
@@ -39,7 +38,7 @@ def write_folds(root: Path, plan: Plan, run: JointRun, options: argparse.Namespa
 
     Args:
         run: with the data checked.
-        options: those of `convert.groups`.
+        options: those of `convert.drawing.groups_of`.
 
     Raises:
         CompareError: if there are too few images or groups.
@@ -52,16 +51,16 @@ def write_folds(root: Path, plan: Plan, run: JointRun, options: argparse.Namespa
         files = list_images(run.data[split], Path(run.data["path"]) if run.data.get("path") else None).im_files
         targets = run.scans[split].targets[told.name] if told else [0] * len(files)
         classes.update((Path(os.path.abspath(file)), int(target)) for file, target in zip(files, targets, strict=True))
-    images, oddities = list(classes), Oddities()
-    index = ImageIndex(Path(os.path.commonpath([image.parent for image in images])), images)
-    groups = groups_of(options, images, index, oddities)
+    images = list(classes)
+    source = Source(ImageIndex(Path(os.path.commonpath([image.parent for image in images])), images))
+    groups = groups_of(options, images, source)
     units, names = units_of(images, _digests(images), groups or {}), [f"fold{fold}" for fold in plan.seeds]
     if len(units) < len(names):
         what = "groups" if groups else "different images"
         raise CompareError(f"--folds {len(names)}: the data have {len(units)} {what} in all: take {len(units)} folds at most")
     parts = draw_units(units, classes, dict.fromkeys(names, 1 / len(names)), SEED)
-    if oddities.cases:
-        print(oddities.table())
+    if source.oddities.cases:
+        print(source.oddities.table())
     contents = {key: value for key, value in read_description(run.options.data).items() if key not in ("download", "test")}
     folder = fold_file(root, 0).parent
     folder.mkdir(exist_ok=True)

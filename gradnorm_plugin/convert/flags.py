@@ -1,4 +1,4 @@
-"""Flags of a table and of groups, which `convert` and `compare --folds` share; without what they need PyTorch for."""
+"""Flags for a table and for groups, shared by `convert` and `compare --folds`; importing them does not load PyTorch."""
 
 from __future__ import annotations
 
@@ -40,11 +40,7 @@ def check_group_flags(parser: argparse.ArgumentParser, options: argparse.Namespa
 
 
 def read_pattern(text: str) -> re.Pattern[str]:
-    """The regular expression that a flag is followed by; the name is in its group `(?P<name>...)` or only group, else all of it.
-
-    Raises:
-        argparse.ArgumentTypeError: saying what is wrong.
-    """
+    """A flag's regular expression; its named or only group captures the name, else the whole match does."""
     try:
         pattern = re.compile(text)
     except re.error as error:

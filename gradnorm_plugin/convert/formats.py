@@ -1,4 +1,4 @@
-"""The formats of annotations: telling which one a source has, and reading it."""
+"""The annotation formats: detecting the one a source has, and reading it."""
 
 from __future__ import annotations
 
@@ -6,100 +6,39 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from gradnorm_plugin.convert.annotations import Source
-from gradnorm_plugin.convert.coco import CocoReader, find_json, is_coco, load_json
-from gradnorm_plugin.convert.cvat import is_cvat, read_cvat
+from gradnorm_plugin.convert.coco import is_coco, load_json, read_coco
 from gradnorm_plugin.convert.image_files import ImageIndex, files_under
-from gradnorm_plugin.convert.labelstudio import LabelStudioReader, is_label_studio
+from gradnorm_plugin.convert.labelstudio import is_label_studio, read_label_studio
 from gradnorm_plugin.convert.masks import find_masks, read_masks
-from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
-from gradnorm_plugin.convert.voc import find_xml, read_voc
-from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, find_description, is_label_file, listed_classes, read_yolo
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, shown
+from gradnorm_plugin.convert.source import Source
+from gradnorm_plugin.convert.xml_formats import is_cvat, read_cvat, read_voc
+from gradnorm_plugin.convert.yolo import CLASS_FILES, YAML_SUFFIXES, is_label_file, read_yolo
 
-
-def _voc(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    files = [file for file in find_xml(options.source, options.annotations) if not is_cvat(file) or options.annotations == file]
-    return read_voc(files, index, oddities, options.drop_difficult)
-
-
-def _coco(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    contents, splits = find_json(options.source, options.annotations, oddities)
-    reader = CocoReader(index, oddities, options.class_key, options.image_class, options.polygons, options.boxes)
-    for file, content in contents.items():
-        reader.add(file, content, splits.get(file))
-    return reader.finish()
-
-
-def _yolo(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    labels = options.annotations
-    description = find_description(options.source)
-    listed = listed_classes(options.source, options.source / "labels", *([labels] if labels else []))
-    names = (description.names if description else listed) or options.names
-    if not names:
-        raise ConversionError(f"{shown(options.source)} has no data yaml and no classes.txt: name the box classes by --names")
-    image_classes = (description.image_classes if description else []) or options.image_class
-    return read_yolo(index, labels, names, image_classes, description, oddities)
-
-
-def _cvat(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    place = options.annotations or options.source
-    files = [place] if place.is_file() else [file for file in files_under(place, ["xml"]) if is_cvat(file)]
-    if not files:
-        raise ConversionError(f"{shown(place)} has no CVAT file (XML within <annotations>): name it by --annotations")
-    return read_cvat(files, index, oddities, options.class_key, options.image_class, options.polygons)
-
-
-def _label_studio(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    place = options.annotations or options.source
-    reader = LabelStudioReader(index, oddities, options.class_key, options.image_class, options.polygons)
-    found = False
-    for file in [place] if place.is_file() else files_under(place, ["json"]):
-        content = load_json(file)
-        if is_label_studio(content):
-            reader.add(file, content)
-            found = True
-        else:
-            oddities.add(Kind.OTHER_JSON, shown(file))
-    if not found:
-        raise ConversionError(f"{shown(place)} has no Label Studio file (JSON, a list of tasks): name it by --annotations")
-    return reader.finish()
-
-
-def _masks(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    files = find_masks(options.source, options.annotations)
-    if not files:
-        raise ConversionError(f"{shown(options.source)} has no masks (PNG files in a folder `masks`): name it by --annotations")
-    return read_masks(files, index, oddities, dict(options.mask_classes), options.names)
-
-
-_Read = Callable[[argparse.Namespace, ImageIndex, Oddities], Source]
-FORMATS: dict[str, _Read] = {
-    "voc": _voc,
-    "coco": _coco,
-    "yolo": _yolo,
-    "cvat": _cvat,
-    "labelstudio": _label_studio,
-    "masks": _masks,
+FORMATS: dict[str, Callable[[argparse.Namespace, Source], None]] = {
+    "voc": read_voc,
+    "coco": read_coco,
+    "yolo": read_yolo,
+    "cvat": read_cvat,
+    "labelstudio": read_label_studio,
+    "masks": read_masks,
 }
-"""By name, the function that reads it."""
+"""The function that reads each format into a source."""
 
 
-def read_source(options: argparse.Namespace, index: ImageIndex, oddities: Oddities) -> Source:
-    """What the annotations of the images of `index` say.
-
-    Raises:
-        ConversionError: if they are not where and what the options say.
-    """
-    form = options.format or detect_format(options.annotations or options.source, index)
-    return FORMATS[form](options, index, oddities)
+def read_source(options: argparse.Namespace, index: ImageIndex) -> Source:
+    """What the annotations of the images of `index` say."""
+    source = Source(index)
+    FORMATS[options.format or detect_format(options.annotations or options.source, index)](options, source)
+    if not source.complete:
+        for image in index.files:
+            if image not in source.annotations and image not in source.faulty:
+                source.note(Kind.UNLISTED, image)
+    return source
 
 
 def detect_format(place: Path, index: ImageIndex) -> str:
-    """The format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images.
-
-    Raises:
-        ConversionError: if they are of none or several formats.
-    """
+    """Detect the format of the annotations at `place`: .xml, .json, or .txt in a folder `labels` or beside the images."""
     if place.is_file():
         suffix = place.suffix[1:].lower()
         if suffix == "xml":
@@ -124,19 +63,21 @@ def detect_format(place: Path, index: ImageIndex) -> str:
             file.suffix[1:].lower() in YAML_SUFFIXES or file.name in CLASS_FILES or is_label_file(file, images) for file in files
         ),
     }
-    if jsons and sum(marks.values()) > 1:  # other programs' notes and settings are JSON, too
+    if jsons and sum(marks.values()) > 1:  # other programs keep notes and settings as JSON, too
         marks["coco"] = any(is_coco(load_json(file)) for file in jsons if file not in lists)
         marks["labelstudio"] = any(is_label_studio(load_json(file)) for file in lists)
     formats = [name for name, there in marks.items() if there] or (["masks"] if find_masks(place, None) else [])
     if len(formats) != 1:
         what = f"annotations of several formats ({', '.join(sorted(formats))})" if formats else "no .xml, .json or labels/*.txt"
-        known = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
-        raise ConversionError(f"{shown(place)} has {what}: say --format {known}, and where they are by --annotations")
+        *others, last = FORMATS
+        raise ConversionError(
+            f"{shown(place)} has {what}: say --format {', '.join(others)} or {last}, and where they are by --annotations"
+        )
     return formats[0]
 
 
 def _is_list(file: Path) -> bool:
-    """Whether a JSON file begins as a list: Label Studio's are one, COCO's are not."""
+    """Whether a JSON file is a list: Label Studio's are, COCO's are not."""
     try:
         with file.open("rb") as stream:
             return stream.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")

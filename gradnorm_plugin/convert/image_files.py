@@ -1,4 +1,4 @@
-"""The images of a source: finding them, finding the one that is meant, and reading what training will see of each."""
+"""The images of a source: finding them, resolving references to them, and reading them as training will."""
 
 from __future__ import annotations
 
@@ -26,32 +26,15 @@ from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py), and DICOM, which is written as PNG
 SUFFIXES = frozenset({*DICOM_SUFFIXES, "bmp", "dng", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp", "pfm"})
+TURNS_BY_90 = {5, 6, 7, 8}
 _SMALLEST = 10  # pixels; YOLOv5 leaves out smaller images
 _LAST_NUMBER = re.compile(r"[0-9]{1,18}$")
 _EXIF_ORIENTATION = 0x0112
-TURNS_BY_90 = {5, 6, 7, 8}
 _SPLIT_NAME = re.compile(r"(train|val|test)(ing|id|idation)?[0-9]*")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What is in an image file: its size (width, height) as training sees it and as stored, in pixels.
-
-    `orientation` is EXIF's (1: upright); `digest` tells equal files; `ended` is False for a JPEG that breaks off; `thumbnail` is
-    for `nearest`; `deep` is what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits).
-    """
-
-    size: tuple[int, int]
-    stored: tuple[int, int]
-    orientation: int
-    digest: bytes
-    ended: bool
-    thumbnail: np.ndarray
-    deep: str = ""
-
-
 def files_under(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The files below `folder` with one of the suffixes, sorted; those whose name begins with a dot are the system's."""
+    """The files below `folder` with one of the suffixes, sorted; hidden ones (with a leading dot) are skipped."""
     wanted, seen = set(suffixes), set()
 
     def walk(place: str) -> Iterator[Path]:
@@ -79,7 +62,7 @@ class ImageIndex:
         self.keep(files)
 
     def keep(self, files: Sequence[Path]) -> None:
-        """Hold these files, and no others."""
+        """Index these files only."""
         self.files = list(files)
         self._named: dict[str, list[Path]] = defaultdict(list)
         self._numbers: dict[int, list[Path]] = defaultdict(list)
@@ -95,7 +78,7 @@ class ImageIndex:
         return file.relative_to(self.root).as_posix()
 
     def find(self, key: str, near: Path | None = None, numbers: bool = False) -> list[Path]:
-        """The images that `key` may mean: one, none, or several among which nothing decides.
+        """The images that `key` may refer to: one, none, or several if it is ambiguous.
 
         The first rule that finds any decides: the path below the folder (or its end), the file name, the stem; then the
         same of `key` as part of an address (`my%20image.png`); then both whatever the case; and, with `numbers`, the number
@@ -106,12 +89,13 @@ class ImageIndex:
         address = unquote(urlsplit(key).path if re.match("[a-z]{2,9}://", key) else key)
         for case, fold in (("as is", str), ("folded", _folded)):
             for text in dict.fromkeys((key, address)):
-                path = PurePosixPath(fold(text.replace("\\", "/")))
-                found = self._lookup(path, case)
-                if len(found) > 1:
-                    found = nearest(found, Path(text.replace("\\", "/")))
+                text = text.replace("\\", "/")
+                found = self._lookup(PurePosixPath(fold(text)), case)
+                for place in (Path(text), near):
+                    if place is not None and len(found) > 1:
+                        found = nearest(found, place)
                 if found:
-                    return nearest(found, near) if near is not None and len(found) > 1 else found
+                    return found
         stem = _stem(PurePosixPath(key))
         return self._numbers.get(int(stem), []) if numbers and stem.isascii() and stem.isdigit() and len(stem) <= 18 else []
 
@@ -123,28 +107,70 @@ class ImageIndex:
 
 
 def _stem(path: PurePosixPath) -> str:
-    """The name without its suffix, if that is an image's: `scan.v2` has none."""
+    """The name without an image suffix: `scan.v2` has none."""
     return path.stem if path.suffix[1:].lower() in SUFFIXES else path.name
 
 
 def _folded(name: str) -> str:
-    """A name whatever its case, and whether accents are letters of their own (macOS) or not."""
+    """A name without regard to case, and to whether accents are separate characters (macOS)."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def nearest(files: list[Path], near: Path) -> list[Path]:
-    """Those of `files` in the folder of `near`, or whose folder ends in most of the same names as its folder."""
+    """Those of `files` whose folder path shares the longest tail with that of `near`."""
 
     def nearness(file: Path) -> int:
-        same = 0
-        for one, other in zip(reversed(file.parent.parts), reversed(near.parent.parts), strict=False):
-            if one != other:
-                return same
-            same += 1
-        return same
+        pairs = zip(reversed(file.parent.parts), reversed(near.parent.parts), strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     best = max(map(nearness, files))
     return [file for file in files if nearness(file) == best]
+
+
+def find_images(source: Path, given: Path | None) -> ImageIndex:
+    """The images below the given folder, else below the source's JPEGImages, else below the source."""
+    root = given or (source if source.is_dir() else source.parent)
+    if not given and (root / "JPEGImages").is_dir():
+        root = root / "JPEGImages"
+    files = files_under(root, SUFFIXES) if root.is_dir() else []
+    if not files:
+        advice = "name another folder of images" if given else "name their folder by --images"
+        raise ConversionError(f"{shown(root)} has no images ({', '.join(sorted(SUFFIXES))}): {advice}")
+    return ImageIndex(root, files)
+
+
+def split_of_name(name: str) -> str | None:
+    """The split meant by a folder's name, or part of a file name: train, training, val, valid, validation, test, train2017."""
+    found = _SPLIT_NAME.fullmatch(name.lower())
+    return found.group(1) if found else None
+
+
+def split_of_path(path: PurePosixPath) -> str | None:
+    """The split named in a file name (`instances_val2017.json`), else by the nearest folder."""
+    parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
+    return next((split for split in map(split_of_name, parts) if split), None)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is in an image file.
+
+    Attributes:
+        size: (width, height) in pixels as training sees it.
+        stored: the same before EXIF's `orientation` (1: upright).
+        digest: the same for equal files.
+        ended: False for a JPEG that breaks off.
+        thumbnail: for `pictures.nearest`.
+        deep: what it is if it must be written anew in 8 bits (DICOM, a picture of 16 bits), else ''.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    orientation: int
+    digest: bytes
+    ended: bool
+    thumbnail: np.ndarray
+    deep: str = ""
 
 
 def read_pictures(files: Sequence[Path]) -> dict[Path, Picture | str]:
@@ -202,40 +228,12 @@ def read_deep(file: Path) -> np.ndarray:
         PictureError: if it cannot be read, or is a film.
     """
     content = file.read_bytes()
-    if not is_dicom(content):
-        picture = decode(np.frombuffer(content, np.uint8))
-        if picture is None:
-            raise PictureError("OpenCV cannot decode it")
+    if is_dicom(content):
+        picture, *others = itertools.islice(dicom_frames(content)[0], 2)
+        if others:
+            raise PictureError("a film of several frames: write each as a picture of its own (docs/convert.md)")
         return picture
-    first, *others = itertools.islice(dicom_frames(content)[0], 2)
-    if others:
-        raise PictureError("a film of several frames: write each as a picture of its own (docs/convert.md)")
-    return first
-
-
-def find_images(source: Path, given: Path | None) -> ImageIndex:
-    """The images below the folder given, else below the source's JPEGImages, else below the source.
-
-    Raises:
-        ConversionError: if there are none.
-    """
-    root = given or (source if source.is_dir() else source.parent)
-    if not given and (root / "JPEGImages").is_dir():
-        root = root / "JPEGImages"
-    files = files_under(root, SUFFIXES) if root.is_dir() else []
-    if not files:
-        advice = "name another folder of images" if given else "name their folder by --images"
-        raise ConversionError(f"{shown(root)} has no images ({', '.join(sorted(SUFFIXES))}): {advice}")
-    return ImageIndex(root, files)
-
-
-def split_of_name(name: str) -> str | None:
-    """The split that a folder or a part of a file's name means: train, training, val, valid, validation, test, train2017."""
-    found = _SPLIT_NAME.fullmatch(name.lower())
-    return found.group(1) if found else None
-
-
-def split_of_path(path: PurePosixPath) -> str | None:
-    """The split that the file name's parts mean (`instances_val2017.json`), or else the nearest folder."""
-    parts = [*re.split(r"[-_. ]", path.stem), *reversed(path.parent.parts)]
-    return next((split for split in map(split_of_name, parts) if split), None)
+    found = decode(np.frombuffer(content, np.uint8))
+    if found is None:
+        raise PictureError("OpenCV cannot decode it")
+    return found

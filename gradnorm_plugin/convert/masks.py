@@ -1,7 +1,7 @@
-"""Masks: pictures of the images' size whose grey value, palette index or colour is a class, or one for each object.
+"""Masks: pictures whose grey value, palette index or colour is a class, or one picture for each object.
 
-A mask belongs to the image of its stem (`7.png`, `7_mask.png`); `7_RBC.png` is one of a class and `7_RBC_02.png` of an object.
-Connected pixels of a class are an object. 0 (black) is no class, nor is 255 beside others, which Pascal VOC draws borders with.
+A mask belongs to the image with its stem (`7.png`, `7_mask.png`); `7_RBC.png` is of one class, `7_RBC_02.png` of one object.
+Connected pixels of a class are an object. 0 (black) is no class, nor is 255 beside others: Pascal VOC draws borders with it.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gradnorm_plugin.convert.annotations import Annotation, Object, Source, clean_name
-from gradnorm_plugin.convert.image_files import ImageIndex, files_under, nearest
-from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, first_line, shown
+from gradnorm_plugin.convert.boxes import Annotation, Four, Object, clean_name
+from gradnorm_plugin.convert.image_files import files_under, nearest
+from gradnorm_plugin.convert.oddities import ConversionError, Kind, first_line, shown
+from gradnorm_plugin.convert.source import Source
 
 SMALLEST = 4
 _FOLDERS = {"masks", "mask", "segmentationclass"}
-_SUFFIXES = ("png", "bmp", "tif", "tiff")  # without loss: a JPEG mixes the classes
+_SUFFIXES = ("png", "bmp", "tif", "tiff")  # lossless: JPEG would blur the classes
 _OF_MASK = re.compile(r"[_\-. ](masks?|seg|segmentation|labels?|labelids|gt|annotations?)$", re.IGNORECASE)
 _NO_NAME = {"", "mask", "masks", "object", "instance", "obj"}
 _MOST_VALUES = 64
 _VOID = 255
 
+Value = int | str
+"""A class in a mask: a grey value or palette index, or a colour or name."""
+
 
 class _Part(NamedTuple):
-    """An object in a mask: its image, its class as the mask has it (a value, a colour, a name), and where."""
+    """An object in a mask: its image, class, box in shares of the picture, and place."""
 
     image: Path
-    value: int | str
-    box: tuple[float, float, float, float]
+    value: Value
+    box: Four
     where: str
 
 
-def read_mask_class(text: str) -> tuple[int | str, str]:
-    """The value, or colour, and the name that one `--mask-classes` is followed by.
-
-    Raises:
-        argparse.ArgumentTypeError: if it is something else.
-    """
+def read_mask_class(text: str) -> tuple[Value, str]:
+    """Value or colour, and class name, of one `--mask-classes`."""
     value, _, name = text.partition("=")
-    known = clean_name(name)
-    if known and re.fullmatch("[0-9]{1,5}", value.strip()):
+    value, known = value.strip(), clean_name(name)
+    if known and re.fullmatch("[0-9]{1,5}", value):
         return int(value), known
-    if known and re.fullmatch("#[0-9a-fA-F]{6}", value.strip()):
-        return value.strip().lower(), known
+    if known and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        return value.lower(), known
     raise argparse.ArgumentTypeError(f"{text!r}: write VALUE=NAME or #RRGGBB=NAME, such as 1=RBC or '#ff0000=RBC'")
 
 
 def find_masks(source: Path, given: Path | None) -> list[Path]:
-    """The masks below the folder given, else those below the source that lie in a folder called masks or alike."""
+    """The masks below the given folder, else those below the source in a folder called `masks` or the like."""
     if given is not None:
         return [given] if given.is_file() else files_under(given, _SUFFIXES)
     folder = source if source.is_dir() else source.parent
@@ -63,48 +63,42 @@ def find_masks(source: Path, given: Path | None) -> list[Path]:
     return [file for file in files if _FOLDERS & {part.lower() for part in file.relative_to(folder).parent.parts}]
 
 
-def read_masks(
-    files: Sequence[Path], index: ImageIndex, oddities: Oddities, called: Mapping[int | str, str], names: Sequence[str]
-) -> Source:
-    """What the masks say of the images of `index`, which lose those that are masks; `called` are classes by value or colour.
-
-    Raises:
-        ConversionError: if the values of the masks cannot be classes, or nothing says which are.
-    """
+def read_masks(options: argparse.Namespace, source: Source) -> None:
+    """Read the masks of the source's images; the masks themselves are removed from the images."""
+    files, index = find_masks(options.source, options.annotations), source.index
+    if not files:
+        raise ConversionError(f"{shown(options.source)} has no masks (PNG files in a folder `masks`): name it by --annotations")
     index.keep([file for file in index.files if file not in set(files)])
     stems: dict[str, list[Path]] = defaultdict(list)
     folders: dict[Path, list[Path]] = defaultdict(list)
     for image in index.files:
         stems[image.stem.casefold()].append(image)
         folders[image.parent.parent].append(image)
-    source, parts = Source(), []
+    parts: list[_Part] = []
     for file in files:
         images, rest = _images_of(file, stems, folders)
-        if (owner := source.the_one(images, shown(file), index, oddities, "no image of its stem")) is None:
+        if (owner := source.the_one(images, shown(file), "no image of its stem")) is None:
             continue
         try:
             with Image.open(file) as picture:
                 picture.load()
                 values = np.asarray(picture if picture.mode in {"1", "L", "P", "I;16", "I"} else picture.convert("RGB"))
         except Exception as error:  # Pillow's readers raise whatever their parsing met
-            oddities.add(Kind.UNREADABLE_ANNOTATION, shown(file), f"not a whole picture: {first_line(error)}")
+            source.note(Kind.UNREADABLE_ANNOTATION, shown(file), f"not a whole picture: {first_line(error)}")
             source.faulty.add(owner)
             continue
         source.annotations.setdefault(owner, Annotation([], shown(file)))
-        parts += _parts(values.astype(np.uint8) if values.dtype == bool else values, owner, rest, file, oddities)
-    wanted = _names({part.value for part in parts}, called, names)
+        parts += _parts(values.astype(np.uint8) if values.dtype == bool else values, owner, rest, file, source)
+    wanted = _names({part.value for part in parts}, dict(options.mask_classes), options.names)
     for part in parts:
-        if part.value == _VOID and _VOID not in wanted:
-            continue
-        name = wanted.get(part.value, str(part.value))
-        source.annotations[part.image].objects.append(Object(name, part.box, part.where, shares=True))
-    order = [name for value, name in sorted(wanted.items(), key=lambda item: str(item[0]).zfill(9))]
-    source.names = list(dict.fromkeys(order))
-    return source
+        if part.value != _VOID or _VOID in wanted:
+            name = wanted.get(part.value, str(part.value))
+            source.annotations[part.image].objects.append(Object(name, part.box, part.where, shares=True))
+    source.names = list(dict.fromkeys(wanted[value] for value in sorted(wanted, key=lambda value: str(value).zfill(9))))
 
 
 def _images_of(file: Path, stems: Mapping[str, list[Path]], folders: Mapping[Path, list[Path]]) -> tuple[list[Path], str | None]:
-    """The images that a mask may belong to, and what its name has beside theirs (None: it is of the whole image)."""
+    """The images that a mask may belong to, and what its name adds to theirs (None: it covers the whole image)."""
     stem = file.stem.casefold()
     for whole in (stem, _OF_MASK.sub("", stem)):
         if whole in stems:
@@ -112,59 +106,57 @@ def _images_of(file: Path, stems: Mapping[str, list[Path]], folders: Mapping[Pat
     for end in range(len(stem) - 1, 0, -1):
         if stem[end] in "_-. " and stem[:end] in stems:
             return nearest(stems[stem[:end]], file), file.stem[end + 1 :]
-    beside = folders.get(file.parent.parent, [])  # a folder for each image, with its masks in `masks`
+    beside = folders.get(file.parent.parent, [])  # one folder per image, with its masks in `masks`
     return (beside, "1") if len(beside) == 1 else ([], None)
 
 
-def _parts(values: np.ndarray, image: Path, rest: str | None, file: Path, oddities: Oddities) -> list[_Part]:
+def _parts(values: np.ndarray, image: Path, rest: str | None, file: Path, source: Source) -> list[_Part]:
     """The objects of one mask."""
-    shown_as: dict[int, int | str]
-    if values.ndim == 3:
+    if rest is not None:
+        named = re.sub(r"[\d_\-. ]+$|^[\d_\-. ]+", "", rest)
+        values = (values.reshape(*values.shape[:2], -1).max(2) > 0).astype(np.uint8)
+        shown_as: dict[int, Value] = {1: "object" if named.lower() in _NO_NAME else named}
+    elif values.ndim == 3:
         values = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
         shown_as = {value: f"#{value:06x}" for value in np.unique(values).tolist()}
     else:
         shown_as = {value: value for value in np.unique(values).tolist()}
-    named = re.sub(r"[\d_\-. ]+$|^[\d_\-. ]+", "", rest or "")
-    if rest is not None:
-        values, shown_as = (values > 0).astype(np.uint8), {0: 0, 1: "object" if named.lower() in _NO_NAME else named}
     if len(shown_as) > _MOST_VALUES:
         raise ConversionError(
             f"{shown(file)}: {len(shown_as)} different values are no classes: save the mask as PNG without smoothing its edges"
         )
-    height, width = values.shape[:2]
+    shown_as.pop(0, None)
+    height, width = values.shape
     found = []
     for value, name in shown_as.items():
-        if not value:
-            continue
         there = (values == value).astype(np.uint8)
-        if rest is not None and re.search(r"\d", rest):  # a file for each object, which may be in pieces
+        if rest is not None and re.search(r"\d", rest):  # one file per object, which may be in pieces
             boxes = [(*cv2.boundingRect(there), int(there.sum()))]
         else:
             boxes = cv2.connectedComponentsWithStats(there, connectivity=8)[2][1:].tolist()
         for x, y, w, h, area in boxes:
             where = f"{shown(file)}: from ({x}, {y}) to ({x + w}, {y + h})"
-            if area < SMALLEST:
-                if area:
-                    oddities.add(Kind.SPECK, where, str(name))
-                continue
-            found.append(_Part(image, name, (x / width, y / height, (x + w) / width, (y + h) / height), where))
+            if area >= SMALLEST:
+                found.append(_Part(image, name, (x / width, y / height, (x + w) / width, (y + h) / height), where))
+            elif area:
+                source.note(Kind.SPECK, where, str(name))
     return found
 
 
-def _names(values: set[int | str], called: Mapping[int | str, str], names: Sequence[str]) -> dict[int | str, str]:
-    """The name of each value that is a class."""
+def _names(values: set[Value], called: Mapping[Value, str], names: Sequence[str]) -> Mapping[Value, str]:
+    """The name of each value that is a class: those `called` by --mask-classes, else --names in order, else the values."""
     if called:
         if missing := [str(value) for value in called if value not in values]:
             there = ", ".join(sorted(map(str, values)))
             raise ConversionError(f"--mask-classes: no mask has {', '.join(missing)}; there are {there or 'none'}: correct it")
-        return dict(called)
+        return called
     numbers = sorted(value for value in values if isinstance(value, int) and (value != _VOID or len(values) == 1))
-    others: dict[int | str, str] = {value: value for value in values if isinstance(value, str)}
-    if not names or (others and not numbers and not any(name.startswith("#") for name in others.values())):
-        return {**others, **{value: str(value) for value in numbers}}
+    others = sorted(value for value in values if isinstance(value, str))
+    if not names or (others and not numbers and not any(name.startswith("#") for name in others)):
+        return {**{value: value for value in others}, **{value: str(value) for value in numbers}}
     if len(numbers) == len(names) == 1 or (numbers and not others and numbers[-1] <= len(names)):
         return {value: names[0 if len(names) == 1 else value - 1] for value in numbers}
-    known = [*map(str, numbers), *sorted(others.values())]
+    known = [*map(str, numbers), *others]
     raise ConversionError(
         f"the masks have the classes {', '.join(known) or 'none'}: say which is what by --mask-classes "
         f"{(known or ['1'])[0]}={names[0]} ..."

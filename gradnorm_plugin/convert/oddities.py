@@ -1,4 +1,4 @@
-"""What a conversion found odd and what it did with each (shown as a table at the end), and the error that ends it."""
+"""What a conversion found odd and how it dealt with it (a table at the end), and the error that ends it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EXAMPLES = 3
 
 
 class Kind(Enum):
-    """A kind of oddity: what it is, and what is done with it. The table has them in this order."""
+    """A kind of oddity: what was found, and what was done with it, in the order of the table."""
 
     # Images and their annotations
     UNREADABLE_IMAGE = ("image that cannot be read", "left out")
@@ -100,12 +100,12 @@ class Kind(Enum):
 
     @property
     def loses(self) -> bool:
-        """Whether something of the source is not in the result."""
+        """Whether something in the source is missing from the result."""
         return self.action.startswith(("dropped", "left out", "passed over"))
 
 
 class Oddity(NamedTuple):
-    """One case: its kind, the file (and line), and what there is to say about it."""
+    """One case: its kind, the file (and line), and details."""
 
     kind: Kind
     where: str
@@ -116,7 +116,7 @@ class Oddity(NamedTuple):
 
 
 class Oddities:
-    """All that was found odd, in the order in which it was found."""
+    """All oddities, in the order they were found."""
 
     def __init__(self) -> None:
         self.cases: list[Oddity] = []
@@ -125,23 +125,26 @@ class Oddities:
         """Note one case."""
         self.cases.append(Oddity(kind, where, detail))
 
-    def of(self, kind: Kind) -> list[Oddity]:
-        """The cases of one kind."""
-        return [case for case in self.cases if case.kind is kind]
+    def by_kind(self) -> dict[Kind, list[Oddity]]:
+        """The cases by kind, in the order of `Kind`."""
+        found: dict[Kind, list[Oddity]] = {kind: [] for kind in Kind}
+        for case in self.cases:
+            found[case.kind].append(case)
+        return {kind: cases for kind, cases in found.items() if cases}
 
     def first(self) -> str:
-        """The first cases of the kinds that cost most images or boxes, on one line: why nothing is left."""
-        kinds = sorted((kind for kind in Kind if kind.loses and self.of(kind)), key=lambda kind: -len(self.of(kind)))
-        return "; ".join(f"{kind.title} ({len(self.of(kind))}): {self.of(kind)[0]}" for kind in kinds[:EXAMPLES])
+        """One line that explains why nothing is left: the first cases of the kinds that cost most images or boxes."""
+        losses = sorted((item for item in self.by_kind().items() if item[0].loses), key=lambda item: -len(item[1]))
+        return "; ".join(f"{kind.title} ({len(cases)}): {cases[0]}" for kind, cases in losses[:EXAMPLES])
 
     def table(self) -> str:
-        """For the screen: a line for each kind that occurs, with its count, and under it the first cases."""
-        rows = [(kind, self.of(kind)) for kind in Kind if self.of(kind)]
-        if not rows:
+        """A table for the screen: each kind with its count, and its first cases below it."""
+        if not self.cases:
             return "Nothing odd was found."
-        width = max(len("found"), *(len(kind.title) for kind, _ in rows))
+        found = self.by_kind()
+        width = max(len(kind.title) for kind in found)
         lines = [f"{'found':<{width}}  count  done", f"{'-' * width}  -----  {'-' * 40}"]
-        for kind, cases in rows:
+        for kind, cases in found.items():
             lines.append(f"{kind.title:<{width}}  {len(cases):>5}  {kind.action}")
             lines += [f"    {case}" for case in cases[:EXAMPLES]]
             if len(cases) > EXAMPLES:
@@ -149,19 +152,19 @@ class Oddities:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """The same table in Markdown, with every case in a list under it."""
-        rows = [(kind, self.of(kind)) for kind in Kind if self.of(kind)]
-        if not rows:
+        """The table in Markdown, followed by lists of all cases."""
+        if not self.cases:
             return "Nothing odd was found.\n"
+        found = self.by_kind()
         lines = ["| found | count | done |", "|---|---:|---|"]
-        lines += [f"| {kind.title} | {len(cases)} | {kind.action} |" for kind, cases in rows]
-        for kind, cases in rows:
+        lines += [f"| {kind.title} | {len(cases)} | {kind.action} |" for kind, cases in found.items()]
+        for kind, cases in found.items():
             lines += ["", f"## {kind.title[0].upper()}{kind.title[1:]} ({len(cases)})", ""]
             lines += [f"- `{str(case).replace('`', chr(39))}`" for case in cases]
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Every case in a row: found, done, where, detail; no cell is a formula to a spreadsheet."""
+        """A CSV file with a row per case; no cell can be taken for a formula by a spreadsheet."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["found", "done", "where", "detail"])
@@ -170,21 +173,21 @@ class Oddities:
 
 
 def _cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Text that a spreadsheet does not take for a formula."""
     return f"'{_plain(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _plain(text)
 
 
 def _plain(text: str) -> str:
-    """Text on one line that any terminal and file can take: what cannot be printed becomes an escape."""
+    """Text on one line, with unprintable characters as escapes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 class ConversionError(ValueError):
-    """Nothing can be converted; the message says why, where and what to do."""
+    """Nothing can be converted; raised throughout `convert`. The message says why, where and what to do."""
 
 
 def shown(path: Path) -> str:
-    """`path` as messages have it: relative to the working folder if it lies in it."""
+    """`path` for messages: relative to the working folder if it is inside it."""
     try:
         return path.relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -192,5 +195,5 @@ def shown(path: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
+    """The first line of an error's message."""
     return next(iter(str(error).splitlines()), type(error).__name__)

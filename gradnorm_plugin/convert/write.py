@@ -1,4 +1,4 @@
-"""Writing the joint data set and the report of the conversion: all of it, or nothing."""
+"""Writing the joint data set and the conversion report, completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,30 +17,28 @@ import cv2
 import yaml
 from tqdm import tqdm
 
-from gradnorm_plugin.convert.image_files import read_deep
+from gradnorm_plugin.convert.image_files import Picture, read_deep
 from gradnorm_plugin.convert.oddities import ConversionError, Kind, Oddities, shown
 from gradnorm_plugin.labels import LabelRecord, write_label_file
 from gradnorm_plugin.outputs import CLASS, Outputs, describe_outputs, label_rules
 
 REPORT = "conversion.md"
 
+Row = list[tuple[str, str]]
+"""A split in words, as (title, content): its name and number of images, its boxes, and each image output."""
+
 
 class Sample(NamedTuple):
-    """One image of the result: its file, its name there, what its label file says, whether it may be linked, or is redrawn."""
+    """One image of the result: source file, name in the result, label record, and content."""
 
     image: Path
     name: str
     record: LabelRecord
-    linkable: bool
-    redrawn: bool = False
+    picture: Picture
 
 
 def check_place(out: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to write where something else is.
-
-    Raises:
-        ConversionError: if `out` exists and may not be replaced, or shares its place with what is converted.
-    """
+    """Refuse to overwrite anything but an earlier conversion."""
     real = out.resolve()
     for source in sources:
         place = source.resolve()
@@ -68,7 +66,7 @@ def write_dataset(
         OSError: if it cannot be written; nothing is left behind then, and what was in `out` is as it was.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # by a conversion that was killed
+    for left in out.parent.glob(f".{glob.escape(out.name[:80])}.*.part"):  # of a conversion that was killed
         if (left / "old").is_dir() and not out.exists():
             os.rename(left / "old", out)
         shutil.rmtree(left, ignore_errors=True)
@@ -112,68 +110,54 @@ def write_dataset(
 
 
 def _put(sample: Sample, target: Path, link: str | None) -> None:
-    if sample.redrawn:
+    if sample.picture.deep:
         cv2.imencode(".png", read_deep(sample.image))[1].tofile(target)
-    elif link == "symlink" and sample.linkable:
+    elif link == "symlink" and sample.picture.ended:
         target.symlink_to(sample.image.resolve())
-    elif link == "hardlink" and sample.linkable:
+    elif link == "hardlink" and sample.picture.ended:
         os.link(sample.image.resolve(), target)
     else:
         shutil.copyfile(sample.image, target)
 
 
-class Content(NamedTuple):
-    """What is in one split, in words: its images, its boxes, and by title what each image output has."""
-
-    split: str
-    boxes: str
-    outputs: dict[str, str]
-
-
 def count_content(
     splits: Mapping[str, Sequence[Sample]], names: Sequence[str], outputs: Outputs, oddities: Oddities
-) -> list[Content]:
-    """What is in each split; classes and labels that a split lacks are noted as odd."""
+) -> list[Row]:
+    """What is in each split; classes and labels that a split lacks are noted."""
     rows, rules = [], label_rules(outputs)
     for split, samples in splits.items():
         records = [sample.record for sample in samples]
-        boxes = Counter(box.class_index for record in records for box in record.boxes)
-        boxes.update(polygon.class_index for record in records for polygon in record.polygons)
+        boxes = Counter(thing.class_index for record in records for thing in record.boxes or record.polygons)
         for index, name in enumerate(names):
             if not boxes[index]:
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no boxes of {name}")
         background = sum(not record.boxes and not record.polygons for record in records)
-        said = {}
+        on_boxes = [*(f"{name} {boxes[index]}" for index, name in enumerate(names)), f"{background} images without"]
+        row = [("split", f"{split}: {len(samples)} images"), ("boxes", ", ".join(on_boxes))]
         for output in outputs:
             found = [record.target(output.name, rules) or record.named.get(output.name) for record in records]
             targets, without = output.targets(found), found.count(None)
-            absent = output.absent(targets) or ([output.name] if without == len(found) else [])
-            for name in absent:
+            for name in output.absent(targets) or ([output.name] if without == len(found) else []):
                 where = "" if output.name in (CLASS, name) else f" ({output.name})"
                 oddities.add(Kind.CLASS_NOT_IN_SPLIT, split, f"no images of {name}{where}")
             title = "image classes" if output.name == CLASS else output.name
-            said[title] = f"{output.summary(targets)}, {without} without"
-        on_boxes = [f"{name} {boxes[index]}" for index, name in enumerate(names)] + [f"{background} images without"]
-        rows.append(Content(f"{split}: {len(samples)} images", ", ".join(on_boxes), said))
+            row.append((title, f"{output.summary(targets)}, {without} without"))
+        rows.append(row)
     return rows
 
 
-def content_text(rows: Sequence[Content]) -> str:
+def content_text(rows: Sequence[Row]) -> str:
     """For the screen."""
-    return "\n".join(
-        "\n    ".join([row.split, f"boxes: {row.boxes}", *(f"{title}: {said}" for title, said in row.outputs.items())])
-        for row in rows
-    )
+    return "\n".join("\n    ".join([split, *(f"{title}: {said}" for title, said in cells)]) for (_, split), *cells in rows)
 
 
-def report_text(rows: Sequence[Content], oddities: Oddities) -> str:
-    """The whole report."""
-    titles = ["split", "boxes", *rows[0].outputs]
-    lines = ["# Conversion", "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
-    lines += [f"| {' | '.join(map(_inert, (row.split, row.boxes, *row.outputs.values())))} |" for row in rows]
+def report_text(rows: Sequence[Row], oddities: Oddities) -> str:
+    """The whole report, in Markdown."""
+    lines = ["# Conversion", "", f"| {' | '.join(title for title, _ in rows[0])} |", "|---" * len(rows[0]) + "|"]
+    lines += [f"| {' | '.join(_inert(said) for _, said in row)} |" for row in rows]
     return "\n".join([*lines, "", "What was odd, and what was done with it:", "", oddities.markdown()])
 
 
 def _inert(text: str) -> str:
-    """Text in a cell of Markdown that is no table, no link and no HTML."""
+    """Text for a Markdown cell, safe from being read as a table, a link or HTML."""
     return html.escape(re.sub(r"([\\`\[\]|])", r"\\\1", text), quote=False)

@@ -1,7 +1,7 @@
-"""What is kept beside a data set so that it need not be read again: what each label file said, and the pixels of each image.
+"""Caches beside a data set, so that it need not be read again: the targets of all label files, and the pixels of each image.
 
-Nothing kept is a pickled object. It is trusted only if it is whole and of the very files that lie there now, and what labels say
-only if these very rules read them. In every other case it counts as absent, and is replaced.
+No cache holds pickled objects. One is used only if it is complete, of exactly the files that are there now and, for targets, made
+by these very rules. In every other case it counts as absent and is replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gradnorm_plugin.pictures import decode
 
 SUFFIX = ".pixels"
 STATE = 24
-"""Bytes that tell the picture's state."""
+"""Bytes that record the picture's state."""
 _SOURCES = [Path(_rules_file), *sorted(Path(_outputs_file).parent.glob("*.py"))]
 _RULES = hashlib.sha256(b"".join(file.read_bytes() for file in _SOURCES)).hexdigest()
 
@@ -84,7 +84,7 @@ def write_targets(path: Path, label_files: Sequence[str], states: np.ndarray, bo
 
 
 def _fits(targets: np.ndarray, output: ImageOutput, files: int) -> bool:
-    """Whether these can be the targets of `files` label files: what they say can be written as a label line."""
+    """Whether these can be the targets of `files` label files: all of them can be written as label lines."""
     like = output.targets([None])
     if targets.shape != (files, *like.shape[1:]) or targets.dtype != like.dtype:
         return False
@@ -97,16 +97,16 @@ def _key(label_files: Sequence[str], bounds: Bounds) -> str:
 
 
 class DeepImage:
-    """In the place of the path of an image's .npy, for an image of more than 8 bits, which OpenCV would cut to the upper 8.
+    """Stands in for the path of an image's .npy if the image has more than 8 bits, of which OpenCV would keep the upper 8.
 
-    Upstream asks `exists()`, then `numpy.load`s it: a file of NumPy's format, made when it is asked for.
+    Upstream asks `exists()`, then `numpy.load`s it: a file in NumPy's format, made on demand.
     """
 
     def __init__(self, image: str) -> None:
         self.image, self._file = image, io.BytesIO()
 
     def exists(self) -> bool:
-        """Whether the image can be read; upstream tells of one that cannot."""
+        """Whether the image can be read; upstream reports it if not."""
         try:
             pixels = decode(np.fromfile(self.image, np.uint8))
         except (OSError, cv2.error):
@@ -131,24 +131,23 @@ class DeepImage:
 
 
 class CachedImage:
-    """`--cache disk`: in the place of the path of an image's .npy. Upstream asks `exists()`, then `numpy.load`s it.
+    """`--cache disk`: stands in for the path of an image's .npy. Upstream asks `exists()`, then `numpy.load`s it.
 
-    Upstream keeps `a.npy` beside `a.jpg`, whatever becomes of the picture (and for `a.png` too), and reads it unasked.
-
-    The file is NumPy's own format, (H, W, 3) uint8, and at its end `STATE` bytes: the picture's `file_states`.
+    Upstream itself would keep `a.npy` beside `a.jpg` even if the picture changes (and for `a.png` too), and read it unasked.
+    The file is in NumPy's own format, (H, W, 3) uint8, followed by `STATE` bytes: the picture's `file_states`.
     """
 
     __slots__ = ("image", "used")
 
     def __init__(self, image: str, used: bool) -> None:
-        """`used`: whether the run asked for it; else there is nothing, whatever lies there."""
+        """`used`: whether the run asked for it; else any file there is ignored."""
         self.image, self.used = image, used
 
     def __fspath__(self) -> str:
         return f"{self.image}{SUFFIX}"
 
     def exists(self) -> bool:
-        """Whether the pixels are there, whole, and of the picture as it is now. A link is nothing."""
+        """Whether the pixels are there, complete, and those of the picture as it is now. Links do not count."""
         if not self.used:
             return False
         try:
@@ -167,11 +166,11 @@ class CachedImage:
             return False
 
     def stat(self) -> os.stat_result | SimpleNamespace:
-        """For upstream's count of bytes; there are none where the pixels could not be written."""
+        """For upstream's count of bytes: none if the pixels could not be written."""
         return os.stat(self) if self.exists() else SimpleNamespace(st_size=0)
 
     def write(self, read: Callable[[str], np.ndarray | None]) -> None:
-        """Keep what `read(image)` returns, (H, W, 3) uint8; nothing if it is None, as OpenCV says of what it cannot read.
+        """Keep what `read(image)` returns, (H, W, 3) uint8; nothing if that is None, OpenCV's answer to what it cannot read.
 
         Raises:
             OSError: if the folder cannot be written to.

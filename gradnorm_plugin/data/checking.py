@@ -1,7 +1,7 @@
 """All label files of a data set read by the strict rules of `labels`, before upstream reads (or drops) any of them.
 
-A large data set is read once: where its targets are not kept from an earlier start (`label_cache`), the processes that read the
-label files by our rules also do upstream's work on the same image, and what they find is handed to the data set.
+A large data set is read once: unless `caches` has its targets from an earlier start, the processes that read the label files by
+our rules also do upstream's work on the same image, and hand the result to the data set.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 CHUNK = 64
-"""Files that a process is handed at a time; one by one, handing over costs as much as reading."""
+"""Files handed to a process at a time; one by one, handing over would cost as much as reading."""
 
 
 class FilePool:
-    """Processes that read files. The pool that upstream uses waits for ever if one of its processes is killed."""
+    """Processes that read files. The pool that upstream uses hangs if one of its processes is killed."""
 
     def __init__(self, processes: int) -> None:
         self._pool = ProcessPoolExecutor(processes)
@@ -50,11 +50,7 @@ class FilePool:
         self._pool.shutdown(cancel_futures=True)
 
     def imap(self, function: Callable[[A], R], arguments: Iterable[A]) -> Iterator[R]:
-        """What `function` gives for each of the arguments, in their order.
-
-        Raises:
-            DescriptionError: if a process is gone.
-        """
+        """`function` of each of the arguments, in order. Raises DescriptionError if a process has died."""
         try:
             yield from self._pool.map(function, arguments, chunksize=CHUNK)
         except BrokenProcessPool:
@@ -72,9 +68,9 @@ class LabelScan:
     """The images that text files name, as they were read."""
     bounds: Bounds
     states: np.ndarray
-    """(files, 3) int64, see `label_cache.file_states`."""
+    """(files, 3) int64, see `caches.file_states`."""
     targets: Targets
-    """By image output; of each file, or that it has none."""
+    """By image output, with a row for each file, which may say that there is none."""
     results: list[Sequence[Any]] | None
     """Upstream's `verify_image_label` for each image, made in the same pass; None if the targets come from the cache."""
 
@@ -109,11 +105,17 @@ def check_labels(
         raise LabelErrors(list(errors.values()))
     for split, scan in found.items():
         check_found(split, listings[split], scan.states[:, 0] < 0, needed=bool(trained) and split == "train")
-        _refuse_unreadable(split, scan)
+        if scan.results and not any(result[0] for result in scan.results):  # upstream would fail in the middle of its work
+            first = scan.results[0][-1].removeprefix("WARNING ⚠️ ")
+            raise DescriptionError(f"no image of `{split}` can be read, for instance: {first}")
     _refuse_untrainable(found.get("train"), trained)
     check_apart(listings)
     if _dataloaders.LOCAL_RANK <= 0 and any(scan.results for scan in found.values()):  # the first start with these files
-        for warning in lookalikes({split: _labelled(listings[split], scan, outputs) for split, scan in found.items()}):
+        known = {
+            split: {output.name: (scan.targets[output.name], output.known(scan.targets[output.name])) for output in outputs}
+            for split, scan in found.items()
+        }
+        for warning in lookalikes({split: Labelled(listings[split].im_files, targets) for split, targets in known.items()}):
             warn(warning)
     for output in outputs:
         if isinstance(output, Classes) and output.width == 1:
@@ -122,22 +124,10 @@ def check_labels(
     return found
 
 
-def _labelled(listing: Listing, scan: LabelScan, outputs: Outputs) -> Labelled:
-    targets = {output.name: (scan.targets[output.name], output.known(scan.targets[output.name])) for output in outputs}
-    return Labelled(listing.im_files, targets)
-
-
 def warn_of_absent(
     split: str, labels: Sequence[np.ndarray], targets: Targets, outputs: Outputs, names: Mapping[int, str]
 ) -> None:
-    """Name the classes of which a data set has nothing.
-
-    Args:
-        labels: upstream's (boxes, 5) of each image.
-        targets: of the image outputs.
-        outputs: the image outputs.
-        names: of the boxes' classes.
-    """
+    """Warn of classes without any example; `labels` are upstream's (boxes, 5) of each image, `names` those of the box classes."""
     of_boxes = np.unique(np.concatenate([np.zeros(0), *(rows[:, 0] for rows in labels)])).astype(int)
     kinds = [
         ("image" if output.name == CLASS else f"image with `{output.name}`", output.absent(targets[output.name]), output.rows)
@@ -145,13 +135,13 @@ def warn_of_absent(
     ]
     kinds.append(("box", [name for index, name in names.items() if index not in of_boxes], tuple(names.values())))
     for kind, absent, known_names in kinds:
-        if absent and len(absent) < len(known_names):  # a task without any label is told elsewhere
+        if absent and len(absent) < len(known_names):  # a task without any label is reported elsewhere
             shown = ", ".join(absent[:10]) + (f", ... ({len(absent)} in all)" if len(absent) > 10 else "")
             warn(f"`{split}` has no {kind} of {shown}")
 
 
 def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) -> None:
-    """Upstream looks for the label of each image, and never for a label without one: say so where a folder has some."""
+    """Warn of label files without an image, which upstream never looks for."""
     if _dataloaders.LOCAL_RANK > 0 or not all(
         Path(place).is_dir() for place in (source if isinstance(source, list) else [source])
     ):
@@ -171,15 +161,8 @@ def _warn_of_lone_labels(split: str, source: str | list[str], listing: Listing) 
         )
 
 
-def _refuse_unreadable(split: str, scan: LabelScan) -> None:
-    """Upstream leaves out an image that it cannot read, with a warning; without any it would fail in the middle of its work."""
-    results = scan.results or []  # with a cache there was an image at least
-    if results and not any(result[0] for result in results):
-        raise DescriptionError(f"no image of `{split}` can be read, for instance: {results[0][-1].removeprefix('WARNING ⚠️ ')}")
-
-
 def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None:
-    """A training split without any box or any class of an image that can be read; upstream looks for boxes only, and late."""
+    """Refuse a training split without what is to be trained; upstream looks for boxes only, and late."""
     if scan is None or not needed:
         return
     results = scan.results
@@ -208,11 +191,7 @@ def _refuse_untrainable(scan: LabelScan | None, needed: tuple[str, ...]) -> None
 
 
 def scan_labels(source: str | list[str], listing: ImageLists, bounds: Bounds, found: LabelScan | None) -> LabelScan:
-    """What the label files of `listing` say: as `check_labels` found it, if no file has changed since, else found now.
-
-    Raises:
-        LabelErrors: if any file breaks the rules, with all that do.
-    """
+    """What the label files of `listing` say: as `check_labels` `found` it unless a file has changed since, else read now."""
     files = listing.label_files
     if found is not None and (found.label_files, found.bounds) == (files, bounds):
         if np.array_equal(found.states, file_states(files)):
@@ -222,7 +201,7 @@ def scan_labels(source: str | list[str], listing: ImageLists, bounds: Bounds, fo
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """No garbage collection within the block: it would look through the lists of every image again and again."""
+    """No garbage collection within the block: it would walk through the lists of all images again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -264,7 +243,7 @@ def _scan(source: str | list[str], listing: ImageLists, bounds: Bounds) -> Label
 
 
 def _examine(files: tuple[str, str], rules: LabelRules) -> tuple[tuple[Target | None, ...] | LabelError, Sequence[Any] | None]:
-    """What is said of an image for each output, and upstream's finding on it; the error and None if its label file is wrong."""
+    """An image's target for each output and upstream's result for it; the error and None if its label file is wrong."""
     im_file, label_file = files
     if os.path.exists(im_file) and not os.path.isfile(im_file):  # to open a pipe would wait for ever
         message = f"WARNING ⚠️ {im_file}: ignoring corrupt image/label: no file"

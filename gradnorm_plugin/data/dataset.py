@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from gradnorm_plugin.data.caches import CachedImage, DeepImage, cache_file, write_targets
 from gradnorm_plugin.data.checking import FilePool, LabelScan, collector_paused, scan_labels
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.data.listing import ImageLists, LoadImagesAndLabels
+from gradnorm_plugin.data.listing import ImageLists, LoadImagesAndLabels, warn
 from gradnorm_plugin.data.targets import JointTargets
 from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.pictures import is_deep
@@ -29,16 +29,15 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 _dataloaders = upstream("utils.dataloaders")
 _MOST_POOLS = 500
-"""Of images that may be combined; where a number is said of each, hardly two have the same."""
+"""Cached lists of images that may be combined; with an output that is a number, hardly two images share one."""
 
 
 class JointDataset(ImageLists):
-    """Upstream's data set whose items end with what is said of the image, and whose mosaics and mixups are of images alike.
+    """Upstream's data set whose items end with the image's targets, and whose mosaics and mixups combine images that agree.
 
-    A labelled image (the anchor) is combined only with images that agree with it in every output, or have no label for it; an
-    unlabelled one with any. What is said of the whole is what is said of the anchor. Where that excludes nothing (no labels,
-    one class, `mix_classes`), every random draw is upstream's.
-    `targets` are those of each image output, in the order of upstream's `im_files`.
+    A labelled image (the anchor) is combined only with images that agree with it in every output or have no label for it, an
+    unlabelled one with any; the result has the anchor's targets. Where that excludes nothing (no labels, one class,
+    `mix_classes`), every random draw is upstream's. `targets` are by image output, in the order of upstream's `im_files`.
     """
 
     def __init__(
@@ -87,7 +86,12 @@ class JointDataset(ImageLists):
         self._keep_targets()
         del self._scan
         self.lists = {}
-        self._warn_of_unwritten()
+        if self._unwritten is not None:
+            warn(
+                f"--cache disk: nothing can be written beside the images ({self._unwritten.strerror}): images that are "
+                f"not there already are read from their own files; --cache ram needs no disk"
+            )
+            self._unwritten = None
         self.mix_classes = mix_classes
         self._anchor: int | None = None
         self._pools: dict[bytes, Sequence[int] | None] = {}
@@ -133,21 +137,13 @@ class JointDataset(ImageLists):
         self._npy_files = [DeepImage(file) if is_deep(file) else CachedImage(file, self._on_disk) for file in self.im_files]
 
     def cache_images_to_disk(self, i: int) -> None:
-        """Keep the pixels of image `i`, until the first time that they cannot be written."""
+        """Cache the pixels of image `i`, until writing fails for the first time."""
         cached = self.npy_files[i]
         if self._unwritten is None and isinstance(cached, CachedImage) and not cached.exists():
             try:
                 cached.write(_dataloaders.cv2.imread)
             except OSError as error:
                 self._unwritten = error
-
-    def _warn_of_unwritten(self) -> None:
-        if self._unwritten is not None:
-            upstream("utils.general").LOGGER.warning(
-                f"WARNING ⚠️ --cache disk: nothing can be written beside the images ({self._unwritten.strerror}): images that are "
-                f"not there already are read from their own files; --cache ram needs no disk"
-            )
-            self._unwritten = None
 
     def check_cache_ram(self, *args: Any, **kwargs: Any) -> bool:
         """Upstream's estimate from a few images; whether all can be read is seen when they are."""
@@ -162,7 +158,7 @@ class JointDataset(ImageLists):
         return self.targets[CLASS]
 
     def _keep_targets(self) -> None:
-        """For the next start, and after upstream's cache of it: ours says that neither need be made."""
+        """Cache the targets for the next start; after upstream's cache, as ours implies that both are valid."""
         scan = self._scan
         if scan.results is None:
             return
@@ -170,12 +166,10 @@ class JointDataset(ImageLists):
         try:
             write_targets(path, scan.label_files, scan.states, scan.bounds, scan.targets)
         except OSError as error:
-            upstream("utils.general").LOGGER.warning(
-                f"WARNING ⚠️ {path} cannot be written ({error.strerror}): every start will read all label files"
-            )
+            warn(f"{path} cannot be written ({error.strerror}): every start will read all label files")
 
     def summary(self) -> str:
-        """How many images there are, what is said of them, and of how many nothing is, in words."""
+        """The number of images, their labels, and how many have none, in words."""
         parts = []
         for output in self.outputs:
             targets = self.targets[output.name]
@@ -239,7 +233,7 @@ class JointDataset(ImageLists):
 
 
 class _Found:
-    """In the place of the process pool that upstream reads its files with: hands out what was found when they were checked."""
+    """Stands in for the process pool with which upstream reads its files: hands out the results of checking them."""
 
     def __init__(self, results: list[Sequence[Any]], prefix: str, processes: int) -> None:
         self.results, self.prefix = results, prefix
@@ -251,22 +245,20 @@ class _Found:
         pass
 
     def imap(self, function: object, arguments: object) -> Iterator[Sequence[Any]]:
-        """Upstream's results in the order of its files, with the prefix that was not known then before each message."""
+        """Upstream's results in the order of its files, each message with the prefix that was unknown before."""
         for *found, message in self.results:
             yield *found, self.prefix + message if message else message
 
 
 class LoaderError(DescriptionError):
-    """Images could not be read while batches were made; or a process that makes them is gone."""
+    """An image could not be read while a batch was made, or a process that makes batches has died."""
 
 
 @contextmanager
 def _one_error(workers: int) -> Iterator[None]:
-    """What goes wrong while a batch is made, in this process or in a worker, as one message without the worker's trace.
+    """Turn whatever goes wrong while a batch is made, here or in a worker, into a LoaderError that says what to do.
 
-    Raises:
-        LoaderError: saying what to do.
-        AssertionError: upstream's, as it is: it says what is wrong with an image.
+    Upstream's AssertionError passes: it says what is wrong with an image.
     """
     try:
         yield
@@ -292,7 +284,7 @@ def _one_error(workers: int) -> Iterator[None]:
 
 
 class JointLoader:
-    """Upstream's loader, whose iteration ends with one message; everything else is the loader's own."""
+    """Upstream's loader, whose errors while iterating are one message; everything else is the loader's own."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader
@@ -309,7 +301,7 @@ class JointLoader:
 
 
 class _MakeDataset(partial[JointDataset]):
-    """In the place of the class that upstream makes its data set with, and takes the collate function from."""
+    """Stands in for the class from which upstream makes its data set and takes the collate function."""
 
     collate_fn = staticmethod(JointDataset.collate_fn)
 

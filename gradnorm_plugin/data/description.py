@@ -1,6 +1,6 @@
-"""What a data yaml says, checked before upstream reads it, and where its images are.
+"""The data yaml, checked before upstream reads it, and the place of its images.
 
-Images that are not there are fetched as it says, without running code from strangers.
+Missing images are downloaded as it says, without running other people's code.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ LONGEST_NAME = 200
 """Characters; a longer name would fit neither a table nor the name of a file."""
 SPLITS = ("train", "val", "test")
 _OWN = ("joint.yaml", "heart-outputs.yaml")
-"""The data yamls that this package brings, whose `download` may run."""
+"""This package's own data yamls, whose `download` may run."""
 _GENERATOR, _OLD_GENERATOR = "import gradnorm_demo as phantom", "from gradnorm_plugin.data import phantom"
-"""How their `download` begins, and how it did: copies of them are older."""
+"""How their `download` begins, and how it did in older copies."""
 
 
 def image_outputs(data: Mapping[str, Any]) -> Outputs:
@@ -74,9 +74,9 @@ def classification_names(data: Mapping[str, Any]) -> dict[int, str]:
 
 
 def check_description(data: object) -> None:
-    """Refuse what upstream would stumble over in a data yaml's content: places that are no text, names that are no names.
+    """Refuse content of a data yaml on which upstream would stumble: paths that are not text, invalid names.
 
-    What is missing altogether is left to upstream, which says so.
+    Missing keys are left to upstream, which reports them.
 
     Raises:
         DescriptionError: naming the key and what to write there.
@@ -115,13 +115,13 @@ def read_description(data: str | Path) -> dict[str, Any]:
 
 
 def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, Any]:
-    """What upstream's `check_dataset` makes of the data yaml `data`, with missing images fetched as it says.
+    """What upstream's `check_dataset` makes of the data yaml `data`, with missing images downloaded as it says.
 
     Upstream gets the content that was checked here, and does not read the file again. A relative `path` counts from upstream's
-    folder, as ever; where the images are not there, from the folder of the yaml.
+    folder, as ever; if the images are not there, from the folder of the yaml.
 
-    Upstream runs what a data yaml has under `download`, as Python or in a shell. Here that is done only for the text that one
-    of this package's own data yamls has, for the address of a .zip, which is data, or if `allow_download` is set.
+    Upstream runs the `download` of a data yaml, as Python or in a shell. Here that happens only if it is the text of one of this
+    package's own data yamls, the address of a .zip, which is data, or if `allow_download` is set.
 
     Raises:
         DescriptionError: if the yaml is not as it should be, or its images are not there.
@@ -156,7 +156,7 @@ def find_dataset(data: str | Path, allow_download: bool = False) -> dict[str, An
 
 
 def _check_name(key: str, index: int, name: object) -> None:
-    """Refuse what would be no name, or break the tables, logs and files that name the class."""
+    """Refuse what is not a name, or would break tables, logs and files that contain it."""
     where = f"`{key}` of the data yaml has {short(name)} at {index}"
     if not isinstance(name, str) or not name.strip():
         raise DescriptionError(f"{where}, which is no name: quote it as text")
@@ -177,10 +177,8 @@ def _check_numbers(key: str, names: object) -> None:
 
 
 def _beside(contents: dict[str, Any], data: Path) -> tuple[Path | None, str]:
-    """The folder that a relative `path` means if it counts from the yaml's own folder and only there are its images.
-
-    And, for a message, where images were looked for.
-    """
+    """The folder that a relative `path` means if its images are only found from the yaml's own folder, else None; and, for a
+    message, where images were looked for."""
     path = Path(contents.get("path") or "")
     if path.is_absolute():
         return None, ""
@@ -199,9 +197,9 @@ def _beside(contents: dict[str, Any], data: Path) -> tuple[Path | None, str]:
 
 
 def _own_labels(split: str, path: Path, named: str, resolved: str) -> str:
-    """A folder under the name that the yaml has for it, where that is a link and has a folder of labels of its own.
+    """The folder as the yaml names it if that is a link with a folder of labels of its own, else as resolved.
 
-    Upstream follows the link first, and reads the labels that lie at its target.
+    Upstream follows the link first, and reads the labels at its target.
     """
     place = os.path.normpath(path / named)
     if not os.path.isdir(place) or os.path.realpath(place) != resolved:

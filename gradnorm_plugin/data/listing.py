@@ -1,4 +1,4 @@
-"""Which images a data source names, and which label files lie near them that nothing reads."""
+"""Which images a data source names, and label files near them that nothing would read."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def read_list(file: Path, root: Path | None = None) -> list[str]:
     """The absolute paths of the images that a text file names, one in each line, each once.
 
     A relative path counts from the working directory, the file's own folder or `root` (the `path` of the data yaml), whichever
-    has the image; after `./` the file's folder comes first, as upstream has it. Blanks around a line, empty lines, quotes, `~`
-    and backslashes are read as they are meant.
+    has the image; after `./` the file's folder comes first, as in upstream. Surrounding blanks, empty lines, quotes, `~` and
+    backslashes are understood.
 
     Raises:
         DescriptionError: if the file is not Unicode text, or at the first line that names no file.
@@ -98,7 +98,7 @@ def _is_image(path: str) -> bool:
 
 
 def _meant(text: str, folder: Path, root: Path | None) -> Iterator[str]:
-    """The paths that a line may mean, the likeliest first."""
+    """The paths that a line may mean, most likely first."""
     spellings = [text]
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":
         spellings.insert(0, text[1:-1])
@@ -119,7 +119,7 @@ class ImageLists(LoadImagesAndLabels):
     root: Path | None = None
 
     def read_list(self, p: Path) -> list[str]:
-        """In the place of upstream's own reading."""
+        """Replaces upstream's own reading."""
         if p not in self.lists:
             self.lists[p] = read_list(p, self.root)
         return self.lists[p]
@@ -159,14 +159,14 @@ def list_images(source: str | list[str], root: Path | None = None) -> Listing:
 
 
 def check_found(split: str, listing: Listing, missing: np.ndarray, needed: bool) -> None:
-    """Name the label files that lie near images without one and are not read.
+    """Report label files that are near images without one and would not be read.
 
     Args:
         missing: (images,) bool, which of them have no label file.
-        needed: whether the split must have one at least.
+        needed: whether the split must have at least one.
 
     Raises:
-        DescriptionError: if no image has a label file, and the split needs one or some lie near.
+        DescriptionError: if no image has a label file, and the split needs one or there are some nearby.
     """
     without = [
         (image, label) for image, label, absent in zip(listing.im_files, listing.label_files, missing, strict=True) if absent
@@ -194,7 +194,7 @@ def check_found(split: str, listing: Listing, missing: np.ndarray, needed: bool)
 
 
 class Neighbourhood:
-    """Looks around images for what may be meant as their label files; every folder is listed once."""
+    """Looks around images for files that may be meant as their labels; every folder is listed once."""
 
     def __init__(self) -> None:
         self._names = cache(_names)
@@ -234,7 +234,7 @@ class Neighbourhood:
 
 
 def _names(folder: str) -> dict[str, list[str]]:
-    """What lies in a folder, by its name in small letters."""
+    """The files in a folder, by name in lower case."""
     found: dict[str, list[str]] = {}
     with suppress(OSError):
         for name in sorted(os.listdir(folder)):
@@ -264,6 +264,6 @@ def _some(files: Sequence[str]) -> str:
 
 
 def warn(message: str) -> None:
-    """Say it once, where several processes train together."""
+    """Log a warning once, also where several processes train together."""
     if _dataloaders.LOCAL_RANK <= 0:
         upstream("utils.general").LOGGER.warning(f"WARNING ⚠️ {message}")

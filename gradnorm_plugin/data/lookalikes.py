@@ -1,4 +1,4 @@
-"""Pictures that are in two splits but for a little, or in two classes: told at the first start, up to `LIMIT` images."""
+"""Nearly identical pictures in two splits, and equal ones with different labels: reported at the first start."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 from gradnorm_plugin.pictures import nearest, thumbnail
 
 LIMIT = 2000
-"""Images that are looked at; with more, training would begin seconds later."""
+"""Data sets with more images are not searched: training would start seconds later."""
 
 
 class Labelled(NamedTuple):
-    """The images of a split, and what is said of each: by output one row an image, and whether it is known."""
+    """The images of a split and, by output, (a row for each image, which of them are known)."""
 
     images: Sequence[str]
     targets: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -36,7 +36,7 @@ class Labelled(NamedTuple):
 
 
 def lookalikes(splits: Mapping[str, Labelled]) -> list[str]:
-    """Warnings: images of a later split that are nearly ones of the first, and equal files with different labels."""
+    """Warnings of images of a later split that nearly equal one of the first, and of equal files with different labels."""
     if sum(len(labelled.images) for labelled in splits.values()) > LIMIT:
         return []
     return [*_near(splits), *_contradictions(splits)]

@@ -14,7 +14,7 @@ from gradnorm_plugin.outputs import CLASS, NO_CLASS
 
 
 class JointTargets:
-    """Boxes and what is said of the images of one batch, carried together through workers, pinning and `.to(device)`.
+    """Boxes and image targets of one batch, carried together through workers, pinning and `.to(device)`.
 
     boxes: (n, 6) floating point: image's index in the batch, class, centre x, centre y, width, height (normalised).
     outputs: by image output, (B, ...) as `ImageOutput.targets` makes them; int64 (B,) for a class, -1 where there is none.
@@ -23,7 +23,7 @@ class JointTargets:
     __slots__ = ("boxes", "outputs")
 
     def __init__(self, boxes: Tensor, classes: Tensor | Mapping[str, Tensor]) -> None:
-        """`classes` are the targets of the image outputs by name, or of the one that is called `class`.
+        """`classes`: the targets of the image outputs by name, or just those of the one called `class`.
 
         Raises TypeError or ValueError if a shape, type, device or index does not fit the description above.
         """
@@ -43,7 +43,7 @@ class JointTargets:
         if len({len(value) for value in outputs.values()}) > 1:
             raise ValueError(f"the image outputs of JointTargets have different numbers of images: {_lengths(outputs)}")
         self.boxes, self.outputs = boxes, outputs
-        if boxes.device.type == "cpu":  # reading values on an accelerator would make the host wait for it
+        if boxes.device.type == "cpu":  # on an accelerator, reading values would stall the host
             self._check_values()
 
     @property
@@ -118,5 +118,5 @@ def _names(outputs: Mapping[str, Tensor]) -> str:
 
 
 def _shown(name: str) -> str:
-    """What a message calls an output: `class` was an argument of its own before there were others."""
+    """An output's name in messages: `class` was an argument of its own before there were others."""
     return "classes" if name == CLASS else name
