@@ -1,4 +1,4 @@
-"""The flags of `compare`, without what they need PyTorch for: --help and mistakes need not wait for it."""
+"""The flags of `compare`, parsed without loading PyTorch: --help and mistakes are answered at once."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
 
 
 def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """The seeds are the folds' numbers where folds are asked for."""
+    """With `--folds`, the seeds are the numbers of the folds."""
     given = [_flag(name) for name in GROUPS if getattr(options, name)]
     if options.folds is None:
         if given:

@@ -19,7 +19,8 @@ from rich.text import Text
 from gradnorm_plugin.compare.results import HEADLINE, headlines_of
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks, Record, output_part
+from gradnorm_plugin.report.run_files import Record, output_part
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Progress:
     epochs: int = 0
     """Trained so far."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """By task; without those that there are not."""
+    """By task; unknown ones are left out."""
 
 
 def current_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progress:
@@ -75,7 +76,7 @@ def seconds_left(runs: Sequence[Run], jobs: int) -> float | None:
 
 @contextmanager
 def progress_shown(runs: Sequence[Run], root: Path, jobs: int) -> Iterator[Lines]:
-    """Show the runs of the comparison in `root` while the block lasts; tell what it yields of every change."""
+    """Show the runs of the comparison in `root` while the block lasts; report every change to what it yields."""
     console = Console()
     if not console.is_terminal:
         yield Lines(runs)
@@ -139,10 +140,8 @@ class LiveTable(Lines):
                 yield Text(f"{run.name} failed: {run.error} (all of it: {run.log})", style="red")
 
     def _cell(self, run: Run) -> Text:
-        if run.state == WAITING:
-            return Text("waiting", style="dim")
-        if run.state == FAILED:
-            return Text("failed", style="bold red")
+        if run.state in (WAITING, FAILED):
+            return Text(run.state, style="dim" if run.state == WAITING else "bold red")
         if run.state == RUNNING:
             found = current_progress(run.folder, run.tasks)
             return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, _short(run.tasks))]), style="yellow")

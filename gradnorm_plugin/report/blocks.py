@@ -18,7 +18,7 @@ from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, Ima
 
 LANGUAGES = ("en", "zh-TW")
 NONE = "–"
-"""Shown where there is no figure."""
+"""Shown in place of a missing figure."""
 _OF_OUTPUTS = "_outputs"
 _SHARES = frozenset(
     ("precision", "recall", "F1", "mAP50", "mAP50-95", "accuracy", "balanced_accuracy", "macro_F1", "mean_AP", "AP", "R2",
@@ -176,7 +176,7 @@ class Small:
 
 @dataclass(frozen=True)
 class Missing:
-    """A line in the place of what cannot be shown."""
+    """A line in place of something that cannot be shown."""
 
     text: Text
     kind: str = "missing"
@@ -250,7 +250,7 @@ class Report:
     limits: Sequence[Text]
     sections: Sequence[Section]
     labels: dict[str, Text] = field(default_factory=dict)
-    """Fixed texts of the templates, by the keys in `render.LABELS`."""
+    """Fixed texts of the templates, by the keys in `compose.LABELS`."""
 
 
 def missing(folder: Path, file: str, say: Wording) -> Missing:
