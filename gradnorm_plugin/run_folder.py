@@ -49,6 +49,11 @@ class ImageTask:
     headline: str = "balanced_accuracy"
     """The column that represents the others; 1 is perfect."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` and `compare.yaml` hold of it, for `image_tasks` to read."""
+        return {"task": self.name, "kind": self.kind, "columns": list(self.figures), "headline": self.headline}
+
     def figure(self, column: str) -> str:
         """The name that the figure of a column has in `joint_metrics.json`."""
         return column.removeprefix(f"{self.name}_")

@@ -70,7 +70,7 @@ def _list(methods: Collection[Method]) -> None:
     for method in methods:
         rest = " (only if named)" if method.extra else ""
         print(f"{method.name:{wide}}  {method.label}: {method.note}{rest}\n{'':{wide}}  {' '.join(method.flags)}")
-    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, of which the best is told")
+    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, the best of which is marked")
 
 
 def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None:

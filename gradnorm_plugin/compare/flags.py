@@ -38,9 +38,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="seeds to train each method with (default: 0 1 2)")
     parser.add_argument(
-        "--folds", type=int, metavar="K", help="in the place of seeds: cross validation over the images of train and val together"
+        "--folds", type=int, metavar="K", help="instead of seeds: cross-validation over the images of train and val together"
     )
-    groups = parser.add_argument_group("groups of images that one fold keeps together")
+    groups = parser.add_argument_group("groups of images to keep within one fold")
     add_group_flags(groups)
     add_table_flags(groups)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time (default: 1)")
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--allow-download",
         action="store_true",
         help="let the runs execute the code that the data yaml has under `download`, whoever wrote it, and fetch addresses "
-        "among the flags of a resumed comparison; needed again with --resume, for compare.yaml may be somebody else's",
+        "among the flags of a resumed comparison; needed again with --resume, because compare.yaml may be somebody else's",
     )
     parser.add_argument(
         "--original-predictions",

@@ -16,10 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gradnorm_plugin.compare.results import HEADLINE, headlines_of
+from gradnorm_plugin.compare.results import headlines_of
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.report.run_files import Record, output_part
+from gradnorm_plugin.report.run_files import Record, task_part
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks
 
 
@@ -48,8 +48,8 @@ def final_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progr
     epochs = current_progress(folder, tasks).epochs
     try:
         metrics = Record(METRICS_FILE, json.loads(read_text(folder / METRICS_FILE)))
-        found = {DETECTION: metrics.record(DETECTION).number(HEADLINE)}
-        found |= {task.name: output_part(metrics, task.name).number(task.figure(task.headline)) for task in tasks}
+        columns = {task: column.removeprefix(f"{task}_") for task, column in headlines_of(tasks).items()}
+        found = {task: task_part(metrics, task).number(column) for task, column in columns.items()}
         return Progress(epochs, {task: value for task, value in found.items() if value is not None})
     except (ValueError, AttributeError, RecursionError):
         return Progress(epochs)
@@ -112,7 +112,6 @@ class LiveTable(Lines):
         super().__init__(runs)
         self.root, self.jobs = root, jobs
         self.started = time.monotonic()
-        self.final: dict[Path, Progress] = {}
 
     def changed(self, run: Run) -> None:
         """The next redraw shows it."""
@@ -145,7 +144,7 @@ class LiveTable(Lines):
         if run.state == RUNNING:
             found = current_progress(run.folder, run.tasks)
             return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, _short(run.tasks))]), style="yellow")
-        found = self.final.setdefault(run.folder, final_progress(run.folder, run.tasks))
+        found = final_progress(run.folder, run.tasks)
         return Text(" ".join([*_figures(run, found, _short(run.tasks)), _duration(run.seconds)]), style="green")
 
 

@@ -238,7 +238,7 @@ def _range(prediction: Prediction, ends: tuple[float, float], say: Wording, meas
     if prediction.times:
         low, high = (f"{end:.2f}" if measured else f"{end:g}" for end in ends)
         return say.plain("compare_predictions.times_range", low=low, high=high)
-    low, high = map(say.percent if measured else say.limit, ends)
+    low, high = (say.percent(end, ".1f" if measured else "g") for end in ends)
     return say.plain("number.range", low=low, high=high)
 
 

@@ -67,7 +67,7 @@ def run_folder(root: Path, method: str, seed: int, unit: str = SEED) -> Path:
 
 def log_file(root: Path, method: str, seed: int, unit: str = SEED) -> Path:
     """The file with one run's output."""
-    return root / method / f"{unit}{seed}.log"
+    return run_folder(root, method, seed, unit).with_suffix(".log")
 
 
 def fold_file(root: Path, fold: int) -> Path:
@@ -127,10 +127,7 @@ def write_plan(root: Path, plan: Plan) -> None:
         "threads": plan.threads,
     }
     if plan.tasks != (CLASSIFICATION,):
-        contents["image_outputs"] = [
-            {"task": task.name, "kind": task.kind, "columns": list(task.figures), "headline": task.headline}
-            for task in plan.tasks
-        ]
+        contents["image_outputs"] = [task.facts for task in plan.tasks]
     write_text(root / PLAN_FILE, yaml.safe_dump(contents, sort_keys=False, allow_unicode=True))
 
 

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline
 from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
-from gradnorm_plugin.report.run_files import Rows, RunFiles, finite, output_part, read_run
+from gradnorm_plugin.report.run_files import Rows, RunFiles, finite, read_run, task_part
 from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
     DETECTION,
@@ -245,12 +245,11 @@ def read_outcome(root: Path) -> Outcome:
 
 def _read_result(method: Method, seed: int, folder: Path, tasks: ImageTasks) -> RunResult:
     run = read_run(folder)
-    values = {name: run.metrics.record(DETECTION).number(name) for name in DETECTION_FIGURES if method.detects}
-    for task in tasks:
-        if method.trains(task.name):
-            part = output_part(run.metrics, task.name)
-            values |= {column: part.number(task.figure(column)) for column in task.figures}
-    values |= {**dict(_costs(run, method)), **dict(_gradients(run, tasks))}
+    values = {**dict(_costs(run, method)), **dict(_gradients(run, tasks))}
+    for task, columns in figures_of(tasks).items():
+        if method.trains(task):
+            part = task_part(run.metrics, task)
+            values |= {column: part.number(column.removeprefix(f"{task}_")) for column in columns}
     images = run.metrics.number("images")
     return RunResult(
         method=method,

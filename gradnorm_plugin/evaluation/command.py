@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=int,
         default=Bootstrap().resamples,
         metavar="N",
-        help="draws of the images for the 95%% intervals of both tasks' figures; 0 leaves them out",
+        help="resamples of the images for the 95%% intervals of both tasks' figures; 0 leaves them out",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of these draws")
     return parser

@@ -73,7 +73,11 @@ def weights_section(run: RunFiles, say: Wording) -> Section:
     blocks: list[Block]
     if run.updates:
         points = [*_weight_points(run, run.updates, say), *_norm_points(run.updates, run.tasks, say)]
-        blocks = [Points(points), _weight_table(run.updates, run.tasks, say), Small(say("weights.rule", same=say.limit(SAME)))]
+        blocks = [
+            Points(points),
+            _weight_table(run.updates, run.tasks, say),
+            Small(say("weights.rule", same=say.percent(SAME, "g"))),
+        ]
     elif not _is_fixed(run):
         blocks = [missing(run.folder, UPDATES_FILE, say)]
     else:
@@ -183,7 +187,7 @@ def _loss_blocks(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
             continue
         first, last, lowest = known[0], known[-1], min(known, key=values.__getitem__)
         elsewhere = elsewhere or first != 0 or last != end
-        label, change = say.loss(loss), say.change(_change(values[first], values[last]))
+        label, change = say.loss(loss), say.percent(_change(values[first], values[last]), "+.1f")
         rows.append([label, at(values, first, 0), at(values, last, end), change, figure(values[lowest]), names[lowest]])
         if first != last:
             words[_direction(values[first], values[last])].append(label)
@@ -193,7 +197,7 @@ def _loss_blocks(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
     points = [say(f"losses.{word}", losses=say.listed(labels)) for word, labels in words.items() if labels]
     head = [say(f"losses.{name}") for name in ("loss", "first", "last", "change", "lowest", "epoch")]
     caption = say("losses.caption", file=epochs.file, first=names[0], last=names[end])
-    notes = [Small(say("losses.rule", same=say.limit(SAME)))] + ([Small(say("losses.elsewhere"))] if elsewhere else [])
+    notes = [Small(say("losses.rule", same=say.percent(SAME, "g")))] + ([Small(say("losses.elsewhere"))] if elsewhere else [])
     return [Points(points + overtrained), Table(caption, head, rows), *notes]
 
 

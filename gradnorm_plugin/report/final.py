@@ -22,7 +22,7 @@ from gradnorm_plugin.report.blocks import (
     pictures,
     score,
 )
-from gradnorm_plugin.report.run_files import Record, ReportError, Rows, RunFiles, best_epoch, output_part
+from gradnorm_plugin.report.run_files import Record, ReportError, Rows, RunFiles, best_epoch, task_part
 from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
     CONFUSION_PICTURE,
@@ -59,7 +59,7 @@ def final_section(run: RunFiles, say: Wording) -> Section:
 def _pictures(run: RunFiles, task: ImageTask, say: Wording) -> Iterator[Picture]:
     """Those that `val` has drawn of an image output, whatever its kind."""
     files = {output_picture(task.name, RELIABILITY_PICTURE): "final.*_reliability"}
-    if not 0 < len(output_part(run.metrics, task.name).sequence("confusion")) <= MOST_CLASSES:  # else the table says the same
+    if not 0 < len(task_part(run.metrics, task.name).sequence("confusion")) <= MOST_CLASSES:  # else the table says the same
         files = {output_picture(task.name, CONFUSION_PICTURE): "final.*_confusion", **files}
     if task != CLASSIFICATION:
         files[f"{task.name}.png"] = "final.*_picture"
@@ -103,7 +103,7 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
 
 
 def _output(metrics: Record, task: ImageTask, say: Wording) -> Iterator[Block]:
-    part = output_part(metrics, task.name)
+    part = task_part(metrics, task.name)
     if not part.values:
         return
     if not trained(part):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gradnorm_plugin.report.blocks import NONE, Text, Tile, Wording, count, figure, measured
 from gradnorm_plugin.report.final import interval_name, read_interval, shown_epoch, trained
-from gradnorm_plugin.report.run_files import Record, Rows, RunFiles, output_part
-from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, ImageTasks, task_names, weight_columns
+from gradnorm_plugin.report.run_files import RunFiles, task_part
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, task_names, weight_columns
 
 HEADLINES = ("mAP50", "mAP50-95")
 FEW = 30
@@ -16,10 +17,8 @@ FEW = 30
 
 def tiles(run: RunFiles, say: Wording) -> Iterator[Tile]:
     """The figures that a reader looks for first; only those that the files have."""
-    if run.metrics:
-        yield from _final_tiles(run.metrics, run.tasks, say)
-    elif run.epochs:
-        yield from _epoch_tiles(run.epochs, run.tasks, say)
+    if run.metrics or run.epochs:
+        yield from _figures(run, say)
     if run.updates:
         weights = [figure(run.updates.numbers(weight)[-1]) for weight in weight_columns(run.tasks)]
         note = say("tile.weights_note", tasks=" : ".join(map(say.task, task_names(run.tasks))))
@@ -30,21 +29,24 @@ def tiles(run: RunFiles, say: Wording) -> Iterator[Tile]:
             yield Tile(say("tile.conflict"), say.percent(negative / len(cosines)), note)
 
 
-def _columns(tasks: ImageTasks) -> list[tuple[ImageTask, str]]:
-    """The figures of the image outputs that have a tile; of the one class also the accuracy, which everyone asks for."""
-    return [(t, column) for t in tasks for column in (("accuracy",) if t == CLASSIFICATION else ()) + (t.headline,) if column]
-
-
-def _final_tiles(metrics: Record, tasks: ImageTasks, say: Wording) -> Iterator[Tile]:
-    parts = [(metrics.record(DETECTION), name, say.score(name)) for name in HEADLINES]
-    parts += [(output_part(metrics, t.name), t.figure(column), say.score(column, t)) for t, column in _columns(tasks)]
-    for part, name, label in parts:
-        value, bounds = part.number(name), read_interval(part, name)
-        if value is None:
+def _figures(run: RunFiles, say: Wording) -> Iterator[Tile]:
+    """Headline figures of the final validation or, without one, of the best epoch; of the one class also the accuracy."""
+    columns = [(DETECTION, name, name, say.score(name)) for name in HEADLINES]
+    for task in run.tasks:
+        names = ("accuracy", task.headline) if task == CLASSIFICATION else (task.headline,)
+        columns += [(task.name, name, task.figure(name), say.score(name, task)) for name in names if name]
+    for task_name, column, name, label in columns:
+        if run.metrics:
+            part, note = task_part(run.metrics, task_name), say("tile.best")
+            value, bounds = part.number(name), read_interval(part, name)
+        elif run.epochs:
+            index, which = shown_epoch(run.epochs)
+            value, bounds = run.epochs.numbers(column)[index], None
+            note = say(f"tile.{which}_epoch", epoch=run.epochs.texts("epoch")[index])
+        if value is None or math.isnan(value):
             continue
-        note = say("tile.best")
         if bounds:
-            level = "".join(span.text for span in interval_name(metrics, say))
+            level = "".join(span.text for span in interval_name(run.metrics, say))
             note = say("tile.interval", name=level, low=measured(name, bounds[0]), high=measured(name, bounds[1]))
         yield Tile(label, measured(name, value), note, share_bar(value, *(bounds or (value, value))))
 
@@ -52,18 +54,6 @@ def _final_tiles(metrics: Record, tasks: ImageTasks, say: Wording) -> Iterator[T
 def share_bar(value: float, low: float, high: float) -> tuple[float, float, float] | None:
     """The bar of a tile; none for a figure that is no share."""
     return (value, max(low, 0.0), min(high, 1.0)) if 0 <= value <= 1 else None
-
-
-def _epoch_tiles(epochs: Rows, tasks: ImageTasks, say: Wording) -> Iterator[Tile]:
-    index, which = shown_epoch(epochs)
-    note = say(f"tile.{which}_epoch", epoch=epochs.texts("epoch")[index])
-    columns = [(name, name, say.score(name)) for name in HEADLINES]
-    columns += [(column, task.figure(column), say.score(column, task)) for task, column in _columns(tasks)]
-    for column, name, label in columns:
-        value = epochs.numbers(column)[index]
-        shown = measured(name, value)
-        if shown != NONE:
-            yield Tile(label, shown, note, share_bar(value, value, value))
 
 
 def limits(run: RunFiles, say: Wording) -> Iterator[Text]:
@@ -82,9 +72,8 @@ def limits(run: RunFiles, say: Wording) -> Iterator[Text]:
     bootstrap = metrics.record("bootstrap")
     if bootstrap.number("resamples"):
         yield say("limits.intervals", resamples=count(bootstrap.number("resamples")), seed=bootstrap.text("seed") or NONE)
-    parts = [(DETECTION, "instances", metrics.record(DETECTION))]
-    parts += [(task.name, "support", output_part(metrics, task.name)) for task in run.tasks]
-    for task, key, part in parts:
+    for task in task_names(run.tasks):
+        part, key = task_part(metrics, task), "instances" if task == DETECTION else "support"
         examples = [(of.text("name") or NONE, of.number(key)) for of in part.records("classes")]
         if not examples:  # a value has no classes: its images are counted
             examples = [(task, part.number("images"))]

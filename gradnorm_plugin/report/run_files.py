@@ -160,9 +160,9 @@ class Record:
         return ReportError(f"{self.file}: `{self.place}{name}` is {value!r}, expected {expected}")
 
 
-def output_part(metrics: Record, task: str) -> Record:
-    """What `joint_metrics.json` holds of an image output."""
-    return metrics.record(task) if task == CLASSIFICATION.name else metrics.record("outputs").record(task)
+def task_part(metrics: Record, task: str) -> Record:
+    """What `joint_metrics.json` holds of a task."""
+    return metrics.record(task) if task in (DETECTION, CLASSIFICATION.name) else metrics.record("outputs").record(task)
 
 
 @dataclass(frozen=True)

@@ -152,17 +152,8 @@ def count_gflops(network: nn.Module) -> float | None:
 
 def output_facts(outputs: Outputs) -> list[dict[str, Any]]:
     """Each image output as the run's tables have it (`run_folder.image_tasks`), and what it is."""
-    return [
-        {
-            "name": output.name,
-            "task": task.name,
-            "kind": task.kind,
-            "columns": list(task.figures),
-            "headline": task.headline,
-            "description": output.description,
-        }
-        for output, task in zip(outputs, tasks_of(outputs), strict=True)
-    ]
+    tasks = zip(outputs, tasks_of(outputs), strict=True)
+    return [{"name": output.name, **task.facts, "description": output.description} for output, task in tasks]
 
 
 def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
