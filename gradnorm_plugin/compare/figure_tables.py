@@ -12,7 +12,8 @@ from typing import Any
 from gradnorm_plugin.compare.latency import Latency
 from gradnorm_plugin.compare.methods import SEPARATE, baseline, methods_of
 from gradnorm_plugin.compare.plan import run_folder
-from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Difference, Outcome, gradients_of
+from gradnorm_plugin.compare.results import AGREEMENT, COSTS, NORMS, Outcome, gradients_of
+from gradnorm_plugin.compare.spread import Difference
 from gradnorm_plugin.compare.verdicts import best_ratio
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.names import csv_row

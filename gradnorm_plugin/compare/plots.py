@@ -15,7 +15,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from gradnorm_plugin.compare.latency import Latency
 from gradnorm_plugin.compare.methods import Method, baseline, methods_of
-from gradnorm_plugin.compare.results import HEADLINE, Outcome, Spread
+from gradnorm_plugin.compare.results import HEADLINE, Outcome
+from gradnorm_plugin.compare.spread import Spread
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, ImageTasks
 from gradnorm_plugin.training.figures import OTHER, draw, head, task_colours
 

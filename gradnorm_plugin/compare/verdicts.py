@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline
-from gradnorm_plugin.compare.results import Outcome, Ratio, paired_ratio
+from gradnorm_plugin.compare.results import Outcome
+from gradnorm_plugin.compare.spread import Ratio, paired_ratio
 
 _LEAST = 0.01
 """The least that a headline figure of an image output counts as in a product: explained variance can be negative."""

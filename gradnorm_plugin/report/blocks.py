@@ -97,8 +97,12 @@ class Wording:
         return self.plain(f"loss.{column}") if f"loss.{column}" in self._texts else self.plain(f"loss.{split}_task", task=task)
 
     def percent(self, share: float | None, form: str = ".1f") -> str:
-        """0.431 -> 43.1 %; +43.1 % with the form "+.1f", and 0.01 -> 1 % with "g"."""
+        """0.431 -> 43.1 %; 0.01 -> 1 % with the form "g"."""
         return NONE if share is None or math.isnan(share) else self.plain("number.percent", value=format(100 * share, form))
+
+    def change(self, share: float | None) -> str:
+        """-0.431 -> -43.1 %, 0.431 -> +43.1 %."""
+        return self.percent(share, "+.1f")
 
     def listed(self, names: Iterable[str]) -> str:
         """Names, separated by commas."""

@@ -187,7 +187,7 @@ def _loss_blocks(epochs: Rows, tasks: ImageTasks, say: Wording) -> list[Block]:
             continue
         first, last, lowest = known[0], known[-1], min(known, key=values.__getitem__)
         elsewhere = elsewhere or first != 0 or last != end
-        label, change = say.loss(loss), say.percent(_change(values[first], values[last]), "+.1f")
+        label, change = say.loss(loss), say.change(_change(values[first], values[last]))
         rows.append([label, at(values, first, 0), at(values, last, end), change, figure(values[lowest]), names[lowest]])
         if first != last:
             words[_direction(values[first], values[last])].append(label)

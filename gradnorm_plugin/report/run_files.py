@@ -52,7 +52,7 @@ class Rows:
     columns: Mapping[str, list[str]]
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
+        return max(map(len, self.columns.values()), default=0)
 
     def texts(self, column: str) -> list[str]:
         """A column as it stands in the file.
