@@ -34,7 +34,7 @@ ALLOWED = {
     "files": set(),
     "names": set(),
     "reading": {"files"},
-    "run_folder": {"files", "reading"},
+    "run_folder": set(),
     "terminal": {"names"},
     "data": {"labels", "outputs", "pictures", "upstream", "files", "reading"},
     "model": {"outputs", "upstream", "reading", "files"},
@@ -51,7 +51,7 @@ ALLOWED = {
         "names",
         "run_folder",
     },
-    "report": {"terminal", "files", "names", "run_folder"},  # reads the files of a run, whoever wrote them
+    "report": {"terminal", "files", "reading", "names", "run_folder"},  # reads the files of a run, whoever wrote them
     "training": {
         "names",
         "labels",

@@ -16,9 +16,10 @@ from run_folder import epochs
 from test_compare_result import several_outputs
 
 from gradnorm_plugin.compare import plots
+from gradnorm_plugin.compare.curves import band, change_at_end, curves_figure, plot_curves
 from gradnorm_plugin.compare.latency import Latency, Time
 from gradnorm_plugin.compare.methods import METHODS, Method
-from gradnorm_plugin.compare.plots import band, change_at_end, choice_figure, curves_figure, looks, plot_choice, plot_curves
+from gradnorm_plugin.compare.plots import choice_figure, looks, plot_choice
 from gradnorm_plugin.compare.results import Outcome, read_outcome
 
 LATENCY = Latency("CPU", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm",), 22.4, 1.1)))

@@ -22,7 +22,8 @@ from gradnorm_plugin.compare.results import COSTS, Outcome, figures_of, gradient
 from gradnorm_plugin.compare.verdicts import best_joint, cheapest, keep_up
 from gradnorm_plugin.report.blocks import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.report.compose import render_html, render_markdown
-from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError, image_tasks
+from gradnorm_plugin.report.run_files import ReportError
+from gradnorm_plugin.run_folder import CLASSIFICATION, image_tasks
 
 LATENCY = Latency("CPU, 2 threads", 320, (Time(("detection-only",), 20.0, 1.0), Time(("gradnorm", "fixed-1-1"), 22.0, 1.1)))
 ALONE = ["detection-only", "classification-only"]
@@ -318,7 +319,7 @@ def test_a_separate_classifier_is_the_other_baseline_and_two_networks_have_their
     assert not found.of("separate-classifier")[0].method.detects and found.joint_methods == [METHODS["gradnorm"]]
     text = markdown(found)
     for sentence in (
-        "Balanced accuracy less the separate classifier, the whole interval above 0: GradNorm.",
+        "Balanced accuracy minus the separate classifier, the whole interval above 0: GradNorm.",
         "Difference from the separate classifier, classification: mean of runs with the same seed",
         "| +0.020 (+0.020 to +0.020) |",
         "| Separate classifier | 1,000,000 (0.53×) | 3 (0.71×) | 5 (0.50×) |",
@@ -339,7 +340,7 @@ def test_every_image_output_is_compared_with_itself_alone(tmp_path):
         "Below view alone by more than its spread (view: Balanced accuracy): GradNorm.",
         "is DWA: mAP50-95 0.601 ± 0.000, view: Balanced accuracy 0.905 ± 0.007, finding: Macro-F1 0.627 ± 0.000, grade: kappa 2",
         "grade: kappa 2, DWA | -9.875 | grade only: -12.38 ± 0",
-        "view less view alone: mean difference of runs with the same seed",
+        "view minus view alone: mean difference of runs with the same seed",
         "| GradNorm | 2 | +0.000 (+0.000 to +0.000) | -0.100 (-0.100 to -0.100) |",
         "| DWA | 2 | +2.5 (-3.853 to +8.853) |",
         "grade: kappa 2, the interval includes 0: GradNorm, DWA.",

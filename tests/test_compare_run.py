@@ -25,19 +25,8 @@ from gradnorm_plugin.compare import runner
 from gradnorm_plugin.compare.command import main, parse_options
 from gradnorm_plugin.compare.live import LiveTable, Progress, current_progress, seconds_left
 from gradnorm_plugin.compare.methods import METHODS, Method, methods_of
-from gradnorm_plugin.compare.plan import (
-    CompareError,
-    Plan,
-    check_plan,
-    exclusive,
-    extend_plan,
-    is_finished,
-    log_file,
-    make_plan,
-    read_plan,
-    run_folder,
-    write_plan,
-)
+from gradnorm_plugin.compare.plan import CompareError, Plan, exclusive, is_finished, log_file, read_plan, run_folder, write_plan
+from gradnorm_plugin.compare.planning import check_plan, extend_plan, make_plan
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run, failure, make_runs
 from gradnorm_plugin.run_folder import image_tasks
 from gradnorm_plugin.upstream.checkout import REPOSITORY, find_checkout

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from run_folder import metrics
 from scipy import stats
 
-from gradnorm_plugin.compare.results import (
-    Difference,
-    Ratio,
-    Spread,
-    paired_difference,
-    paired_ratio,
-    read_outcome,
-    spread_of,
-)
+from gradnorm_plugin.compare.results import read_outcome
+from gradnorm_plugin.compare.spread import Difference, Ratio, Spread, paired_difference, paired_ratio, spread_of
 from gradnorm_plugin.compare.verdicts import PREDICTIONS, judge
 
 FIGURES = st.floats(0, 1, allow_nan=False)

@@ -20,7 +20,7 @@ from gradnorm_plugin.data.dataset import create_joint_dataloader
 from gradnorm_plugin.model.dual import ClassificationBackbone
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import class_output
-from gradnorm_plugin.run_folder import read_facts
+from gradnorm_plugin.report.run_files import read_facts
 from gradnorm_plugin.training.run import main
 from gradnorm_plugin.training.run_file import RunFile, balancing_facts, data_facts, model_facts, peak_memory
 from gradnorm_plugin.upstream.gateway import swapped, upstream

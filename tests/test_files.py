@@ -23,8 +23,9 @@ from gradnorm_plugin.files import (
 )
 from gradnorm_plugin.labels import Box, LabelRecord, write_label_file
 from gradnorm_plugin.report.compose import write_report
-from gradnorm_plugin.run_folder import ReportError, RunTable, read_facts, read_run
+from gradnorm_plugin.report.run_files import ReportError, read_facts, read_run
 from gradnorm_plugin.training.figures import draw
+from gradnorm_plugin.training.tables import RunTable
 
 
 def names(folder: Path) -> list[str]:

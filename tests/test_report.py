@@ -19,7 +19,8 @@ from run_folder import PICTURES, batches, epochs, facts, metrics, options, sever
 from gradnorm_plugin.report import blocks, compose
 from gradnorm_plugin.report.blocks import LANGUAGES, Wording, catalogue
 from gradnorm_plugin.report.compose import main, write_report
-from gradnorm_plugin.run_folder import EXPLAINED_PICTURES, ReportError, output_picture
+from gradnorm_plugin.report.run_files import ReportError
+from gradnorm_plugin.run_folder import EXPLAINED_PICTURES, output_picture
 from gradnorm_plugin.training.plots import best_row
 
 FILES = ("opt.yaml", "hyp.yaml", "run.json", "joint_metrics.json", "joint_results.csv", "gradnorm.csv", "batches.csv")
@@ -174,7 +175,7 @@ def test_an_interval_without_width_is_none(tmp_path):
         ({"joint_metrics": edit(metrics(), "classification.confusion.0.2", 3)}, "PSAX taken for A4C, PLAX taken for A4C (im"),
         ({"joint_metrics": edit(metrics(), "detection.classes.0.mAP50-95", 0.25)}, "mAP50-95: PR (0.490); lowest: AR (0.25"),
         ({"run": edit(facts(), "data.train.image_classes", [9, 7, 7])}, "training: PSAX (9 images); rarest: PLAX, A4C (7)."),
-        ({"joint_metrics": edit(metrics(), "classification.intervals.accuracy", [0.5, 0.6])}, "Accuracy 0.978 is not told apart"),
+        ({"joint_metrics": edit(metrics(), "classification.intervals.accuracy", [0.5, 0.6])}, "0.978 cannot be distinguished"),
         ({"joint_metrics": edit(metrics(), "classification.intervals.accuracy", [0.1, 0.2])}, "Accuracy 0.978 is below that of"),
         ({"joint_metrics": edit(metrics(), "bootstrap.level", 0.9)}, "90 % interval: 0.899 to 0.948"),
         ({"run": facts(finished=None)}, "run.json has no end time"),

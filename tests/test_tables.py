@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradnorm_plugin.run_folder import RunTable
+from gradnorm_plugin.training.tables import RunTable
 
 COLUMNS = ("epoch", "step", "loss")
 

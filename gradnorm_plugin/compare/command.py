@@ -18,27 +18,15 @@ from gradnorm_plugin.compare.folds import write_folds
 from gradnorm_plugin.compare.live import progress_shown
 from gradnorm_plugin.compare.methods import GRID, GRID_METHODS, Method, choose_methods, methods_of, own_method
 from gradnorm_plugin.compare.page import write_comparison
-from gradnorm_plugin.compare.plan import (
-    ALLOW_DOWNLOAD,
-    FOLD,
-    PLAN_FILE,
-    CompareError,
-    Plan,
-    check_origin,
-    check_plan,
-    exclusive,
-    extend_plan,
-    make_plan,
-    planned_tasks,
-    read_plan,
-    write_plan,
-)
+from gradnorm_plugin.compare.plan import ALLOW_DOWNLOAD, FOLD, PLAN_FILE, CompareError, Plan, exclusive, read_plan, write_plan
+from gradnorm_plugin.compare.planning import check_origin, check_plan, extend_plan, make_plan, planned_tasks
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, Run, make_runs, train_all
 from gradnorm_plugin.convert.oddities import ConversionError
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
-from gradnorm_plugin.run_folder import CLASSIFICATION, ReportError
+from gradnorm_plugin.report.run_files import ReportError
+from gradnorm_plugin.run_folder import CLASSIFICATION
 from gradnorm_plugin.terminal import fail
 from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.upstream.gateway import upstream
@@ -50,8 +38,8 @@ Writer = Callable[[Path], Sequence[Path]]
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check `compare`'s own flags; the others are in `flags`, a tuple, still unchecked.
 
-    `methods` is a tuple of `Method`, `seeds` one of numbers, `resume` None, '' (the newest) or a folder; `tasks` are the image
-    outputs of the data.
+    `methods` and `seeds` are tuples, of `Method` and of numbers; `resume` is None, '' (the newest) or a folder; `tasks` are the
+    image outputs of the data.
     Errors end the program as argparse does: usage and one line, status 2.
     """
     parser = build_parser()
@@ -64,7 +52,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if options.resume is None:
         try:
             options.tasks = planned_tasks(options.flags)
-        except (CompareError, OptionError, DescriptionError) as error:  # said again where a comparison is planned
+        except (CompareError, OptionError, DescriptionError) as error:  # raised again when the comparison is planned
             unread = f" (of the data: {error})"
     if options.list:
         _list(methods_of(options.tasks).values())
@@ -82,7 +70,7 @@ def _list(methods: Collection[Method]) -> None:
     for method in methods:
         rest = " (only if named)" if method.extra else ""
         print(f"{method.name:{wide}}  {method.label}: {method.note}{rest}\n{'':{wide}}  {' '.join(method.flags)}")
-    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, of which the best is told")
+    print(f"{GRID:{wide}}  {', '.join(GRID_METHODS)}, the best of which is marked")
 
 
 def main(argv: Sequence[str] | None = None, write: Writer | None = None) -> None:
@@ -168,9 +156,9 @@ def compare(root: Path, plan: Plan, options: argparse.Namespace, write: Writer) 
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C, SIGTERM and a closed terminal instead of dying of them; the function it yields says whether one came.
+    """Record Ctrl-C, SIGTERM and SIGHUP instead of exiting on them; yields a function that says whether one arrived.
 
-    So a run is only ever stopped where no process is just being started.
+    A run is thus never stopped while its process is being started.
     """
     seen: list[int] = []
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

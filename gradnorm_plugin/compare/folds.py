@@ -27,7 +27,7 @@ from gradnorm_plugin.outputs import Classes
 from gradnorm_plugin.training.joint_run import JointRun
 
 SEED = 0
-"""Of the drawing: the folds are the same for the same images and groups."""
+"""Seed of the draw: the same images and groups always give the same folds."""
 
 
 def write_folds(root: Path, plan: Plan, run: JointRun, options: argparse.Namespace) -> None:
@@ -74,7 +74,7 @@ def write_folds(root: Path, plan: Plan, run: JointRun, options: argparse.Namespa
 
 
 def _digests(images: Sequence[Path]) -> dict[Path, bytes]:
-    """What is the same for equal files only; those whose size no other has need not be read."""
+    """A digest that only identical files share; a file of unique size need not be read."""
     sizes = {image: image.stat().st_size for image in images}
     common = Counter(sizes.values())
     return {

@@ -1,6 +1,6 @@
 """The time of a forward pass at batch 1 of each distinct network of a comparison, and its ratio to the detector alone.
 
-The networks take turns, for a machine's speed drifts. The result is kept in `latency.json` of the comparison's folder, and
+The networks take turns because a machine's speed drifts. The result is kept in `latency.json` of the comparison's folder, and
 measured again only when a checkpoint has changed.
 """
 
@@ -12,19 +12,20 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from gradnorm_plugin.compare.methods import baseline
 from gradnorm_plugin.compare.results import Outcome, RunResult
-from gradnorm_plugin.files import write_text
+from gradnorm_plugin.evaluation.summary import write_json
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.run_folder import DETECTION, read_facts, read_run
+from gradnorm_plugin.report.run_files import read_facts, read_run
+from gradnorm_plugin.run_folder import DETECTION
 from gradnorm_plugin.strip import strip
 from gradnorm_plugin.training.run_file import device_name
 from gradnorm_plugin.upstream.gateway import upstream
@@ -43,7 +44,7 @@ class LatencyError(ValueError):
 
 @dataclass(frozen=True)
 class Time:
-    """Of a forward pass of one network."""
+    """The time of one network's forward pass."""
 
     methods: tuple[str, ...]
     """All methods that train this structure; empty for a detector that was stripped from a joint network."""
@@ -66,12 +67,9 @@ class Latency:
         return next((found for found in self.times if method in found.methods), None)
 
 
-@dataclass(frozen=True)
-class _Network:
+class _Network(NamedTuple):
     methods: tuple[str, ...]
     checkpoint: Path
-    detector: bool
-    """Whether it is timed without its classification head."""
 
 
 def measure_latency(outcome: Outcome) -> Latency | None:
@@ -83,20 +81,26 @@ def measure_latency(outcome: Outcome) -> Latency | None:
     """
     if outcome.missing:
         return None
-    networks = _distinct(outcome)
-    kept = _read(outcome.root / FILE)
-    absent = [network.checkpoint for network in networks if not network.checkpoint.is_file()]
-    if absent and kept:  # weights may be deleted once they were timed
-        return kept[1]
-    if absent:
-        raise LatencyError(f"{absent[0].relative_to(outcome.root).as_posix()} is not there")
-    key = [
-        [n.checkpoint.relative_to(outcome.root).as_posix(), n.checkpoint.stat().st_mtime_ns, list(n.methods)] for n in networks
-    ]
-    if kept and kept[0] == key:
-        return kept[1]
-    latency = _measure(networks, _imgsz(networks[0].checkpoint.parent.parent))
-    _write(outcome.root / FILE, key, latency)
+    networks, file = _distinct(outcome), outcome.root / FILE
+    places = [network.checkpoint.relative_to(outcome.root).as_posix() for network in networks]
+    measured, latency = _read(file)
+    absent = [place for place, network in zip(places, networks, strict=True) if not network.checkpoint.is_file()]
+    if absent and latency is None:
+        raise LatencyError(f"{absent[0]} is not there")
+    if absent:  # weights may be deleted once they were timed
+        return latency
+    key = [[place, n.checkpoint.stat().st_mtime_ns, list(n.methods)] for place, n in zip(places, networks, strict=True)]
+    if latency is None or measured != key:
+        latency = _measure(networks)
+        write_json(
+            {
+                "device": latency.device,
+                "imgsz": latency.imgsz,
+                "networks": [asdict(time) for time in latency.times],
+                "checkpoints": key,
+            },
+            file,
+        )
     return latency
 
 
@@ -108,46 +112,32 @@ def _distinct(outcome: Outcome) -> list[_Network]:
             shape = {name: value for name, value in read_facts(run.folder).get("model", {}).items() if name != "weights"}
             joint.setdefault(json.dumps(shape, sort_keys=True, default=str), []).append(run)
     alone = [run for run in outcome.runs if not run.method.classifies]
-    first = next((run for run in outcome.runs if run.method.name == baseline(DETECTION)), (alone or list(outcome.runs))[0])
-    detector = _Network(_names(alone), first.folder / WEIGHTS, detector=True)
-    return [detector, *(_Network(_names(runs), runs[0].folder / WEIGHTS, detector=False) for runs in joint.values())]
+    first = next((run for run in outcome.runs if run.method.name == baseline(DETECTION)), (alone or outcome.runs)[0])
+    groups = [(alone, first), *((runs, runs[0]) for runs in joint.values())]
+    return [_Network(tuple(dict.fromkeys(run.method.name for run in runs)), of.folder / WEIGHTS) for runs, of in groups]
 
 
-def _names(runs: list[RunResult]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(run.method.name for run in runs))
-
-
-def _imgsz(folder: Path) -> int:
-    options = read_run(folder).options
-    return int((options.number("imgsz") if options is not None else None) or IMGSZ)
-
-
-def _measure(networks: list[_Network], imgsz: int) -> Latency:
+def _measure(networks: list[_Network]) -> Latency:
+    """Time the networks, the first without its classification head."""
+    imgsz = int(read_run(networks[0].checkpoint.parent.parent).options.number("imgsz") or IMGSZ)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            files = [
-                n.checkpoint if not n.detector else strip(n.checkpoint, Path(folder) / "detector.pt").output for n in networks
-            ]
-            device, medians = time_networks([load_network(file) for file in files], imgsz)
+            detector = strip(networks[0].checkpoint, Path(folder) / "detector.pt").output
+            loaded = [load_network(file) for file in (detector, *(network.checkpoint for network in networks[1:]))]
+            device, medians = time_networks(loaded, imgsz)
     except (OSError, ValueError, RuntimeError) as error:  # a file that is refused is a ValueError, no memory a RuntimeError
         raise LatencyError(str(error)) from error
     return Latency(device, imgsz, tuple(Time(n.methods, *pair) for n, pair in zip(networks, medians, strict=True)))
 
 
-def _read(file: Path) -> tuple[list[Any], Latency] | None:
+def _read(file: Path) -> tuple[list[Any], Latency | None]:
     """The checkpoints that were measured before, and their times; None if there is nothing that can be read."""
     try:
         found = json.loads(read_text(file))
         times = tuple(Time(tuple(t["methods"]), float(t["milliseconds"]), float(t["ratio"])) for t in found["networks"])
         return found["checkpoints"], Latency(str(found["device"]), int(found["imgsz"]), times)
     except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _write(file: Path, key: list[Any], latency: Latency) -> None:
-    networks = [{"methods": list(t.methods), "milliseconds": t.milliseconds, "ratio": t.ratio} for t in latency.times]
-    contents = {"device": latency.device, "imgsz": latency.imgsz, "networks": networks, "checkpoints": key}
-    write_text(file, json.dumps(contents, indent=2, ensure_ascii=False) + "\n")
+        return [], None
 
 
 def load_network(checkpoint: Path) -> nn.Module:
@@ -172,13 +162,12 @@ def load_network(checkpoint: Path) -> nn.Module:
 def time_networks(networks: Sequence[nn.Module], imgsz: int) -> tuple[str, list[tuple[float, float]]]:
     """The device, and for each network the medians of its milliseconds and of its ratio to the first, at `imgsz` pixels.
 
-    The networks take turns within a round, in another order each time: drift slows all alike, and none always finds the caches
-    that the same other left. NMS is left out: it is the same for all.
+    The networks take turns within a round, in a new order each time: drift slows all alike, and no network always runs after the
+    same other one. NMS is left out: it is the same for all.
     """
     device = next(networks[0].parameters()).device
-    side = upstream("utils.general").check_img_size(
-        imgsz, max(int(torch.as_tensor(network.stride).max()) for network in networks)
-    )
+    stride = max(int(torch.as_tensor(network.stride).max()) for network in networks)
+    side = upstream("utils.general").check_img_size(imgsz, stride)
     image = torch.rand(1, 3, side, side, device=device)
     order = random.Random(0)
     rounds: list[list[float]] = []

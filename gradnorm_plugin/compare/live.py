@@ -16,10 +16,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gradnorm_plugin.compare.results import HEADLINE, headlines_of
+from gradnorm_plugin.compare.results import headlines_of
 from gradnorm_plugin.compare.runner import FAILED, FINISHED, RUNNING, WAITING, Run
 from gradnorm_plugin.reading import read_text
-from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks, Record, output_part
+from gradnorm_plugin.report.run_files import Record, task_part
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, EPOCHS_FILE, METRICS_FILE, ImageTasks
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Progress:
     epochs: int = 0
     """Trained so far."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """By task; without those that there are not."""
+    """By task; unknown ones are left out."""
 
 
 def current_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progress:
@@ -47,8 +48,8 @@ def final_progress(folder: Path, tasks: ImageTasks = (CLASSIFICATION,)) -> Progr
     epochs = current_progress(folder, tasks).epochs
     try:
         metrics = Record(METRICS_FILE, json.loads(read_text(folder / METRICS_FILE)))
-        found = {DETECTION: metrics.record(DETECTION).number(HEADLINE)}
-        found |= {task.name: output_part(metrics, task.name).number(task.figure(task.headline)) for task in tasks}
+        columns = {task: column.removeprefix(f"{task}_") for task, column in headlines_of(tasks).items()}
+        found = {task: task_part(metrics, task).number(column) for task, column in columns.items()}
         return Progress(epochs, {task: value for task, value in found.items() if value is not None})
     except (ValueError, AttributeError, RecursionError):
         return Progress(epochs)
@@ -75,7 +76,7 @@ def seconds_left(runs: Sequence[Run], jobs: int) -> float | None:
 
 @contextmanager
 def progress_shown(runs: Sequence[Run], root: Path, jobs: int) -> Iterator[Lines]:
-    """Show the runs of the comparison in `root` while the block lasts; tell what it yields of every change."""
+    """Show the runs of the comparison in `root` while the block lasts; report every change to what it yields."""
     console = Console()
     if not console.is_terminal:
         yield Lines(runs)
@@ -111,7 +112,6 @@ class LiveTable(Lines):
         super().__init__(runs)
         self.root, self.jobs = root, jobs
         self.started = time.monotonic()
-        self.final: dict[Path, Progress] = {}
 
     def changed(self, run: Run) -> None:
         """The next redraw shows it."""
@@ -139,14 +139,12 @@ class LiveTable(Lines):
                 yield Text(f"{run.name} failed: {run.error} (all of it: {run.log})", style="red")
 
     def _cell(self, run: Run) -> Text:
-        if run.state == WAITING:
-            return Text("waiting", style="dim")
-        if run.state == FAILED:
-            return Text("failed", style="bold red")
+        if run.state in (WAITING, FAILED):
+            return Text(run.state, style="dim" if run.state == WAITING else "bold red")
         if run.state == RUNNING:
             found = current_progress(run.folder, run.tasks)
             return Text(" ".join([f"{found.epochs}/{run.epochs}", *_figures(run, found, _short(run.tasks))]), style="yellow")
-        found = self.final.setdefault(run.folder, final_progress(run.folder, run.tasks))
+        found = final_progress(run.folder, run.tasks)
         return Text(" ".join([*_figures(run, found, _short(run.tasks)), _duration(run.seconds)]), style="green")
 
 

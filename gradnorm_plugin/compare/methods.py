@@ -26,7 +26,7 @@ class Method:
     """
 
     name: str
-    """On the command line, and of the folder that holds its runs."""
+    """On the command line; also the folder of its runs."""
     label: str
     """In tables and pictures."""
     flags: tuple[str, ...]
@@ -57,15 +57,10 @@ def _fixed(*weights: str) -> tuple[str, ...]:
     return "--balancer", "fixed", "--initial-weights", *weights
 
 
-def _of(balancer: type[Balancer]) -> Method:
-    """A balancer with its default settings."""
-    return Method(balancer.name, balancer.label, ("--balancer", balancer.name), note=balancer.note)
-
-
 _POOLED = ("--head", "pooled")  # without a detector that learns there is nothing to be guided by; two backbones share nothing
-
-
 SEPARATE = "separate-classifier"
+GRID, GRID_METHODS = "fixed-grid", ("fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001")
+"""A name for several methods: fixed ratios, of which the page names the best."""
 
 
 def baseline(task: str) -> str:
@@ -84,42 +79,34 @@ def _alone(task: str, tasks: ImageTasks) -> Method:
     return Method(baseline(task), label, flags, detects=False, note=note, untrained=untrained)
 
 
-def _separate(tasks: ImageTasks) -> tuple[Method, ...]:
-    """Where exactly one image output tells a class."""
-    told = [task.name for task in tasks if task.kind == "classes"]
-    if len(told) != 1:
-        return ()
-    note = "YOLOv5's own classify/train.py on the image's class: a second network, from the same weights"
-    untrained = tuple(task.name for task in tasks if task.name != told[0])
-    label = "Separate classifier"
-    return (Method(SEPARATE, label, (), detects=False, note=note, untrained=untrained, extra=True, separate=True),)
-
-
 @cache
 def methods_of(tasks: ImageTasks) -> dict[str, Method]:
     """The methods for detection and these image outputs, by name, in the order of the tables."""
-    found = (
+    found = [
         *(_alone(name, tasks) for name in task_names(tasks)),
         Method("fixed-1-0.01", "Fixed 1 / 0.01", _fixed("1", "0.01"), note="the weights that GradNorm starts from, kept"),
         Method("fixed-1-1", "Fixed 1 / 1", _fixed("1", "1"), note="the plain sum of the losses"),
-        *(_of(balancer) for balancer in BALANCERS.values() if balancer not in (FixedWeights, GradNorm)),
-        _of(GradNorm),
-        Method("dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing is shared; a larger network"),
-        *(
-            Method(f"fixed-1-{ratio}", f"Fixed 1 / {ratio}", _fixed("1", ratio), note="of the grid of fixed ratios", extra=True)
-            for ratio in ("0.1", "0.001")
-        ),
-        *_separate(tasks),
-    )
+    ]
+    balancers: list[type[Balancer]] = [of for of in BALANCERS.values() if of not in (FixedWeights, GradNorm)]
+    balancers.append(GradNorm)
+    found += [Method(of.name, of.label, ("--balancer", of.name), note=of.note) for of in balancers]
+    found.append(Method("dual", "Two backbones", ("--backbone", "dual", *_POOLED), note="nothing is shared; a larger network"))
+    for ratio in ("0.1", "0.001"):
+        note = "of the grid of fixed ratios"
+        found.append(Method(f"fixed-1-{ratio}", f"Fixed 1 / {ratio}", _fixed("1", ratio), note=note, extra=True))
+    classes = [task.name for task in tasks if task.kind == "classes"]
+    if len(classes) == 1:
+        note = "YOLOv5's own classify/train.py on the image's class: a second network, from the same weights"
+        others = tuple(task.name for task in tasks if task.name not in classes)
+        separate = Method(
+            SEPARATE, "Separate classifier", (), detects=False, note=note, untrained=others, extra=True, separate=True
+        )
+        found.append(separate)
     return {method.name: method for method in found}
 
 
 METHODS = methods_of((CLASSIFICATION,))
-"""Those for a data set with one image class, as most have."""
-
-
-GRID, GRID_METHODS = "fixed-grid", ("fixed-1-0.1", "fixed-1-0.01", "fixed-1-0.001")
-"""A name for several methods: fixed ratios, whose best is told."""
+"""The methods for a data set with one image class."""
 
 
 def own_method(text: str) -> Method:
@@ -153,9 +140,8 @@ def choose_methods(
     usual = [method.name for method in registered.values() if not method.extra]
     named = [GRID_METHODS if name == GRID else (name,) for name in (names if names is not None else usual)]
     chosen = [name for of in named for name in of]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise ValueError(
-            f'no method {unknown[0]}: take {", ".join([*registered, GRID])}, or define it with --method {unknown[0]}="FLAGS"'
-        )
+    for name in chosen:
+        if name not in known:
+            every = ", ".join([*registered, GRID])
+            raise ValueError(f'no method {name}: take {every}, or define it with --method {name}="FLAGS"')
     return tuple(known[name] for name in dict.fromkeys([*chosen, *of_user]))

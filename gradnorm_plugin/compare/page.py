@@ -1,4 +1,4 @@
-"""What a comparison writes about its finished runs: the page, with everything in the order in which a reader decides."""
+"""The page of a comparison, in the order in which a reader decides, and the files beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from gradnorm_plugin.compare.curves import CURVES_FILE, band, change_at_end, plot_curves
 from gradnorm_plugin.compare.figure_tables import (
     cost_section,
     differences_section,
@@ -23,10 +24,9 @@ from gradnorm_plugin.compare.figure_tables import (
 from gradnorm_plugin.compare.latency import Latency, LatencyError, measure_latency
 from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline, methods_of
 from gradnorm_plugin.compare.plan import FOLD
-from gradnorm_plugin.compare.plots import CHOICE_FILE, CURVES_FILE, band, change_at_end, plot_choice, plot_curves
+from gradnorm_plugin.compare.plots import CHOICE_FILE, plot_choice
 from gradnorm_plugin.compare.results import Outcome, read_outcome
 from gradnorm_plugin.compare.verdicts import Prediction, Verdict, best_joint, best_ratio, cheapest, falls_behind, judge, keep_up
-from gradnorm_plugin.files import write_text
 from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.report.blocks import (
     LANGUAGES,
@@ -45,15 +45,16 @@ from gradnorm_plugin.report.blocks import (
     Wording,
     count,
 )
-from gradnorm_plugin.report.compose import LABELS, render_html, render_markdown
-from gradnorm_plugin.report.final import share_bar
-from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, FACTS_FILE, Record, read_facts
+from gradnorm_plugin.report.compose import LABELS, write_pages
+from gradnorm_plugin.report.headline import share_bar
+from gradnorm_plugin.report.run_files import Record, read_facts
+from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, FACTS_FILE
 
 _OF_FOLDS: Mapping[str, Mapping[str, str]] = {
     "en": {"seed": "fold", "Seed": "Fold"},
     "zh-TW": {"亂數種子": "折", "種子": "折"},
 }
-"""Language -> what its texts say of seeds, and what of folds."""
+"""Language -> its words for seeds, and those for folds in their place."""
 
 
 def write_comparison(root: Path, lang: str = "en", predictions: bool = False) -> list[Path]:
@@ -73,19 +74,14 @@ def write_comparison(root: Path, lang: str = "en", predictions: bool = False) ->
         raise ValueError(f"lang is {lang!r}, expected one of {', '.join(LANGUAGES)}")
     outcome = read_outcome(root)
     say = Wording(lang, outcome.tasks, _OF_FOLDS[lang] if outcome.plan.unit == FOLD else {})
-    latency, reason = None, None
     try:
-        latency = measure_latency(outcome)
+        latency, reason = measure_latency(outcome), None
     except LatencyError as error:
-        reason = str(error)
+        latency, reason = None, str(error)
     written = [write_methods(outcome, latency, root / "comparison.csv"), write_runs(outcome, root / "runs.csv")]
     written += plot_choice(outcome, latency) + plot_curves(outcome)
     report = compose_comparison(outcome, latency, reason, say, predictions)
-    pages = {"comparison.md": render_markdown(report, say, root), "comparison.html": render_html(report, say)}
-    for name, text in pages.items():
-        write_text(root / name, text)
-        written.append(root / name)
-    return written
+    return written + write_pages(report, say, root, "comparison")
 
 
 def compose_comparison(
@@ -111,9 +107,9 @@ def compose_comparison(
         language=say.language,
         title=say("compare.title", name=outcome.root.resolve().name),
         subtitle=say("compare.subtitle"),
-        tiles=_tiles(outcome, verdicts, say),
+        tiles=[*_tiles(outcome, verdicts, say)],
         limits_title=say("compare_limits.title"),
-        limits=_limits(outcome, say),
+        limits=[*_limits(outcome, say)],
         sections=[*sections, _run_section(outcome, say)],
         labels={**{label: say(f"page.{label}") for label in LABELS}, "footer": say("compare.footer")},
     )
@@ -124,8 +120,7 @@ def _summary_section(outcome: Outcome, verdicts: list[Verdict], say: Wording) ->
     title = say("compare_summary.title")
     if not outcome.methods:
         return Section("summary", title, [Missing(say("compare_summary.none"))])
-    points = [*_who_keeps_up(outcome, say), *_best(outcome, say), *_best_ratio(outcome, say)]
-    points += [*([_count_verdicts(verdicts, say)] if verdicts else [])]
+    points = [*_who_keeps_up(outcome, say), *_who_is_best(outcome, say), *_count_verdicts(verdicts, say)]
     blocks: list[Block] = [Points(points), Small(say("compare_summary.rule"))]
     if (outcome.root / CHOICE_FILE).is_file():
         blocks.append(Picture(outcome.root / CHOICE_FILE, say("compare_summary.picture")))
@@ -158,64 +153,58 @@ def _who_keeps_up(outcome: Outcome, say: Wording) -> Iterator[Text]:
             yield say(f"compare_summary.{cost}", methods=methods, value=number(found[1]))
 
 
-def _best(outcome: Outcome, say: Wording) -> Iterator[Text]:
-    best = best_joint(outcome)
-    if best is not None:
+def _who_is_best(outcome: Outcome, say: Wording) -> Iterator[Text]:
+    if best := best_joint(outcome):
         found = {task: plus_minus(outcome, best.name, column, say) for task, column in outcome.headlines.items()}
         listed = say.listed(f"{named(outcome, column, say)} {found[task]}" for task, column in outcome.headlines.items())
         two = {task: found[task] for task in (DETECTION, CLASSIFICATION.name) if task in found}
         yield say("compare_summary.best", method=best.label, figures=listed, **two)
-
-
-def _best_ratio(outcome: Outcome, say: Wording) -> Iterator[Text]:
-    best = best_ratio(outcome)
-    if best is not None:
+    if best := best_ratio(outcome):
         labels = say.listed(methods_of(outcome.tasks)[name].label for name in GRID_METHODS)
         yield say("compare_summary.best_ratio", method=best.label, methods=labels)
 
 
-def _tiles(outcome: Outcome, verdicts: list[Verdict], say: Wording) -> list[Tile]:
+def _tiles(outcome: Outcome, verdicts: list[Verdict], say: Wording) -> Iterator[Tile]:
     """Headline figures of the best joint method beside the tasks alone, predictions if judged, and how many runs are finished."""
-    found, best = [], best_joint(outcome)
+    best = best_joint(outcome)
     headline = outcome.headline(best.name) if best else None
     if best and headline:
         for name, alone, spread in zip(outcome.headlines.values(), _alone(outcome).values(), headline, strict=True):
-            values = {"method": alone.label, "value": plus_minus(outcome, alone.name, name, say)}
             known = "alone" if outcome.values(alone.name, name) else "no_baseline"
-            half = spread.sd or 0.0
+            note = say(f"compare_tile.{known}", method=alone.label, value=plus_minus(outcome, alone.name, name, say))
             label = say("compare_tile.figure", figure=named(outcome, name, say), method=best.label)
-            bar = share_bar(spread.mean, spread.mean - half, spread.mean + half)
-            found.append(Tile(label, value_of(outcome, name, spread.mean), say(f"compare_tile.{known}", **values), bar))
+            low, high = spread.mean - (spread.sd or 0), spread.mean + (spread.sd or 0)
+            yield Tile(label, value_of(outcome, name, spread.mean), note, share_bar(spread.mean, low, high))
     if verdicts:
         words = Counter(verdict.word for verdict in verdicts)
-        part = say.plain("compare_tile.of", part=words["holds"], all=len(verdicts))
         note = say("compare_tile.predictions_note", unmeasured=words["unmeasured"])
-        found.append(Tile(say("compare_tile.predictions"), part, note))
+        part = say.plain("compare_tile.of", part=words["holds"], all=len(verdicts))
+        yield Tile(say("compare_tile.predictions"), part, note)
     done = say.plain("compare_tile.of", part=len(outcome.runs), all=outcome.planned)
     plan = say("compare_tile.runs_note", methods=len(outcome.plan.methods), count=len(outcome.plan.seeds))
-    return [*found, Tile(say("compare_tile.runs"), done, plan)]
+    yield Tile(say("compare_tile.runs"), done, plan)
 
 
-def _limits(outcome: Outcome, say: Wording) -> list[Text]:
+def _limits(outcome: Outcome, say: Wording) -> Iterator[Text]:
     """What must not be read into the figures."""
-    seeds = len(outcome.plan.seeds)
-    texts = [say("limits.research")]
-    texts.append(say("compare_limits.one_seed") if seeds == 1 else say("compare_limits.seeds", count=seeds))
-    if outcome.plan.unit == FOLD:
-        texts.append(say("compare_limits.folds"))
+    seeds, folds = len(outcome.plan.seeds), outcome.plan.unit == FOLD
+    yield say("limits.research")
+    yield say("compare_limits.one_seed") if seeds == 1 else say("compare_limits.seeds", count=seeds)
+    if folds:
+        yield say("compare_limits.folds")
     if outcome.missing:
-        texts.append(say("compare_limits.missing", done=len(outcome.runs), planned=outcome.planned))
+        yield say("compare_limits.missing", done=len(outcome.runs), planned=outcome.planned)
     images = {run.images for run in outcome.runs if run.images}
-    if len(images) == 1 and outcome.plan.unit != FOLD:
-        texts.append(say("compare_limits.images", images=count(images.pop())))
+    if len(images) == 1 and not folds:
+        yield say("compare_limits.images", images=count(images.pop()))
     # With --noval only the last epoch is measured, and best.pt is that one.
-    checkpoint = "last" if "--noval" in outcome.plan.flags else "chosen"
-    return [*texts, *(say(f"compare_limits.{name}") for name in (checkpoint, "budget", "time"))]
+    yield say("compare_limits.last" if "--noval" in outcome.plan.flags else "compare_limits.chosen")
+    yield from (say("compare_limits.budget"), say("compare_limits.time"))
 
 
 def _predictions_section(verdicts: list[Verdict], say: Wording) -> Section:
     """Each prediction, what was measured, and whether it holds."""
-    points = [_count_verdicts(verdicts, say)]
+    points = [*_count_verdicts(verdicts, say)]
     failed = [say.plain(f"score.{of.prediction.figure}") for of in verdicts if of.word in {"below", "above"}]
     if failed:
         points.append(say("compare_predictions.fail", figures=say.listed(failed)))
@@ -226,10 +215,11 @@ def _predictions_section(verdicts: list[Verdict], say: Wording) -> Section:
     return Section("predictions", say("compare_predictions.title"), blocks)
 
 
-def _count_verdicts(verdicts: list[Verdict], say: Wording) -> Text:
-    words = Counter(verdict.word for verdict in verdicts)
-    numbers = {word: words[word] for word in ("holds", "below", "above", "unmeasured")}
-    return say("compare_predictions.count", all=len(verdicts), **numbers)
+def _count_verdicts(verdicts: list[Verdict], say: Wording) -> Iterator[Text]:
+    if verdicts:
+        words = Counter(verdict.word for verdict in verdicts)
+        numbers = {word: words[word] for word in ("holds", "below", "above", "unmeasured")}
+        yield say("compare_predictions.count", all=len(verdicts), **numbers)
 
 
 def _prediction_row(verdict: Verdict, say: Wording) -> list[Cell]:
@@ -237,12 +227,10 @@ def _prediction_row(verdict: Verdict, say: Wording) -> list[Cell]:
     label, predicted = say(f"score.{prediction.figure}"), _range(prediction, (prediction.low, prediction.high), say)
     if found is None:
         return [label, predicted, NONE, NONE, say("compare_predictions.unmeasured")]
-    measured = (
-        say.plain("compare_predictions.times", value=f"{found.value:.2f}") if prediction.times else say.percent(found.value)
-    )
+    times = say.plain("compare_predictions.times", value=f"{found.value:.2f}")
+    measured = times if prediction.times else say.percent(found.value)
     seeds = _range(prediction, (found.low, found.high), say, measured=True)
-    values = {"value": measured} if verdict.word == "holds" else {"value": measured, "range": predicted}
-    return [label, predicted, measured, seeds, say(f"compare_predictions.{verdict.word}", **values)]
+    return [label, predicted, measured, seeds, say(f"compare_predictions.{verdict.word}", value=measured, range=predicted)]
 
 
 def _range(prediction: Prediction, ends: tuple[float, float], say: Wording, measured: bool = False) -> str:
@@ -250,7 +238,7 @@ def _range(prediction: Prediction, ends: tuple[float, float], say: Wording, meas
     if prediction.times:
         low, high = (f"{end:.2f}" if measured else f"{end:g}" for end in ends)
         return say.plain("compare_predictions.times_range", low=low, high=high)
-    low, high = map(say.percent if measured else say.limit, ends)
+    low, high = (say.percent(end, ".1f" if measured else "g") for end in ends)
     return say.plain("number.range", low=low, high=high)
 
 

@@ -1,46 +1,42 @@
-"""The pictures of a comparison: `comparison.png` (which method to choose, and what it costs) and `curves.png` (the epochs)."""
+"""`comparison.png`: which method of a comparison to choose, and what it costs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from string import ascii_lowercase
+from typing import NamedTuple
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from gradnorm_plugin.compare.latency import Latency
 from gradnorm_plugin.compare.methods import Method, baseline, methods_of
-from gradnorm_plugin.compare.results import HEADLINE, Outcome, RunResult, Spread
+from gradnorm_plugin.compare.results import HEADLINE, Outcome
+from gradnorm_plugin.compare.spread import Spread
 from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, ImageTasks
 from gradnorm_plugin.training.figures import OTHER, draw, head, task_colours
 
-CHOICE_FILE, CURVES_FILE = "comparison.png", "curves.png"
+CHOICE_FILE = "comparison.png"
 Handle = Line2D | Patch
 Entry = tuple[Handle, str, list[str]]
 """Of the legend: what is drawn, its words, and the figures that are out of view."""
-Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Epochs, and the mean, lowest and highest value over the seeds in each."""
 
 # Tol's "muted" scheme without what is near the tasks' own colours; then again with other shapes, for methods of the user's own.
 _COLOURS = ("#117733", "#CC6677", "#332288", "#AA4499", "#44AA99", "#999933", "#882255", "#333333")
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h")
 _GOOD = "#2E7D32"
-_DASHES, _DOTS = (0, (4, 2)), (0, (1, 1.3))
+_DASHES = (0, (4, 2))
 
 _COLLAPSED = 0.6
 """Below this share of the methods' median a figure is shown at the panel's edge, so that the others stay distinguishable."""
 _EDGE = 0.05
 """Distance of such a marker from that edge, as a share of the panel."""
-_LEGEND_COLUMNS, _CURVE_COLUMNS = 6, 5
-"""Most columns: of the legend if they fit, and of panels of curves."""
+_LEGEND_COLUMNS = 6
+"""Most columns of the legend, if they fit."""
 _COSTS = (
     ("parameters", "Parameters", 1e-6, "million"),
     ("gflops", "GFLOPs", 1.0, ""),
@@ -50,8 +46,7 @@ _COSTS = (
 """Cost, title, factor to the unit shown, unit."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """How a method is drawn."""
 
     marker: str
@@ -59,29 +54,25 @@ class Look:
 
 
 def looks(methods: Sequence[Method], tasks: ImageTasks = (CLASSIFICATION,)) -> dict[str, Look]:
-    """Marker and colour by the method's name: told apart by the colour-blind, and by shape in grey.
+    """Marker and colour by the method's name: distinct for the colour-blind, and in grey by shape.
 
     They are the same in every comparison: the baselines have the colours of their tasks, the others theirs by their place in the
     registry; the user's own follow in the plan's order.
     """
     alone = {baseline(task): Look("d", colour) for task, colour in task_colours(tasks).items()}
-    registered = [method.name for method in methods_of(tasks).values() if not method.extra]
-    others = [name for name in dict.fromkeys([*registered, *(method.name for method in methods)]) if name not in alone]
+    registered = [method for method in methods_of(tasks).values() if not method.extra]
+    others = [name for name in dict.fromkeys(method.name for method in (*registered, *methods)) if name not in alone]
     found = {name: Look(_SHAPES[i % len(_SHAPES)], _COLOURS[i % len(_COLOURS)]) for i, name in enumerate(others)}
     return {**alone, **found}
 
 
 def plot_choice(outcome: Outcome, latency: Latency | None) -> list[Path]:
-    """Draw `comparison.png`; returns the pictures written, none as long as no run is finished.
-
-    Raises:
-        WriteError: if one cannot be written.
-    """
+    """Draw `comparison.png`; returns the pictures written, none as long as no run is finished."""
     return draw(lambda: choice_figure(outcome, latency), outcome.root / CHOICE_FILE) if outcome.methods else []
 
 
 def choice_figure(outcome: Outcome, latency: Latency | None) -> Figure:
-    """Left: for each image output a panel with its headline figure and detection's, a marker a method, and the two tasks alone.
+    """Left: for each image output a panel of its headline figure over detection's, a marker per method, and the two tasks alone.
 
     Right: costs. Below: the legend.
     """
@@ -109,7 +100,7 @@ def choice_figure(outcome: Outcome, latency: Latency | None) -> Figure:
 
 def _draw_choice(axis: Axes, outcome: Outcome, task: ImageTask, look: dict[str, Look]) -> list[Entry]:
     """Markers, bars and baselines; returns what the legend is to show."""
-    axis.set(xlabel=f"{DETECTION}: {HEADLINE}", ylabel=f"{task.name}: {_words(task.figure(task.headline))}")
+    axis.set(xlabel=f"{DETECTION}: {HEADLINE}", ylabel=f"{task.name}: {task.figure(task.headline).replace('_', ' ')}")
     names = {DETECTION: HEADLINE, task.name: task.headline}
     found = [(method, [outcome.spread(method.name, name) for name in names.values()]) for method in outcome.joint_methods]
     points = [(method, (x, y)) for method, (x, y) in found if x and y]
@@ -151,7 +142,7 @@ def _draw_baselines(axis: Axes, tasks: ImageTasks, alone: dict[str, Spread | Non
         (axis.axhline, axis.axhspan, axis.get_ylim()[0]),
     ]
     for (task, of), (draw_line, draw_span, low) in zip(alone.items(), draws, strict=True):
-        if of is not None:
+        if of:
             colour, label = task_colours(tasks)[task], methods_of(tasks)[baseline(task)].label
             draw_span(of.mean - (of.sd or 0), of.mean + (of.sd or 0), color=colour, alpha=0.11, linewidth=0, zorder=0.5)
             line = draw_line(of.mean, color=colour, linewidth=0.9, linestyle=_DASHES, zorder=1)
@@ -190,28 +181,27 @@ def _draw_point(axis: Axes, look: Look, found: tuple[Spread, Spread], limits: Se
 def _draw_costs(
     figure: SubFigure, outcome: Outcome, latency: Latency | None, look: dict[str, Look], letters: Iterator[str]
 ) -> None:
-    """A panel for each known cost: a dot a method beside the line of detection only, its value and its ratio to that line."""
-    panels = [(panel, found) for panel in _COSTS if (found := _costs(outcome, latency, panel[0]))]
+    """A panel per known cost: for each method a dot, its value, and the ratio to detection only (the dotted line)."""
+    panels = [(panel, found) for panel in _COSTS if (found := _costs(outcome, latency, *panel[::2]))]
     if not panels:
         return
     methods = outcome.methods[::-1]
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, ((_, title, factor, unit), found) in zip(axes, panels, strict=True):
+    for axis, ((_, title, _, unit), found) in zip(axes, panels, strict=True):
         head(axis, next(letters), title)
-        highest = factor * max(value for value, _ in found.values())
+        highest = max(value for value, _ in found.values())
         for row, method in enumerate(methods):
             if method.name not in found:
                 continue
-            value, ratio = factor * found[method.name][0], found[method.name][1]
-            colour = look[method.name].colour
+            (value, ratio), (marker, colour) = found[method.name], look[method.name]
             axis.plot([0, value], [row, row], color=colour, linewidth=1, alpha=0.45, zorder=1.5)
-            axis.plot(value, row, marker=look[method.name].marker, color=colour, markersize=5.5, markeredgecolor="white",
-                      markeredgewidth=0.5, linestyle="none", zorder=3)  # fmt: skip
+            axis.plot(value, row, marker=marker, color=colour, markersize=5.5, markeredgecolor="white", markeredgewidth=0.5,
+                      linestyle="none", zorder=3)  # fmt: skip
             words = _three_digits(value) + ("" if ratio is None else f" ({ratio:.2f}\N{MULTIPLICATION SIGN})")
             axis.text(1.22 * highest, row, words, va="center", fontsize=6.8, color=OTHER)
-        base = found.get(baseline(DETECTION))
-        if base and base[0]:
-            axis.axvline(factor * base[0], color=OTHER, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
+        base, _ = found.get(baseline(DETECTION), (0, None))
+        if base:
+            axis.axvline(base, color=OTHER, linewidth=0.7, linestyle=(0, (1, 1.5)), zorder=1)
         axis.set(xlim=(0, 2.5 * highest), ylim=(-0.6, len(methods) - 0.4), xlabel=unit)
         axis.set_yticks(range(len(methods)), [method.label for method in methods])
         axis.set_xticks([])
@@ -220,115 +210,16 @@ def _draw_costs(
         axis.spines["bottom"].set_visible(False)
 
 
-def _costs(outcome: Outcome, latency: Latency | None, name: str) -> dict[str, tuple[float, float | None]]:
+def _costs(outcome: Outcome, latency: Latency | None, name: str, factor: float) -> dict[str, tuple[float, float | None]]:
     """By method: the mean of a cost and its ratio to that of detection only; of the latency as the networks took turns."""
     if name == "latency":
         times = {method.name: latency.of(method.name) for method in outcome.methods} if latency else {}
         return {method: (of.milliseconds, of.ratio) for method, of in times.items() if of}
     spreads = {method.name: outcome.spread(method.name, name) for method in outcome.methods}
     base = spreads.get(baseline(DETECTION))
-    return {method: (of.mean, of.mean / base.mean if base and base.mean else None) for method, of in spreads.items() if of}
-
-
-def _words(column: str) -> str:
-    return column.replace("_", " ")
+    return {m: (factor * of.mean, of.mean / base.mean if base and base.mean else None) for m, of in spreads.items() if of}
 
 
 def _three_digits(value: float) -> str:
     """Without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def plot_curves(outcome: Outcome) -> list[Path]:
-    """Draw `curves.png`; returns the pictures written, none without an epoch to draw.
-
-    Raises:
-        WriteError: if one cannot be written.
-    """
-    if not any(run.curves for run in outcome.runs):
-        return []
-    return draw(lambda: curves_figure(outcome), outcome.root / CURVES_FILE)
-
-
-def curves_figure(outcome: Outcome) -> Figure:
-    """The headline figures over the epochs, a panel a method, to see whether training has levelled off.
-
-    The mean over the seeds lies in the band from the lowest to the highest; the tasks alone are dotted.
-    """
-    methods = outcome.methods
-    columns = min(_CURVE_COLUMNS, len(methods))
-    rows = math.ceil(len(methods) / columns)
-    figure = Figure(figsize=(max(1.75 * columns + 0.6, 4.2), 1.75 * rows + 0.75), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    last = max(len(curve) for run in outcome.runs for curve in run.curves.values()) - 1
-    colours = task_colours(outcome.tasks)
-    alone = {task: band(outcome.of(baseline(task)), name) for task, name in outcome.headlines.items()}
-    for axis, method in zip(axes.flat, methods, strict=False):
-        axis.set_title(method.label, loc="left", pad=4)
-        for task, name in outcome.headlines.items():
-            usual, found = alone[task], band(outcome.of(method.name), name)
-            if usual is not None and method.name != baseline(task):
-                _draw_dotted(axis, usual, colours[task])
-            if found is not None:
-                _draw_band(axis, found, colours[task])
-        axis.set(xlim=(-0.03 * last - 0.2, 1.03 * last + 0.2), ylim=(-0.02, 1.02))
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    for axis in axes.flat[len(methods) :]:
-        axis.set_visible(False)
-    for column in range(columns):  # the lowest visible panel has the numbers
-        lowest = axes[(len(methods) - 1 - column) // columns, column]
-        lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel("epoch")
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], color=colours[task], label=_words(name)) for task, name in outcome.headlines.items()
-    ]
-    if len(outcome.plan.seeds) > 1:
-        handles.append(Patch(color=OTHER, alpha=0.25, linewidth=0, label=f"lowest to highest {outcome.plan.unit}"))
-    if any(of is not None for of in alone.values()):
-        handles.append(Line2D([], [], color=OTHER, linewidth=0.8, linestyle=_DOTS, label="the task alone"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=4 if len(outcome.tasks) == 1 else max(2, columns - 1))
-    return figure
-
-
-def band(runs: Sequence[RunResult], figure: str) -> Band | None:
-    """The course of a figure over the epochs in which it was measured; None if it never was.
-
-    A run that stopped early counts in the epochs that it has.
-    """
-    curves = [run.curves[figure] for run in runs if figure in run.curves]
-    if not curves:
-        return None
-    values = np.full((len(curves), max(map(len, curves))), np.nan)
-    for row, curve in zip(values, curves, strict=True):
-        row[: len(curve)] = curve
-    epochs = np.flatnonzero(np.isfinite(values).any(0))
-    if not len(epochs):
-        return None
-    values = values[:, epochs]
-    return epochs, np.nanmean(values, 0), np.nanmin(values, 0), np.nanmax(values, 0)
-
-
-def change_at_end(found: Band | None) -> float | None:
-    """What the last fifth of the epochs added to the mean; None if nothing was measured before it, or nothing in it."""
-    if found is None:
-        return None
-    epochs, mean = found[0], found[1]
-    before = mean[epochs < min(0.8 * (epochs[-1] + 1), epochs[-1])]  # epochs count from 0
-    return float(mean[-1] - before[-1]) if len(before) else None
-
-
-def _draw_band(axis: Axes, found: Band, colour: str) -> None:
-    epochs, mean, low, high = found
-    if len(epochs) == 1:  # only the last epoch was measured
-        axis.errorbar(epochs, mean, yerr=[mean - low, high - mean], fmt="o", color=colour, markersize=3, elinewidth=0.8)
-        return
-    axis.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
-    axis.plot(epochs, mean, color=colour)
-
-
-def _draw_dotted(axis: Axes, found: Band, colour: str) -> None:
-    epochs, mean, *_ = found
-    if len(epochs) == 1:
-        axis.axhline(mean[0], color=colour, linewidth=0.8, linestyle=_DOTS, alpha=0.8)
-    else:
-        axis.plot(epochs, mean, color=colour, linewidth=0.8, linestyle=_DOTS, alpha=0.8)

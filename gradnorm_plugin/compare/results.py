@@ -6,30 +6,25 @@ Tasks are `detection` and the image outputs, figures have the names of their col
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 import numpy as np
-from scipy.stats import t as student
 
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
 from gradnorm_plugin.compare.methods import SEPARATE, Method, baseline
 from gradnorm_plugin.compare.plan import Plan, is_finished, read_plan, run_folder
+from gradnorm_plugin.compare.spread import Difference, Spread, paired_difference, spread_of
+from gradnorm_plugin.report.run_files import Rows, RunFiles, read_run, task_part
 from gradnorm_plugin.run_folder import (
+    CLASSIFICATION,
     DETECTION,
     DETECTION_FIGURES,
-    FACTS_FILE,
-    METRICS_FILE,
+    ImageTask,
     ImageTasks,
-    Record,
-    Rows,
-    RunFiles,
     cosine_columns,
-    finite,
-    output_part,
-    read_run,
     weight_columns,
 )
 
@@ -38,8 +33,6 @@ HEADLINE = "mAP50-95"
 COSTS = ("parameters", "gflops", "seconds_per_epoch", "peak_memory_mb")
 AGREEMENT = ("cosine", "conflicting_share", "measured_steps")
 NORMS = ("detection_norm_before_clip", "head_norm_before_clip")
-LEVEL = 0.95
-"""Confidence level of the intervals of differences."""
 
 _OUTPUT_BALANCERS = {name for name, balancer in BALANCERS.items() if issubclass(balancer, GradientSurgery)}
 """Balancers that compare the tasks' gradients at the shared layer's output; the others do at its weights."""
@@ -61,81 +54,8 @@ def gradients_of(tasks: ImageTasks) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean of a figure over the seeds, and how much it varied."""
-
-    mean: float
-    sd: float | None
-    """Sample standard deviation (n - 1); None for a single seed."""
-    low: float
-    high: float
-    count: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean difference of runs with the same seed, and its t-interval."""
-
-    mean: float
-    interval: tuple[float, float] | None
-    """None for a single pair, which says nothing about the variation."""
-    count: int
-
-    @property
-    def side(self) -> str | None:
-        """`above` or `below` if the whole interval is on that side of 0, else `includes`; None without an interval."""
-        if self.interval is None:
-            return None
-        low, high = self.interval
-        return "above" if low > 0 else "below" if high < 0 else "includes"
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Ratio of two means over the seeds that both have, and the lowest and highest ratio of a single seed."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-
-def spread_of(values: Iterable[float]) -> Spread | None:
-    """Mean and spread of the finite values; None if there is none."""
-    found = finite(values)
-    if not found:
-        return None
-    sd = stdev(found) if len(found) > 1 else None  # exact: 0 for equal values, where pandas and NumPy leave 1e-15
-    return Spread(fmean(found), sd, min(found), max(found), len(found))
-
-
-def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """`values` - `baseline`, both by seed, over the seeds of both; None if they share none.
-
-    The interval is Student's t for the mean difference: luck that a seed brings to both runs does not widen it.
-    """
-    found = spread_of(values[seed] - baseline[seed] for seed in values if seed in baseline)
-    if found is None:
-        return None
-    if found.sd is None:
-        return Difference(found.mean, None, found.count)
-    half = float(student.ppf((1 + LEVEL) / 2, found.count - 1)) * found.sd / math.sqrt(found.count)
-    return Difference(found.mean, (found.mean - half, found.mean + half), found.count)
-
-
-def paired_ratio(values: Mapping[int, float], baseline: Mapping[int, float]) -> Ratio | None:
-    """`values` / `baseline`, both by seed; None if they share no seed, or the baseline is 0 there."""
-    seeds = [seed for seed in values if seed in baseline]
-    below = math.fsum(baseline[seed] for seed in seeds)
-    if not below:
-        return None
-    ratios = [values[seed] / baseline[seed] for seed in seeds if baseline[seed]]
-    return Ratio(math.fsum(values[seed] for seed in seeds) / below, min(ratios), max(ratios), len(seeds))
-
-
-@dataclass(frozen=True)
 class RunResult:
-    """One finished run. What it does not have is left out, and so are the figures of a task that its method does not train."""
+    """One finished run. Missing values are left out, and so are the figures of a task that its method does not train."""
 
     method: Method
     seed: int
@@ -172,6 +92,20 @@ class Outcome:
     def headlines(self) -> dict[str, str]:
         """Task -> the figure that stands for it."""
         return headlines_of(self.tasks)
+
+    @property
+    def figure_names(self) -> list[str]:
+        """The columns of all figures."""
+        return [name for names in self.figures.values() for name in names]
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Those, costs, and what is known of the gradients."""
+        return (*self.figure_names, *COSTS, *gradients_of(self.tasks))
+
+    def task_of(self, column: str) -> ImageTask:
+        """The image output that a figure is of; of one of detection the class, whose figures need no name before them."""
+        return next((task for task in self.tasks if column in task.figures), CLASSIFICATION)
 
     @property
     def methods(self) -> list[Method]:
@@ -236,29 +170,26 @@ def read_outcome(root: Path) -> Outcome:
 
 def _read_result(method: Method, seed: int, folder: Path, tasks: ImageTasks) -> RunResult:
     run = read_run(folder)
-    metrics = run.metrics or Record(METRICS_FILE, {})
-    figures = {name: metrics.record(DETECTION).number(name) for name in DETECTION_FIGURES if method.detects}
-    for task in tasks:
-        if method.trains(task.name):
-            part = output_part(metrics, task.name)
-            figures |= {column: part.number(task.figure(column)) for column in task.figures}
-    values = {**figures, **dict(_costs(run, method)), **dict(_gradients(run, tasks))}
-    images = metrics.number("images")
+    values = {**dict(_costs(run, method)), **dict(_gradients(run, tasks))}
+    for task, columns in figures_of(tasks).items():
+        if method.trains(task):
+            part = task_part(run.metrics, task)
+            values |= {column: part.number(column.removeprefix(f"{task}_")) for column in columns}
+    images = run.metrics.number("images")
     return RunResult(
         method=method,
         seed=seed,
         folder=folder,
         values={name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)},
-        curves=_curves(run.epochs, method, tasks) if run.epochs is not None else {},
+        curves=_curves(run.joint_epochs, method, tasks) if run.joint_epochs else {},
         images=None if images is None else int(images),
-        measured_at="output" if run.options is not None and run.options.text("balancer") in _OUTPUT_BALANCERS else "weights",
+        measured_at="output" if run.options.text("balancer") in _OUTPUT_BALANCERS else "weights",
     )
 
 
 def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
     """A run without classification counts as the detector alone: it needs no head (`strip`)."""
-    facts = run.facts or Record(FACTS_FILE, {})
-    model = facts.record("model")
+    model = run.facts.record("model")
     parameters, head, gflops = (model.number(name) for name in ("parameters", "head_parameters", "gflops"))
     if method.classifies:
         whole = None if parameters is None or head is None else parameters + head
@@ -266,31 +197,23 @@ def _costs(run: RunFiles, method: Method) -> Iterator[tuple[str, float | None]]:
         parameters, gflops = (usual if total is None else total for total, usual in zip(found, (whole, gflops), strict=True))
     yield "parameters", parameters
     yield "gflops", gflops
-    seconds = facts.number("seconds")
-    epochs = run.epochs if run.epochs is not None else run.plain_epochs
-    yield "seconds_per_epoch", None if seconds is None or epochs is None else seconds / len(epochs)
-    yield "peak_memory_mb", facts.number("peak_memory_mb")
+    seconds = run.facts.number("seconds")
+    yield "seconds_per_epoch", None if seconds is None or not run.epochs else seconds / len(run.epochs)
+    yield "peak_memory_mb", run.facts.number("peak_memory_mb")
 
 
 def _gradients(run: RunFiles, tasks: ImageTasks) -> Iterator[tuple[str, float]]:
-    if run.epochs is not None:
+    if run.joint_epochs:
         for name in weight_columns(tasks):
-            yield name, run.epochs.numbers(name)[-1]
-    if run.updates is None:
+            yield name, run.joint_epochs.numbers(name)[-1]
+    if not run.updates:
         return
-    cosines = finite(run.updates.numbers("cosine"))
-    if cosines:
-        yield "cosine", fmean(cosines)
+    if cosines := run.updates.known("cosine"):
         yield "measured_steps", len(cosines)
         yield "conflicting_share", sum(cosine < 0 for cosine in cosines) / len(cosines)
-    for name in cosine_columns(tasks)[1:]:
-        of_pair = finite(run.updates.numbers(name))
-        if of_pair:
-            yield name, fmean(of_pair)
-    for name in NORMS:
-        norms = finite(run.updates.numbers(name))
-        if norms:
-            yield name, median(norms)
+    for name in (*cosine_columns(tasks), *NORMS):
+        if known := run.updates.known(name):
+            yield name, median(known) if name in NORMS else fmean(known)
 
 
 def _curves(epochs: Rows, method: Method, tasks: ImageTasks) -> dict[str, tuple[float, ...]]:

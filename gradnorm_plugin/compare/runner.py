@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gradnorm_plugin.compare.methods import Method
 from gradnorm_plugin.compare.plan import FOLD, SEED, CompareError, Plan, fold_file, is_finished, log_file, run_folder
-from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks, read_facts
+from gradnorm_plugin.report.run_files import read_facts
+from gradnorm_plugin.run_folder import CLASSIFICATION, ImageTasks
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 PATIENCE = 10.0
-"""Seconds that a run has to end by itself once it is told to."""
+"""Seconds a run has to end once it is told to."""
 LOG_TAIL = 64 * 1024
-"""Bytes of a log that are searched: progress bars make it long, the reason stands at its end."""
+"""Bytes of a log that are searched for the reason, which is at its end: progress bars make logs long."""
 
 _PROGRAM = f"import sys; sys.path[:] = [{str(Path(__file__).resolve().parents[2])!r}, *filter(None, sys.path)]; "
 _TRAIN = f"{_PROGRAM}from gradnorm_plugin.cli import main; main()"
@@ -65,7 +67,7 @@ class Run:
 def make_runs(root: Path, plan: Plan, epochs: Mapping[str, int]) -> list[Run]:
     """All runs in their order; those that an earlier start finished are marked so.
 
-    The seeds are the outer loop: wherever a comparison is broken off, no method is more than one run ahead of another.
+    The seeds are the outer loop: whenever a comparison is broken off, no method is more than one run ahead of another.
     """
     runs = []
     for seed in plan.seeds:
@@ -111,9 +113,13 @@ def train_all(
                 raise KeyboardInterrupt
             for run in runs:
                 status = run.process.poll() if run.process and run.state == RUNNING else None
-                if status is not None:
-                    _settle(run, status)
-                    on_change(run)
+                if status is None:
+                    continue
+                if status == 0 and is_finished(run.folder):
+                    run.seconds, run.state = time.monotonic() - run.started, FINISHED
+                else:
+                    run.error, run.state = failure(run.log, status), FAILED
+                on_change(run)
             free = jobs - sum(run.state == RUNNING for run in runs)
             for run in [run for run in runs if run.state == WAITING][:free]:
                 try:
@@ -181,12 +187,8 @@ def _last_lines(log: Path) -> list[str]:
 def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int]) -> None:
     clear(run.folder)
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "PYTHONUNBUFFERED": "1",  # the log keeps up with the run
-    }
+    settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    settings["PYTHONUNBUFFERED"] = "1"  # the log keeps up with the run
     run.log.unlink(missing_ok=True)  # it may be a link
     with run.log.open("xb") as log:
         run.process = subprocess.Popen(
@@ -194,18 +196,11 @@ def _start(run: Run, flags: Sequence[str], threads: int, inherited: Sequence[int
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**os.environ, **settings},
             start_new_session=True,  # a process group of its own: signalled together with its data loader, and only by us
             pass_fds=inherited,
         )
     run.started, run.state = time.monotonic(), RUNNING  # in this order: another thread draws the table
-
-
-def _settle(run: Run, status: int) -> None:
-    if status == 0 and is_finished(run.folder):
-        run.seconds, run.state = time.monotonic() - run.started, FINISHED
-    else:
-        run.error, run.state = failure(run.log, status), FAILED
 
 
 def _stop(running: Sequence[Run]) -> None:
@@ -214,10 +209,8 @@ def _stop(running: Sequence[Run]) -> None:
         _signal(process, "SIGTERM")
     deadline = time.monotonic() + PATIENCE
     for process in processes:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            pass
         _signal(process, "SIGKILL")  # also what is left of its data loader
         process.wait()
     for run in running:
@@ -225,10 +218,8 @@ def _stop(running: Sequence[Run]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], name: str) -> None:
-    try:
+    with suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, getattr(signal, name))
         else:  # Windows
             process.terminate()
-    except ProcessLookupError:
-        pass

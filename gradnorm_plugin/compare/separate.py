@@ -10,7 +10,6 @@ are those of the comparison. The answers for the validation images are then meas
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -24,11 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradnorm_plugin.compare.plan import CompareError, check_separate
+from gradnorm_plugin.compare.plan import CompareError
+from gradnorm_plugin.compare.planning import check_separate
 from gradnorm_plugin.data.description import DescriptionError
 from gradnorm_plugin.data.listing import list_images
-from gradnorm_plugin.evaluation.summary import summarise_output, version_facts, write_summary
-from gradnorm_plugin.files import explain, write_text
+from gradnorm_plugin.evaluation.summary import summarise_output, version_facts, write_json, write_summary
+from gradnorm_plugin.files import explain
 from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.outputs import Classes
 from gradnorm_plugin.run_folder import FACTS_FILE
@@ -109,7 +109,7 @@ def train_classifier(options: argparse.Namespace, command: Sequence[str] = ()) -
         "image_outputs": output_facts(run.outputs),
     }
     write_summary(summarise_output(output, answers, targets, str(best), images), folder)
-    write_text(folder / FACTS_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_json(facts, folder / FACTS_FILE)
 
 
 def link_images(folder: Path, files: Sequence[str], targets: np.ndarray, output: Classes) -> None:

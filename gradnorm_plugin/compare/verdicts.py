@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gradnorm_plugin.compare.methods import GRID_METHODS, Method, baseline
-from gradnorm_plugin.compare.results import Outcome, Ratio, paired_ratio, spread_of
+from gradnorm_plugin.compare.results import Outcome
+from gradnorm_plugin.compare.spread import Ratio, paired_ratio
 
 _LEAST = 0.01
-"""What a lower headline figure of an image output counts as in a product: a share of explained variance can be negative."""
+"""The least that a headline figure of an image output counts as in a product: explained variance can be negative."""
 
 
 def floor(outcome: Outcome, task: str) -> float | None:
@@ -34,7 +36,7 @@ def keep_up(outcome: Outcome) -> list[Method] | None:
 
 
 def best_joint(outcome: Outcome) -> Method | None:
-    """The joint method with the highest product of all headline figures: a task that collapsed makes it small.
+    """The joint method with the highest product of all headline figures: a collapsed task makes it small.
 
     A product ranks the methods as their ratios to any baselines would: no task's scale counts.
     """
@@ -55,16 +57,14 @@ def _best(outcome: Outcome, methods: list[Method]) -> Method | None:
 
 def cheapest(outcome: Outcome, methods: list[Method], cost: str) -> tuple[list[Method], float] | None:
     """All methods that share the lowest mean cost, and that cost; None if it is not known of any."""
-    found = {method.name: outcome.spread(method.name, cost) for method in methods}
-    means = {name: spread.mean for name, spread in found.items() if spread is not None}
+    means = {method.name: spread.mean for method in methods if (spread := outcome.spread(method.name, cost))}
     if not means:
         return None
     least = min(means.values())
     return [method for method in methods if means.get(method.name) == least], least
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the report said that GradNorm would reach."""
 
     figure: str
@@ -107,12 +107,13 @@ class Verdict:
 
 def judge(outcome: Outcome) -> list[Verdict]:
     """Every prediction beside what the finished runs measured."""
-    return [Verdict(prediction, _measured(outcome, prediction)) for prediction in PREDICTIONS]
-
-
-def _measured(outcome: Outcome, prediction: Prediction) -> Ratio | None:
-    values = outcome.values(PREDICTED, prediction.figure)
-    if prediction.times:
-        return paired_ratio(values, outcome.values(REFERENCE, prediction.figure))
-    found = spread_of(values.values())
-    return None if found is None else Ratio(found.mean, found.low, found.high, found.count)
+    verdicts = []
+    for prediction in PREDICTIONS:
+        if prediction.times:
+            values = (outcome.values(method, prediction.figure) for method in (PREDICTED, REFERENCE))
+            found = paired_ratio(*values)
+        else:
+            spread = outcome.spread(PREDICTED, prediction.figure)
+            found = Ratio(spread.mean, spread.low, spread.high, spread.count) if spread else None
+        verdicts.append(Verdict(prediction, found))
+    return verdicts

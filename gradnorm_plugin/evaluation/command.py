@@ -25,9 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse_options(argv)
     except EvaluationError as error:
         fail(str(error))
-    from gradnorm_plugin.data.description import (
-        DescriptionError,
-    )  # these need PyTorch, for which --help and mistakes need not wait
+    # These need PyTorch, for which --help and mistakes need not wait
+    from gradnorm_plugin.data.description import DescriptionError
     from gradnorm_plugin.evaluation.one_pass import evaluate
 
     try:
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not is_a_matter_of_place(error):
             raise
         fail(explain(error))
-    except AssertionError as error:  # upstream's way to say what is wrong with its input
+    except AssertionError as error:  # upstream reports bad input this way
         if not str(error):
             raise
         fail(str(error))

@@ -1,4 +1,4 @@
-"""Upstream's figures of the boxes of one validation pass, and confidence intervals of any figures by drawing the images again.
+"""Upstream's figures of the boxes of one validation pass, and confidence intervals of any figures by resampling the images.
 
 That is the percentile bootstrap (Efron & Tibshirani, 1993); `Resampler` is the fast way to upstream's detection figures of many
 such draws. n predictions, m boxes, T IoU thresholds (0.5, 0.55, ... 0.95), K classes of the boxes that occur.

@@ -26,7 +26,7 @@ from gradnorm_plugin.upstream.gateway import swapped, upstream
 _plots = upstream("utils.plots")
 _Annotator: Any = _plots.Annotator
 
-# Apart for the colour-blind, and dark enough for white text. The words say the same: a wrong one names the true class.
+# Distinct for the colour-blind, dark enough for white text. The words say it too: a wrong answer names the true class.
 LABEL, RIGHT, WRONG, NONE = (40, 40, 40), (0, 84, 147), (176, 58, 0), (75, 75, 75)
 
 
@@ -41,9 +41,11 @@ class Badge:
 def label_badges(outputs: Outputs, targets: Mapping[str, Tensor]) -> list[Badge]:
     """A badge for each image of a batch, with what its labels say."""
     nothing = Badge("no class" if outputs[0].name == CLASS else "no label", NONE)
-    said = zip(*(_labels(output, targets[output.name]) for output in outputs), strict=True)
-    lines = [[output.say_target(label) for output, label in zip(outputs, row, strict=True) if label is not None] for row in said]
-    return [Badge("\n".join(of_image), LABEL) if of_image else nothing for of_image in lines]
+    badges = []
+    for labels in zip(*(_labels(output, targets[output.name]) for output in outputs), strict=True):
+        lines = [output.say_target(label) for output, label in zip(outputs, labels, strict=True) if label is not None]
+        badges.append(Badge("\n".join(lines), LABEL) if lines else nothing)
+    return badges
 
 
 def answer_badges(outputs: Outputs, answers: Tensor, targets: Mapping[str, Tensor]) -> list[Badge]:
@@ -113,10 +115,10 @@ class _BadgeAnnotator(_Annotator):
     def text(self, xy: Sequence[float], text: str, *args: Any, **kwargs: Any) -> None:
         """Write the next tile's badge at `xy`, in letters that fit the tile, and the file name below it."""
         badge, (x, y), font = next(self._waiting), xy, self.font
-        left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
+        _, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
         while right + 4 > self._tile_end and font.size > SMALLEST_TEXT:
             font = font.font_variant(size=font.size - 1)
-            left, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
+            _, top, right, bottom = self.draw.textbbox((x + 3, y), badge.text, font=font)
 
         def draw() -> None:
             self.draw.rectangle((x - 2, top - 4, right + 4, bottom + 4), fill=badge.colour)
@@ -127,6 +129,6 @@ class _BadgeAnnotator(_Annotator):
         super().text([x, bottom + 4], text, *args, **kwargs)
 
     def box_label(self, *args: Any, **kwargs: Any) -> None:
-        """Draw a box, and once more what it may have covered of the badge."""
+        """Draw a box, then redraw the badge that it may have covered."""
         super().box_label(*args, **kwargs)
         self._redraw()

@@ -65,7 +65,7 @@ def plot_confusion_matrix(confusion: np.ndarray, names: list[str], picture: Path
     side = min(max(0.75 * len(names) + 2.2, 4.5), 18)
     font = seaborn.plotting_context("notebook", font_scale=0.9 if len(names) < 50 else 0.5)
     literal: dict[Any, Any] = {"text.parse_math": False}
-    with seaborn.axes_style("white"), font, matplotlib.rc_context(literal):  # a name with two dollars in it is no formula
+    with seaborn.axes_style("white"), font, matplotlib.rc_context(literal):  # a name with two dollar signs is no formula
         figure = Figure(figsize=(2 * side, 0.86 * side), layout="constrained")
         left, right = figure.subplots(1, 2)
         _heatmap(left, counts, names, "d", "Images", None)
@@ -124,7 +124,7 @@ def explain_examples(
     """
     log = upstream("utils.general").LOGGER
     level = log.level
-    log.setLevel(logging.WARNING)  # it has said already what this network is
+    log.setLevel(logging.WARNING)  # this network has been described already
     try:
         predictor = Predictor(weights, imgsz=imgsz, device=device)
         for output in outputs:
@@ -144,7 +144,7 @@ def explain_examples(
 def choose_examples(output: ImageOutput, answers: np.ndarray, targets: np.ndarray) -> dict[str, int]:
     """Which of the labelled images are shown: `best` and `worst` are right, `wrong` is not; by the loss of their answers.
 
-    For a class that is by the probability of the true one. None of a kind that there is not.
+    For a class that is by the probability of the true one. A kind without images is left out.
     """
     order = np.argsort(output.answer_losses(answers, targets), kind="stable")
     hits = np.array([output.right(answers[index], output.target(targets[index])) for index in order], dtype=bool)

@@ -1,4 +1,4 @@
-"""What passes by while upstream's `val.run` works: what is said of the images and what the model says, and its detections.
+"""What is recorded while upstream's `val.run` works: the labels of the images, the model's answers, its detections.
 
 B images in a batch, W answers of all image outputs side by side.
 """
@@ -63,10 +63,6 @@ class Recording:
         targets = self._targets[-1]
         return answer_badges(self.outputs, self._answers[-1], targets) if predicted else label_badges(self.outputs, targets)
 
-    def batches(self, loader: Any) -> RecordedBatches:
-        """The joint loader as `val.run` wants it."""
-        return RecordedBatches(loader, self)
-
     def add_batch(self, boxes: Tensor, targets: Mapping[str, Tensor], paths: Any) -> None:
         """Note the truth about a batch: (n, 6) boxes whose first column is the image, and the targets of the image outputs."""
         self.files += paths
@@ -89,7 +85,7 @@ class Recording:
 
     @property
     def images(self) -> int:
-        """Images that passed."""
+        """Number of images recorded."""
         return len(self.files)
 
     def targets(self, output: ImageOutput) -> np.ndarray:
@@ -185,6 +181,6 @@ def validate(*args: Any, model: JointDetectionModel, dataloader: Any, **kwargs: 
     recording.split_outputs = lambda predictions: (predictions, activate(recording.outputs, latest.pop().float()))
     try:
         with recording.in_place():
-            return _val.run(*args, model=model, dataloader=recording.batches(dataloader), **kwargs), recording
+            return _val.run(*args, model=model, dataloader=RecordedBatches(dataloader, recording), **kwargs), recording
     finally:
         handle.remove()

@@ -89,7 +89,7 @@ def stem(file: str) -> str:
 
 
 def called_alike(files: Iterable[str], name: Callable[[str], int | str]) -> tuple[str, str] | None:
-    """Two images, by any file of theirs, that have one name, if there are any: `image_id` or `stem`."""
+    """Two of these files whose images get the same `name` (`image_id` or `stem`), if there are any."""
     seen: dict[int | str, str] = {}
     for file in files:
         called = name(file)

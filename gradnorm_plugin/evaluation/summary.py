@@ -23,7 +23,7 @@ from gradnorm_plugin.upstream.gateway import upstream
 
 
 def version_facts() -> dict[str, str | None]:
-    """Versions of what computes; the commit of YOLOv5 is None where its folder is no git repository."""
+    """Versions of the software; the commit of YOLOv5 is None where its folder is no git repository."""
     try:
         ours = version("yolov5-gradnorm")
     except PackageNotFoundError:  # run from its folder
@@ -36,32 +36,11 @@ def version_facts() -> dict[str, str | None]:
     }
 
 
-def pass_settings(
-    *,
-    data: Any,
-    imgsz: int,
-    batch_size: int,
-    conf_thres: float = 0.001,
-    iou_thres: float = 0.6,
-    max_det: int = 300,
-    half: bool = False,
-    precision: str = "float32",
-    augment: bool = False,
-    **_: Any,
-) -> dict[str, Any]:
+def pass_settings(*, data: Any, imgsz: int, batch_size: int, **options: Any) -> dict[str, Any]:
     """What figures depend on besides weights and images, of the arguments of upstream's `val.run` and with its defaults."""
-    return {
-        "data": str(data),
-        "imgsz": imgsz,
-        "batch_size": batch_size,
-        "conf_thres": conf_thres,
-        "iou_thres": iou_thres,
-        "max_det": max_det,
-        "half": half,
-        "precision": precision,
-        "augment": augment,
-        "versions": version_facts(),
-    }
+    defaults = {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "half": False, "precision": "float32", "augment": False}
+    settings = {name: options.get(name, default) for name, default in defaults.items()}
+    return {"data": str(data), "imgsz": imgsz, "batch_size": batch_size, **settings, "versions": version_facts()}
 
 
 def summarise(
@@ -73,10 +52,10 @@ def summarise(
     bootstrap: Bootstrap | None = None,
     untrained: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The figures of a pass as `joint_metrics.json` has them; None stands for a figure that there is not.
+    """The figures of a pass as `joint_metrics.json` has them; None stands for a missing figure.
 
     Args:
-        recording: what passed by.
+        recording: what the pass recorded.
         names: classes of the boxes.
         weights: the model's file, or the files of an ensemble.
         task: the split.
@@ -85,12 +64,11 @@ def summarise(
         untrained: tasks ("detection", "classification", or an image output) that the weights were never trained for; they have no
             figures.
     """
-    detection, *of_outputs = _intervals(recording, bootstrap) if bootstrap else [{} for _ in range(1 + len(recording.outputs))]
+    detection, *of_outputs = _intervals(recording, bootstrap) if bootstrap else [{}] * (1 + len(recording.outputs))
     parts = {
         output.name: _trained(_output(recording, output, intervals), output.task not in untrained)
         for output, intervals in zip(recording.outputs, of_outputs, strict=True)
     }
-    draws = {"resamples": bootstrap.resamples, "level": bootstrap.level, "seed": bootstrap.seed} if bootstrap else None
     return _plain(
         {
             "weights": weights[0] if isinstance(weights, list) and len(weights) == 1 else weights,
@@ -100,7 +78,7 @@ def summarise(
             "detection": _trained(_detection(recording, names, detection), "detection" not in untrained),
             **({"classification": parts.pop(CLASS)} if CLASS in parts else {}),
             **({"outputs": parts} if parts else {}),
-            "bootstrap": draws,
+            "bootstrap": {name: getattr(bootstrap, name) for name in ("resamples", "level", "seed")} if bootstrap else None,
         }
     )
 
@@ -226,20 +204,19 @@ def _intervals(recording: Recording, bootstrap: Bootstrap) -> list[dict[str, lis
 
 def _detection(recording: Recording, names: Mapping[int, str], intervals: Mapping[str, Any]) -> dict[str, Any]:
     found, boxes = recording.detection(), np.bincount(recording.box_classes(), minlength=len(names))
+    columns = (found.precision, found.recall, found.f1, found.ap[:, 0], found.ap.mean(1))
+    of_class = dict(zip(found.classes.tolist(), zip(*columns, strict=True), strict=True))
     classes = []
     for index, name in names.items():
-        at = np.flatnonzero(found.classes == index)
-        values = (found.precision, found.recall, found.f1, found.ap[:, 0], found.ap.mean(1)) if len(at) else ()
-        figures = [value[at[0]] for value in values] or [None if not boxes[index] else 0.0] * 5
-        columns = zip(DETECTION_FIGURES, figures, strict=True)
-        classes.append({"name": name, "instances": boxes[index], **dict(columns)})
+        figures = of_class.get(index, [0.0 if boxes[index] else None] * len(columns))
+        classes.append({"name": name, "instances": boxes[index], **dict(zip(DETECTION_FIGURES, figures, strict=True))})
     headlines = found.headlines() if boxes.any() else dict.fromkeys(found.headlines())
     confidence = Resampler(predictions).best_confidence(recording.images) if (predictions := recording.predictions()) else None
     return {**headlines, "confidence": confidence, "intervals": intervals, "classes": classes}
 
 
 def _trained(part: dict[str, Any], trained: bool) -> dict[str, Any]:
-    """A task's figures, or its counts alone if it was never trained: what chance gives would pass for a figure."""
+    """A task's figures, or only its counts if it was never trained: figures of chance would look real."""
     if trained:
         return {"trained": True, **part}
     counts = ("images", "name", "instances", "support", "unit")

@@ -13,9 +13,10 @@ import math
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
 
 RANGE = (0.05, 20.0)
-"""Where T is looked for: without any error the smallest, and without any relation to the classes the largest, would be best."""
+"""The range searched for T: without any error the smallest T, without any relation to the classes the largest, would be best."""
 _SMALLEST = np.finfo(np.float32).tiny
 
 
@@ -33,14 +34,14 @@ def fit_temperature(probabilities: np.ndarray, classes: np.ndarray, smoothing: f
     logits, rows = _logits(probabilities[labelled]), np.arange(int(labelled.sum()))
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        of_class = scaled[rows, classes[labelled]]
-        of_others = (scaled.sum(1) - of_class) / (scaled.shape[1] - 1)
-        return float((_log_sum_exp(scaled) - (1 - smoothing) * of_class - smoothing * of_others).mean())
+        answers = log_softmax(logits / math.exp(log_temperature), axis=1)
+        of_class = answers[rows, classes[labelled]]
+        of_others = (answers.sum(1) - of_class) / (answers.shape[1] - 1)
+        return -float(((1 - smoothing) * of_class + smoothing * of_others).mean())
 
     low, high = map(math.log, RANGE)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return math.exp(min((low, found.x, 0.0, high), key=loss))  # the search never looks at the ends themselves
+    return math.exp(min((low, found.x, 0.0, high), key=loss))  # the search never tries the ends themselves
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -53,14 +54,8 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
         raise ValueError(f"temperature must be finite and positive, found {temperature}")
     if temperature == 1:
         return probabilities.astype(np.float64)
-    scaled = _logits(probabilities) / temperature
-    return np.exp(scaled - _log_sum_exp(scaled)[:, None])
+    return softmax(_logits(probabilities) / temperature, axis=1)
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
-
-
-def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    highest = logits.max(1)
-    return highest + np.log(np.exp(logits - highest[:, None]).sum(1))

@@ -18,7 +18,7 @@ from gradnorm_plugin.run_folder import CLASSIFICATION, DETECTION, ImageTask, Ima
 
 LANGUAGES = ("en", "zh-TW")
 NONE = "–"
-"""Shown where there is no figure."""
+"""Shown in place of a missing figure."""
 _OF_OUTPUTS = "_outputs"
 _SHARES = frozenset(
     ("precision", "recall", "F1", "mAP50", "mAP50-95", "accuracy", "balanced_accuracy", "macro_F1", "mean_AP", "AP", "R2",
@@ -96,20 +96,13 @@ class Wording:
         split, _, task = column.removesuffix("_loss").partition("_")
         return self.plain(f"loss.{column}") if f"loss.{column}" in self._texts else self.plain(f"loss.{split}_task", task=task)
 
-    def percent(self, share: float | None) -> str:
-        """0.431 -> 43.1 %."""
-        return self._percent(share, ".1f")
-
-    def limit(self, share: float) -> str:
-        """0.01 -> 1 %."""
-        return self._percent(share, "g")
+    def percent(self, share: float | None, form: str = ".1f") -> str:
+        """0.431 -> 43.1 %; 0.01 -> 1 % with the form "g"."""
+        return NONE if share is None or math.isnan(share) else self.plain("number.percent", value=format(100 * share, form))
 
     def change(self, share: float | None) -> str:
         """-0.431 -> -43.1 %, 0.431 -> +43.1 %."""
-        return self._percent(share, "+.1f")
-
-    def _percent(self, share: float | None, form: str) -> str:
-        return NONE if share is None or math.isnan(share) else self.plain("number.percent", value=format(100 * share, form))
+        return self.percent(share, "+.1f")
 
     def listed(self, names: Iterable[str]) -> str:
         """Names, separated by commas."""
@@ -176,7 +169,7 @@ class Small:
 
 @dataclass(frozen=True)
 class Missing:
-    """A line in the place of what cannot be shown."""
+    """A line in place of something that cannot be shown."""
 
     text: Text
     kind: str = "missing"
@@ -250,7 +243,7 @@ class Report:
     limits: Sequence[Text]
     sections: Sequence[Section]
     labels: dict[str, Text] = field(default_factory=dict)
-    """Fixed texts of the templates, by the keys in `render.LABELS`."""
+    """Fixed texts of the templates, by the keys in `compose.LABELS`."""
 
 
 def missing(folder: Path, file: str, say: Wording) -> Missing:

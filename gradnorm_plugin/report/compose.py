@@ -9,11 +9,11 @@ import argparse
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,11 +22,25 @@ from PIL import Image, UnidentifiedImageError
 
 from gradnorm_plugin.files import explain, read_bytes, write_text
 from gradnorm_plugin.names import one_line
-from gradnorm_plugin.report.blocks import LANGUAGES, Block, Cell, Gallery, Missing, Picture, Report, Section, Wording, pictures
+from gradnorm_plugin.report.blocks import (
+    LANGUAGES,
+    Block,
+    Cell,
+    Gallery,
+    Missing,
+    Picture,
+    Report,
+    Section,
+    Span,
+    Text,
+    Wording,
+    pictures,
+)
 from gradnorm_plugin.report.configuration import data_section, model_section, run_section, settings_section
 from gradnorm_plugin.report.dynamics import batches_section, interference_section, losses_section, weights_section
-from gradnorm_plugin.report.final import final_section, limits, tiles
-from gradnorm_plugin.run_folder import ReportError, RunFiles, read_run
+from gradnorm_plugin.report.final import final_section
+from gradnorm_plugin.report.headline import limits, tiles
+from gradnorm_plugin.report.run_files import ReportError, RunFiles, read_run
 from gradnorm_plugin.terminal import fail, parse
 
 EXAMPLES = ("train_batch0.jpg", "val_batch0_labels.jpg", "val_batch0_pred.jpg")
@@ -61,15 +75,22 @@ def write_report(run: Path, lang: str = "en", out: Path | None = None) -> list[P
     """
     if lang not in LANGUAGES:
         raise ValueError(f"lang is {lang!r}, expected one of {', '.join(LANGUAGES)}")
-    folder = run if out is None else out
     found = read_run(run)
     say = Wording(lang, found.tasks)
-    report = compose(found, say)
-    pages = {"report.md": render_markdown(report, say, folder), "report.html": render_html(report, say)}
+    return write_pages(compose(found, say), say, out or run, "report")
+
+
+def write_pages(report: Report, say: Wording, folder: Path, name: str) -> list[Path]:
+    """Write a report as `name`.md and `name`.html into `folder`; returns their paths.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    pages = {folder / f"{name}.md": render_markdown(report, say, folder), folder / f"{name}.html": render_html(report, say)}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages.items():
-        write_text(folder / name, text)
-    return [folder / name for name in pages]
+    for file, text in pages.items():
+        write_text(file, text)
+    return [*pages]
 
 
 def compose(run: RunFiles, say: Wording) -> Report:
@@ -82,9 +103,9 @@ def compose(run: RunFiles, say: Wording) -> Report:
         language=say.language,
         title=say("page.title", name=run.folder.resolve().name),
         subtitle=say("page.subtitle"),
-        tiles=tiles(run, say),
+        tiles=[*tiles(run, say)],
         limits_title=say("limits.title"),
-        limits=limits(run, say),
+        limits=[*limits(run, say)],
         sections=[
             run_section(run, say),
             model_section(run, say),
@@ -156,16 +177,17 @@ def _environment(autoescape: bool) -> Environment:
     )
 
 
+def _spans(cell: Cell) -> Text:
+    return (Span(one_line(cell)),) if isinstance(cell, str) else cell
+
+
 def _html(cell: Cell) -> Markup:
-    if isinstance(cell, str):
-        return escape(one_line(cell))
-    return Markup("").join(Markup("<code>{}</code>").format(s.text) if s.code else escape(s.text) for s in cell)
+    return Markup("").join(Markup("<code>{}</code>").format(s.text) if s.code else escape(s.text) for s in _spans(cell))
 
 
 def _markdown(cell: Cell) -> str:
-    if isinstance(cell, str):
-        return _BLOCK.sub(r"\1\\\2", _escaped(one_line(cell)))
-    return _BLOCK.sub(r"\1\\\2", "".join(_code(span.text) if span.code else _escaped(span.text) for span in cell))
+    pieces = [_code(span.text) if span.code else _escaped(span.text) for span in _spans(cell)]
+    return _BLOCK.sub(r"\1\\\2", "".join(pieces))
 
 
 def _escaped(text: str) -> str:
@@ -186,8 +208,7 @@ def _link(file: Path, folder: Path) -> str:
         return file.resolve().as_uri()
 
 
-@dataclass(frozen=True)
-class _Embedded:
+class _Embedded(NamedTuple):
     """A picture for `<img src>` and its size in pixels."""
 
     source: str
@@ -197,7 +218,9 @@ class _Embedded:
 
 def _embedded(report: Report, say: Wording) -> dict[Path, _Embedded | Missing]:
     """Every picture of the report, or the line that stands in its place: it cannot be read, or there is no room for it."""
-    files = [picture.file for section in report.sections for picture in _pictures(section.blocks)]
+    blocks = [block for section in report.sections for block in section.blocks]
+    shown = [inner for block in blocks for inner in (block.pictures if isinstance(block, Gallery) else [block])]
+    files = [block.file for block in shown if isinstance(block, Picture)]
     for width in PICTURE_WIDTHS:
         encoded = {file: _encode(file, width, say) for file in files}
         if sum(len(found[0]) for found in encoded.values() if not isinstance(found, Missing)) <= PICTURE_BYTES:
@@ -213,14 +236,6 @@ def _embedded(report: Report, say: Wording) -> dict[Path, _Embedded | Missing]:
         source = f"data:image/{kind};base64,{base64.b64encode(contents).decode('ascii')}"
         embedded[file] = _Embedded(source, *size) if room >= 0 else Missing(say("missing.too_large", file=file.name))
     return embedded
-
-
-def _pictures(blocks: Iterable[Block]) -> Iterator[Picture]:
-    for block in blocks:
-        if isinstance(block, Picture):
-            yield block
-        elif isinstance(block, Gallery):
-            yield from block.pictures
 
 
 def _encode(file: Path, width: int, say: Wording) -> tuple[bytes, str, tuple[int, int]] | Missing:

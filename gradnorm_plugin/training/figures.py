@@ -10,7 +10,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from gradnorm_plugin.run_folder import ImageTasks, task_names
 from gradnorm_plugin.upstream.gateway import upstream
 
 DETECTION, CLASSIFICATION, OTHER = "#004488", "#D55E00", "#333333"
-"""Colours of the tasks: apart for the colour-blind and in grey."""
+"""Colours of the tasks, distinct for the colour-blind and in grey."""
 _FURTHER = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C6D31")
 
 _STYLE = {
@@ -55,11 +54,7 @@ _STYLE = {
 
 
 def draw(make: Callable[[], Figure], picture: Path) -> list[Path]:
-    """Write the figure that `make` builds as `picture`, a .png, and beside it as .pdf; returns both paths.
-
-    Raises:
-        WriteError: if one cannot be written.
-    """
+    """Write the figure that `make` builds as `picture`, a .png, and beside it as .pdf; returns both paths."""
     written = []
     with style.context(_STYLE, after_reset=True):
         figure = make()
@@ -76,17 +71,11 @@ def task_colours(tasks: ImageTasks) -> dict[str, str]:
     return dict(zip(task_names(tasks), (DETECTION, *islice(cycle((CLASSIFICATION, *_FURTHER)), len(tasks))), strict=True))
 
 
-def read_rows(table: Path) -> pd.DataFrame | None:
-    """The rows of a run's table; None if there is no such file, or no row in it."""
-    if not table.is_file():
-        return None
-    rows = pd.read_csv(table)
-    return None if rows.empty else rows
-
-
 def head(axis: Axes, letter: str, title: str, pad: float = 6) -> None:
     """The panel's letter, bold, and its title, `pad` points above it."""
-    axis.set_title(rf"$\mathbf{{{letter}}}$  {title}", loc="left", pad=pad, parse_math=True)  # YOLOv5 has it off, for names
+    axis.set_title(
+        rf"$\mathbf{{{letter}}}$  {title}", loc="left", pad=pad, parse_math=True
+    )  # YOLOv5 turns it off because of names
 
 
 def log_scale(axis: Axes) -> None:
@@ -96,7 +85,7 @@ def log_scale(axis: Axes) -> None:
         return
     axis.set_yscale("log", nonpositive="mask")
     low, high = axis.get_ylim()
-    if high / low < 4:  # the lines would fill the panel with their noise
+    if high / low < 4:  # noise would fill the panel
         middle = (low * high) ** 0.5
         low, high = middle / 2, middle * 2
         axis.set_ylim(low, high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import lcm
 from pathlib import Path
 from string import ascii_lowercase
@@ -17,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from gradnorm_plugin.balancing import BALANCERS, GradientSurgery
+from gradnorm_plugin.report.run_files import best_epoch, read_facts
 from gradnorm_plugin.run_folder import (
     CLASSIFICATION,
     EPOCHS_FILE,
@@ -25,11 +27,9 @@ from gradnorm_plugin.run_folder import (
     UPDATES_PICTURE,
     ImageTask,
     ImageTasks,
-    best_epoch,
     image_tasks,
-    read_facts,
 )
-from gradnorm_plugin.training.figures import DETECTION, OTHER, draw, head, log_scale, read_rows, task_colours
+from gradnorm_plugin.training.figures import DETECTION, OTHER, draw, head, log_scale, task_colours
 
 _Line = str | tuple[int, tuple[float, float]]
 """A line's style, as Matplotlib takes it."""
@@ -47,15 +47,24 @@ _BOX_LOSSES = (("box_loss", "Box loss"), ("obj_loss", "Objectness loss"), ("cls_
 
 def plot_epochs(folder: Path) -> list[Path]:
     """Draw `joint_results.csv` of a run's folder; returns the pictures written, none if no epoch was."""
-    rows = read_rows(folder / EPOCHS_FILE)
-    if rows is None:
-        return []
-    facts = read_facts(folder)
-    return draw(lambda: epochs_figure(rows, majority_share(facts), image_tasks(facts)), folder / EPOCHS_PICTURE)
+    facts, rows = read_facts(folder), _rows(folder / EPOCHS_FILE)
+    make = partial(epochs_figure, rows, majority_share(facts), image_tasks(facts))
+    return [] if rows.empty else draw(make, folder / EPOCHS_PICTURE)
+
+
+def plot_updates(folder: Path) -> list[Path]:
+    """Draw `gradnorm.csv` of a run's folder; returns the pictures written, none if nothing was measured."""
+    facts, rows = read_facts(folder), _rows(folder / UPDATES_FILE)
+    make = partial(updates_figure, rows, facts.get("balancing", {}), image_tasks(facts))
+    return [] if rows.empty else draw(make, folder / UPDATES_PICTURE)
+
+
+def _rows(table: Path) -> pd.DataFrame:
+    return pd.read_csv(table) if table.is_file() else pd.DataFrame()
 
 
 def majority_share(facts: Mapping[str, Any]) -> float | None:
-    """The accuracy of naming the most frequent class of the validation images always; None where it is not known."""
+    """The accuracy of always naming the most frequent class of the validation images; None where it is not known."""
     counts = facts.get("data", {}).get("val", {}).get("image_classes") or [0]
     return max(counts) / sum(counts) if sum(counts) else None
 
@@ -72,8 +81,10 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None, tasks: Imag
     columns, letters = lcm(panels, losses), iter(ascii_lowercase)
     figure = Figure(figsize=(7.1 * max(1.0, 0.4 * panels), 4.6), layout="constrained")
     grid, colours = figure.add_gridspec(2, columns, height_ratios=(1.35, 1)), task_colours(tasks)
-    above = [figure.add_subplot(grid[0, _part(index, panels, columns)]) for index in range(panels)]
-    below = [figure.add_subplot(grid[1, _part(index, losses, columns)]) for index in range(losses)]
+    above, below = (
+        [figure.add_subplot(grid[row, at : at + columns // count]) for at in range(0, columns, columns // count)]
+        for row, count in enumerate((panels, losses))
+    )
     head(above[0], next(letters), "Detection, validation", pad=30)
     for column, label, colour, line in _DETECTION:
         _curve(above[0], rows, column, color=colour, linestyle=line, label=label)
@@ -93,9 +104,7 @@ def epochs_figure(rows: pd.DataFrame, majority: float | None = None, tasks: Imag
     if majority is not None:
         above[1].axhline(majority, color=OTHER, linewidth=0.8, linestyle="--", label="accuracy of the majority class")
     titled = [(*loss, DETECTION) for loss in _BOX_LOSSES]
-    titled += [
-        (f"{t.name}_loss", f"{t.name.capitalize() if t == CLASSIFICATION else t.name} loss", colours[t.name]) for t in tasks
-    ]
+    titled += [(f"{task.name}_loss", f"{_title(task)} loss", colours[task.name]) for task in tasks]
     for axis, (name, title, colour) in zip(below, titled, strict=True):
         head(axis, next(letters), title)
         _curve(axis, rows, f"train_{name}", color=colour)
@@ -123,24 +132,9 @@ def _title(task: ImageTask) -> str:
     return task.name.capitalize() if task == CLASSIFICATION else task.name
 
 
-def _part(index: int, parts: int, columns: int) -> slice:
-    """The columns of one of equally wide panels."""
-    width = columns // parts
-    return slice(index * width, (index + 1) * width)
-
-
 def _curve(axis: Axes, rows: pd.DataFrame, column: str, **look: Any) -> None:
     """A line, with a marker at each epoch while they are few; a value that is missing is a gap."""
     axis.plot(rows["epoch"], rows[column], marker="o" if len(rows) <= 30 else None, markersize=2.6, **look)
-
-
-def plot_updates(folder: Path) -> list[Path]:
-    """Draw `gradnorm.csv` of a run's folder; returns the pictures written, none if nothing was measured."""
-    rows = read_rows(folder / UPDATES_FILE)
-    if rows is None:
-        return []
-    facts = read_facts(folder)
-    return draw(lambda: updates_figure(rows, facts.get("balancing", {}), image_tasks(facts)), folder / UPDATES_PICTURE)
 
 
 def updates_figure(rows: pd.DataFrame, settings: Mapping[str, Any], tasks: ImageTasks = (CLASSIFICATION,)) -> Figure:

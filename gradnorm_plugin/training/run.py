@@ -14,7 +14,7 @@ from gradnorm_plugin.labels import LabelErrors
 from gradnorm_plugin.loss import NonFiniteLossError
 from gradnorm_plugin.model.checkpoint import finite_weights
 from gradnorm_plugin.report.compose import write_report
-from gradnorm_plugin.run_folder import ReportError
+from gradnorm_plugin.report.run_files import ReportError
 from gradnorm_plugin.terminal import fail, guard_log
 from gradnorm_plugin.training.evolution import check_table
 from gradnorm_plugin.training.flags import build_parser, given_flags

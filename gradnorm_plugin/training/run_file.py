@@ -1,11 +1,10 @@
-"""`run.json`: which model was trained on which data with which settings, and for how long.
+"""`run.json`: model, data, settings and duration of a run.
 
 The facts are read from the objects that train (network, data, balancer, machine), and are plain data.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -22,13 +21,13 @@ from torch import Tensor, nn
 
 from gradnorm_plugin.balancing import Balancer, GradNorm
 from gradnorm_plugin.data.dataset import JointDataset
-from gradnorm_plugin.evaluation.summary import version_facts
-from gradnorm_plugin.files import write_text
+from gradnorm_plugin.evaluation.summary import version_facts, write_json
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.names import without_secrets
 from gradnorm_plugin.outputs import CLASS, Outputs, class_names
 from gradnorm_plugin.presets import SETTINGS
-from gradnorm_plugin.run_folder import FACTS_FILE, read_facts
+from gradnorm_plugin.report.run_files import read_facts
+from gradnorm_plugin.run_folder import FACTS_FILE
 from gradnorm_plugin.training.joint_run import JointRun
 from gradnorm_plugin.training.option_files import tasks_of
 from gradnorm_plugin.training.seams import Hook
@@ -100,7 +99,7 @@ class RunFile(Hook):
         self.facts["seconds"] = round(self.seconds_before + time.monotonic() - self.clock, 1)
         peak = peak_memory(next(self.run.model.parameters()).device)
         self.facts["peak_memory_mb"] = None if peak is None else max(peak, self.peak_before)
-        write_text(Path(self.run.loggers.save_dir) / FACTS_FILE, json.dumps(self.facts, indent=2, ensure_ascii=False) + "\n")
+        write_json(self.facts, Path(self.run.loggers.save_dir) / FACTS_FILE)
 
 
 def model_facts(model: JointDetectionModel) -> dict[str, Any]:
@@ -136,9 +135,9 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_gflops(network: nn.Module) -> float | None:
-    """2 operations a multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
+    """2 operations per multiply-add, on an image of one stride, scaled to `GFLOPS_SIZE`: convolutions grow with the area.
 
-    The head's linear layer, which does not grow, is scaled as well: 0.0004 too much a class.
+    The head's linear layer, which does not grow, is scaled as well: 0.0004 too many per class.
     """
     first = next(network.parameters())
     side = max(int(cast(Tensor, network.stride).max()), 32)
@@ -153,17 +152,8 @@ def count_gflops(network: nn.Module) -> float | None:
 
 def output_facts(outputs: Outputs) -> list[dict[str, Any]]:
     """Each image output as the run's tables have it (`run_folder.image_tasks`), and what it is."""
-    return [
-        {
-            "name": output.name,
-            "task": task.name,
-            "kind": task.kind,
-            "columns": list(task.figures),
-            "headline": task.headline,
-            "description": output.description,
-        }
-        for output, task in zip(outputs, tasks_of(outputs), strict=True)
-    ]
+    tasks = zip(outputs, tasks_of(outputs), strict=True)
+    return [{"name": output.name, **task.facts, "description": output.description} for output, task in tasks]
 
 
 def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
@@ -186,20 +176,17 @@ def data_facts(dataset: JointDataset, num_box_classes: int) -> dict[str, Any]:
 
 
 def balancing_facts(balancer: Balancer) -> dict[str, Any]:
-    """What sets the task weights and with which settings; `weight_ranges` is None where there are none.
+    """The balancer and its settings; `weight_ranges` is None where there are none.
 
     GradNorm has either a `weight_sum` or a `reference`, the task whose weight is always 1.
     """
     names = _OF_GRADNORM if isinstance(balancer, GradNorm) else ("interval", *SETTINGS[balancer.name])
     settings = {name: vars(balancer)[name] for name in names if vars(balancer).get(name) is not None}
-    if isinstance(balancer, GradNorm):
-        bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
-        return {
-            "balancer": balancer.name,
-            **settings,
-            "weight_ranges": [list(pair) for pair in balancer.weight_ranges] if bounded else None,
-        }
-    return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
+    if not isinstance(balancer, GradNorm):
+        return {"balancer": balancer.name, "weights": balancer.weights.tolist(), **settings}
+    bounded = all(math.isfinite(high) for _, high in balancer.weight_ranges)
+    ranges = [list(pair) for pair in balancer.weight_ranges] if bounded else None
+    return {"balancer": balancer.name, **settings, "weight_ranges": ranges}
 
 
 def peak_memory(device: torch.device) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradnorm_plugin.balancing import TaskGradients, pairs
+from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.outputs import CLASS, Outputs
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
     EPOCHS_FILE,
     UPDATES_FILE,
-    RunTable,
     batch_figures,
     epoch_columns,
     update_columns,
@@ -30,6 +31,38 @@ _general = upstream("utils.general")
 
 _WIDTH = 9
 """Letters of an output's name in the head of a column."""
+
+
+class RunTable:
+    """A CSV that grows with the run, is never half-written, and is cut back to the checkpoint when the run resumes.
+
+    Its rows have an `epoch` column. They are kept in memory and the file is written whole.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path, self.columns = path, columns
+        self.rows: list[dict[str, Any]] = []
+
+    def resume(self, epoch: int) -> None:
+        """Take over the rows that an earlier start of this run wrote before `epoch`."""
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row; numbers keep 6 significant digits. It reaches the disk with the next `write`."""
+        self.rows.append({name: f"{v:.6g}" if isinstance(v := row[name], float) else v for name in self.columns})
+
+    def write(self) -> None:
+        """Bring the file up to date.
+
+        Raises:
+            WriteError: if it cannot be written; the old one is untouched.
+        """
+        with whole_file(self.path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
 
 class _Table(Hook):
@@ -103,22 +136,21 @@ class EpochTable(_Table):
     def on_fit_epoch_end(self, values: list[float], epoch: int, best_fitness: Fitness, fitness: Fitness) -> None:
         """Write the row. `values`: 3 training losses, P, R, mAP50, mAP50-95, 3 validation losses, learning rates."""
         train, (precision, recall, map50, map5095), val = values[:3], values[3:7], values[7:10]
-        weights, outputs, tasks = self.run.criterion.balancer.weights.tolist(), self.run.outputs, self.run.tasks
-        nothing = dict.fromkeys(("loss", *(figure for output in outputs for figure in output.figures)), float("nan"))
-        figures = [self.run.figures.get(output.name, nothing) for output in outputs]
+        outputs, tasks, nan = self.run.outputs, self.run.tasks, float("nan")
+        figures = [self.run.figures.get(output.name, {}) for output in outputs]
         numbers = (
             precision, recall, 2 * precision * recall / (precision + recall + 1e-16), map50, map5095,
-            *(found[figure] for output, found in zip(outputs, figures, strict=True) for figure in output.figures),
-            *train, *(total / count if count else float("nan") for total, count in zip(self.sums, self.counts, strict=True)),
-            *val, *(found["loss"] for found in figures),
-            *weights, np.asarray(fitness).item(),
+            *(found.get(figure, nan) for output, found in zip(outputs, figures, strict=True) for figure in output.figures),
+            *train, *(total / count if count else nan for total, count in zip(self.sums, self.counts, strict=True)),
+            *val, *(found.get("loss", nan) for found in figures),
+            *self.run.criterion.balancer.weights.tolist(), np.asarray(fitness).item(),
         )  # fmt: skip
-        self.row = row = {"epoch": epoch, **{name: float(n) for name, n in zip(self.columns[1:], numbers, strict=True)}}
-        self.table(epoch).append(row)
+        self.row = {"epoch": epoch, **{name: float(n) for name, n in zip(self.columns[1:], numbers, strict=True)}}
+        self.table(epoch).append(self.row)
         super().on_fit_epoch_end(values, epoch, best_fitness, fitness)
         losses = [f"{split}_{task.name}_loss" for split in ("train", "val") for task in tasks]
         shown = (*(figure for task in tasks for figure in task.figures), *losses, *weight_columns(tasks))
-        send_scalars(self.run.loggers, {f"joint/{name}": row[name] for name in shown}, epoch)
+        send_scalars(self.run.loggers, {f"joint/{name}": self.row[name] for name in shown}, epoch)
 
 
 class BatchLines(_Table):
@@ -144,22 +176,24 @@ class BatchLines(_Table):
             return
         criterion = self.run.criterion
         found = criterion.losses
-        losses = (found.total, found.detection, *found.outputs)
-        values = (*(loss.item() for loss in losses), *criterion.applied_weights)
+        values = (
+            found.total.item(),
+            found.detection.item(),
+            *(loss.item() for loss in found.outputs),
+            *criterion.applied_weights,
+        )
         cosine = float("nan") if criterion.gradients is None else float(criterion.gradients.cosine)
         table.append(dict(zip(self.columns, (epoch, self.in_epoch, *values, cosine), strict=True)))
-        self._show(values, "-" if criterion.gradients is None else f"{cosine:.3f}")
-
-    def _show(self, values: tuple[float, ...], cosine: str) -> None:
         batch = f"{self.in_epoch}/{self.run.batches_per_epoch}"
+        shown = "-" if criterion.gradients is None else f"{cosine:.3f}"
         with tqdm.external_write_mode():
             if self.in_epoch == self.run.options.log_interval:
                 _general.LOGGER.info("".join(f"{name:>11s}" for name in screen_columns(self.run.outputs)))
-            _general.LOGGER.info(f"{batch:>11s}" + "".join(f"{value:>11.4g}" for value in values) + f"{cosine:>11s}")
+            _general.LOGGER.info(f"{batch:>11s}" + "".join(f"{value:>11.4g}" for value in values) + f"{shown:>11s}")
 
 
 def screen_columns(outputs: Outputs) -> tuple[str, ...]:
-    """The heads of the columns."""
+    """The heads of the columns on the screen."""
     losses = ["Classif" if output.name == CLASS else output.name[:_WIDTH] for output in outputs]
     weights = ["w_cls" if output.name == CLASS else f"w_{output.name[: _WIDTH - 2]}" for output in outputs]
     return ("Batch", "Total", "Detection", *losses, "w_det", *weights, "Cosine")
