@@ -165,10 +165,21 @@ class RunTable:
         self.rows: list[dict[str, Any]] = []
 
     def resume(self, epoch: int) -> None:
-        """Take over the rows that an earlier start of this run wrote before `epoch`."""
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        """Take over the rows that an earlier start of this run wrote before `epoch`.
+
+        Raises:
+            ReportError: if the file is not one that a run writes, or has columns that this one does not know.
+        """
+        found = read_table(self.path)
+        if found is None:
+            return
+        unknown = [name for name in found.columns if name not in self.columns]
+        if unknown:
+            raise ReportError(f"{self.path} has the columns {', '.join(unknown)}, which this run does not write: remove the file")
+        rows = zip(*(found.texts(name) for name in found.columns), strict=True)
+        self.rows = [
+            dict(zip(found.columns, row, strict=True)) for row, of in zip(rows, found.numbers("epoch"), strict=True) if of < epoch
+        ]
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; numbers keep 6 significant digits. It reaches the disk with the next `write`."""
@@ -366,6 +377,15 @@ def read_run(folder: Path) -> RunFiles:
         updates=_read(folder / UPDATES_FILE, _csv),
         batches=_read(folder / BATCHES_FILE, _csv),
     )
+
+
+def read_table(file: Path) -> Rows | None:
+    """A table of a run; None if it is not there, or has no row yet.
+
+    Raises:
+        ReportError: if it cannot be read.
+    """
+    return _read(file, _csv)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
