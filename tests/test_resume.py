@@ -271,10 +271,11 @@ def test_options_of_a_run_that_cannot_be_used(text, message, tmp_path):
         (
             "joint_results.csv",
             b"a,b\n1,2\n",
-            "joint_results.csv has no column `epoch`; it has a, b; mend or remove this table of",
+            "joint_results.csv has no column `epoch`; it has a, b; mend or remove this file of",
         ),
         ("joint_results.csv", b"epoch\nx\n", "joint_results.csv:2: `epoch` is 'x', expected a number; mend"),
         ("gradnorm.csv", b"epoch,step\n1\n", "gradnorm.csv:2 has 1 values, the header 2"),
+        ("run.json", b'{"seconds": "long"}', "run.json: `seconds` is 'long', expected a number"),
         ("batches.csv", b"\xff\xfe\x00", "batches.csv cannot be read: .* is not UTF-16"),
     ],
 )

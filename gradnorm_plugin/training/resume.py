@@ -19,10 +19,13 @@ from gradnorm_plugin.reading import DescriptionError, read_text, read_yaml
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
     EPOCHS_FILE,
+    FACTS_FILE,
     OPTIONS_FILE,
     PLAIN_EPOCHS_FILE,
     UPDATES_FILE,
+    Record,
     ReportError,
+    read_facts,
     read_table,
 )
 from gradnorm_plugin.training.balancers import make_balancer
@@ -154,8 +157,10 @@ def _clean(folder: Path, checkpoint: dict[str, Any], options: argparse.Namespace
         for name in (EPOCHS_FILE, UPDATES_FILE, BATCHES_FILE):
             if rows := read_table(folder / name):
                 rows.numbers("epoch")  # better now than when the first batch is done
+        for name in ("seconds", "peak_memory_mb"):
+            Record(FACTS_FILE, read_facts(folder)).number(name)
     except ReportError as error:
-        raise OptionError(f"--resume: {error}; mend or remove this table of {folder}") from None
+        raise OptionError(f"--resume: {error}; mend or remove this file of {folder}") from None
     for place in (folder, folder / "weights"):
         remove_leftovers(place)
         replace_links(place)  # YOLOv5 appends to results.csv, and draws its pictures, by name
