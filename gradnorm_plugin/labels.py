@@ -190,6 +190,8 @@ def read_label_file(
         with open(path, "rb") as stream:  # creating a Path for each of 100,000 files takes noticeable time
             content = stream.read()
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise LabelError(str(path), None, "is a link to nothing: mend or remove it") from None
         return LabelRecord()
     except OSError as error:
         raise LabelError(str(path), None, f"cannot be read: {error.strerror}") from None

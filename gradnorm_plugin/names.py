@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -28,6 +29,14 @@ def one_line(value: Any) -> str:
 def without_secrets(text: str) -> str:
     """A text whose URLs are stripped of user name, password, query and fragment."""
     return _SECRETS.sub(r"\1", text)
+
+
+def address_path(address: str) -> str:
+    """The path in an address; the whole text where it is no address that can be read, such as `http://[x/1.png`."""
+    try:
+        return urlsplit(address).path
+    except ValueError:
+        return address
 
 
 def on_screen(text: str) -> str:

@@ -43,7 +43,7 @@ def read_text(path: str | Path) -> str:
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")
     encoding = _MARKS.get(mark, "utf-8")
     try:
-        return content[len(mark) :].decode(encoding).replace("\r\n", "\n")
+        return content[len(mark) :].decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         start = len(mark) + error.start
         line = content.count(b"\n", 0, start) + 1

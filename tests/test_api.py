@@ -89,7 +89,7 @@ ALLOWED = {
     "predict": {"labels", "outputs", "pictures", "data", "reading", "model", "upstream", "terminal", "files", "names"},
     "strip": {"model", "upstream", "terminal", "files"},
     "export": {"model", "upstream", "terminal", "files"},
-    "convert": {"files", "labels", "outputs", "pictures", "terminal"},
+    "convert": {"files", "labels", "names", "outputs", "pictures", "terminal"},
     "cli": {"upstream", "terminal", "files"},  # the commands are imported by name, when they are called
     "__main__": {"cli"},
     "__init__": {"balancing", "data", "loss", "model", "predict"},

@@ -690,6 +690,7 @@ def without_outline(change: Callable[[dict], object]) -> Callable[[dict], None]:
         (each("images", lambda entry: entry.update(file_name=f"/old/place/{entry['file_name']}")), None),
         (each("images", lambda entry: entry.update(file_name=entry["file_name"].replace(" ", "%20"))), None),
         (each("images", lambda entry: entry.update(file_name=f"https://h.org/a%2Fp%20{entry['id']}.png?key=1")), None),
+        (each("images", lambda entry: entry.update(file_name=f"http://[h/{entry['file_name']}")), None),
         (each("images", lambda entry: entry.update(file_name=f"A/{entry['file_name'].upper()}")), None),
         (each("images", lambda entry: entry.update(file_name=entry["file_name"].replace(".png", ".jpg"))), None),
         (each("annotations", lambda entry: entry.pop("bbox")), "object with an outline but no usable box"),

@@ -227,3 +227,9 @@ def test_any_bytes_give_a_record_or_a_label_error(content: bytes, tmp_path_facto
         assert isinstance(read_label_file(path, 4, 3), LabelRecord)
     except LabelError as error:
         assert error.file == str(path) and error.line is not None
+
+
+def test_a_link_to_nothing_is_no_background(tmp_path):
+    (tmp_path / "x.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(LabelError, match=r"x.txt: is a link to nothing: mend or remove it"):
+        read_label_file(tmp_path / "x.txt", 2, 2)

@@ -261,13 +261,13 @@ def test_a_truncated_jpeg_is_refused_whatever_opencv_makes_of_it(folder, tmp_pat
         Predictor(folder / "joint.pt", imgsz=SIZE)(tmp_path / "cut.jpg")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path, encoding):
+@pytest.mark.parametrize(("encoding", "newline"), [("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\r")])
+def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path, encoding, newline):
     places = [tmp_path / "ein ordner" / "1 a.jpg", tmp_path / "切面 ä" / "1 a.jpg", tmp_path / "ein ordner" / "1 A.png"]
     for index, place in enumerate(places):
         place.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(place), cv2.imread(str(folder / "pictures" / f"{index}.jpg")))
-    (tmp_path / "list.txt").write_text("\n\n".join(map(str, places)), encoding=encoding)
+    (tmp_path / "list.txt").write_text("\n\n".join(map(str, places)), encoding=encoding, newline=newline)
     out = run(tmp_path, tmp_path, "--save-txt", "--save-json", weights=str(folder / "joint.pt"), source="list.txt")
     objects = json.loads((out / "predictions.json").read_text(encoding="utf-8"))
     assert sorted(row["path"] for row in objects) == sorted(map(str, places))
@@ -275,6 +275,24 @@ def test_a_list_with_spaces_foreign_letters_and_one_name_twice(folder, tmp_path,
     for row in objects:
         picture = cv2.imdecode(np.fromfile(out / (row["name"] + Path(row["path"]).suffix), np.uint8), cv2.IMREAD_COLOR)
         assert picture.shape[:2] == (row["height"], row["width"])
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("scans [1]", {"a*.png", "ab.png"}),
+        ("scans [1]/*b.png", {"ab.png"}),
+        ("scans [1]/a*.png", {"a*.png"}),
+        ("s*/b*", {"bc.png"}),
+        ("s*", {"bc.png"}),
+        ("**/b*.png", {"bc.png"}),
+    ],
+)
+def test_a_name_that_is_there_is_no_pattern(folder, tmp_path, source, found):
+    for place in ("scans [1]/a*.png", "scans [1]/ab.png", "s*/bc.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / place), np.zeros((8, 8, 3), np.uint8))
+    assert {Path(frame.path).name for frames in open_source(str(tmp_path / source)) for frame in frames} == found
 
 
 def test_names_of_pictures_and_frames_do_not_meet(tmp_path):
@@ -703,6 +721,9 @@ def test_collections_of_images_of_any_kind(folder, predictor):
         (["--source", "gone"], 1, "gone does not exist"),
         (["--source", "empty.txt"], 1, "--source empty.txt is empty"),
         (["--source", "big5.txt"], 1, "--source big5.txt:1: byte 0 of the file (0xA4) is not UTF-8: save the file as UTF-8"),
+        (["--source", "ftp://h/a.png"], 1, "--source ftp://h/a.png: addresses begin with rtsp://, rtmp://, http://, https://"),
+        (["--source", "urls.txt"], 1, "--source urls.txt: https://h/a.png is an address: a list holds paths"),
+        (["--source", "http://[::1/a.png"], 1, "--source http://[::1/a.png cannot be opened: ValueError: Invalid IPv6 URL"),
         (["--source", "三"], 1, "三 does not exist"),
         (["--source", "."], 1, "No images or videos found"),
         (["--source", "empty.streams"], 1, "--source empty.streams is empty"),
@@ -725,6 +746,7 @@ def test_what_is_wrong_is_one_message(folder, tmp_path, more, status, message, c
     (tmp_path / "junk.pt").write_text("no pickle")
     (tmp_path / "empty.streams").touch()
     (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "urls.txt").write_text("https://h/a.png?key=1\n")
     (tmp_path / "big5.txt").write_text("中.jpg", encoding="big5")
     more = [str(folder / f"{word.lower()}.pt") if word in ("JOINT", "PLAIN") else word for word in more]
     with pytest.raises(SystemExit) as stopped:

@@ -19,6 +19,8 @@ from joint_data import write_joint_dataset
 
 from gradnorm_plugin.files import WriteError, whole_file
 from gradnorm_plugin.model.joint import JointDetectionModel
+from gradnorm_plugin.reading import DescriptionError
+from gradnorm_plugin.run_folder import ReportError, RunTable
 from gradnorm_plugin.training.flags import given_flags
 from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.training.options import parse_options
@@ -259,6 +261,44 @@ def test_options_of_a_run_that_cannot_be_used(text, message, tmp_path):
     (tmp_path / "run/opt.yaml").write_text(text)
     with pytest.raises(OptionError, match=message):
         resume_options(parse_options(["--resume", str(last)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("results.csv", b"epoch, loss\nx, 1\n", "results.csv is not the table that YOLOv5 wrote: remove it"),
+        ("results.csv", b"epoch\n\xe9\n", r"results.csv:2: byte 6 of the file \(0xE9\) is not UTF-8"),
+        (
+            "joint_results.csv",
+            b"a,b\n1,2\n",
+            "joint_results.csv has no column `epoch`; it has a, b; mend or remove this file of",
+        ),
+        ("joint_results.csv", b"epoch\nx\n", "joint_results.csv:2: `epoch` is 'x', expected a number; mend"),
+        ("gradnorm.csv", b"epoch,step\n1\n", "gradnorm.csv:2 has 1 values, the header 2"),
+        ("run.json", b'{"seconds": "long"}', "run.json: `seconds` is 'long', expected a number"),
+        ("batches.csv", b"\xff\xfe\x00", "batches.csv cannot be read: .* is not UTF-16"),
+    ],
+)
+def test_a_damaged_table_of_a_run_is_one_error(name, content, message, tmp_path):
+    last = unfinished(tmp_path)
+    (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises((OptionError, DescriptionError), match=message):
+        resume_options(parse_options(["--resume", str(last)]))
+
+
+def test_an_empty_table_of_yolov5_is_no_obstacle(tmp_path):
+    last = unfinished(tmp_path)
+    (tmp_path / "run/results.csv").touch()  # the power failed before it was filled
+    assert resume_options(parse_options(["--resume", str(last)]))
+
+
+def test_a_table_with_other_columns_is_one_error(tmp_path):
+    (tmp_path / "x.csv").write_text("epoch,loss,mood\n0,1,good\n1,2,bad\n")
+    with pytest.raises(ReportError, match=r"x.csv has the columns mood, which this run does not write: remove the file"):
+        RunTable(tmp_path / "x.csv", ("epoch", "loss")).resume(1)
+    table = RunTable(tmp_path / "x.csv", ("epoch", "loss", "mood"))
+    table.resume(1)
+    assert table.rows == [{"epoch": "0", "loss": "1", "mood": "good"}]
 
 
 def test_without_any_run_there_is_nothing_to_resume(tmp_path, monkeypatch):

@@ -317,6 +317,8 @@ def test_data_without_class_names_is_one_error(data, tmp_path, capsys):
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--imgsz", "0"], "--imgsz must be at least 1, found 0"),
         (["--workers", "-1"], "--workers must be at least 0"),
+        (["--patience", "-1"], "--patience must be at least 0, found -1"),  # YOLOv5 stops after the first epoch
+        (["--freeze", "3", "-1"], "--freeze must be at least 0, found [3, -1]"),
         (["--seed", "-1"], "--seed must be from 0 to 4294967295"),
         (["--label-smoothing", "nan"], "--label-smoothing must be from 0 to 1"),
         pytest.param(

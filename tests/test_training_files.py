@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,17 @@ def test_a_network_that_cannot_be_trained_jointly_is_one_error(line, message, da
     (tmp_path / "broken.yaml").write_text(yaml.safe_dump(broken))
     with pytest.raises(OptionError, match=f"--(cfg|shared-layer) .*{message}"):
         check_files(options(data, *line.format(broken=tmp_path / "broken.yaml").split()))
+
+
+@pytest.mark.parametrize("flag", ["data", "cfg", "hyp"])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("http://127.0.0.1:1/x.yaml", r"cannot be fetched \(ConnectionError\)"), ("http://[::1/x.yaml", "IPv6")],
+)
+def test_an_address_that_gives_nothing_is_one_error(flag, address, message, data, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    with pytest.raises(OptionError, match=rf"^--{flag} {re.escape(address)}: .*{message}"):
+        check_files(options(data, f"--{flag}", address))
 
 
 def test_the_data_of_a_resumed_run_may_have_moved(tmp_path):

@@ -544,6 +544,7 @@ def test_models_that_do_not_fit_are_one_error(data, tmp_path, capsys):
     ("more", "message"),
     [
         (["--data", "nowhere.yaml"], "--data nowhere.yaml: "),
+        (["--data", "http://[::1/x.yaml"], "--data http://[::1/x.yaml: Invalid IPv6 URL"),
         (["--task", "test"], "has no `test`"),
     ],
 )

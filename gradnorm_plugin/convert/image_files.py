@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from gradnorm_plugin.convert.oddities import ConversionError, shown
+from gradnorm_plugin.names import address_path
 from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, decode, dicom_frames, is_deep, is_dicom, thumbnail
 
 # Those that YOLOv5 reads (IMG_FORMATS of its utils/dataloaders.py), and DICOM, which is written as PNG
@@ -86,7 +87,7 @@ class ImageIndex:
         names with `key`, then with the file `near`.
         """
         key = key.strip()
-        address = unquote(urlsplit(key).path if re.match("[a-z]{2,9}://", key) else key)
+        address = unquote(address_path(key) if re.match("[a-z]{2,9}://", key) else key)
         for case, fold in (("as is", str), ("folded", _folded)):
             for text in dict.fromkeys((key, address)):
                 text = text.replace("\\", "/")

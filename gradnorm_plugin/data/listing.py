@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -53,7 +52,6 @@ else:
     LoadImagesAndLabels = _dataloaders.LoadImagesAndLabels
 
 SHOWN = 5
-_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _LABEL_FOLDERS = ("labels", "label", "annotations")
 
 
@@ -69,7 +67,7 @@ def read_list(file: Path, root: Path | None = None) -> list[str]:
     """
     found: list[str] = []
     other: list[str] = []
-    for number, line in enumerate(_LINE_BREAK.split(read_text(file)), start=1):
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
         text = line.strip()
         if not text or (text.startswith("#") and not _is_image(text)):
             continue

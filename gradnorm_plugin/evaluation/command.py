@@ -110,7 +110,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             raise EvaluationError(f"--weights {weights} is not there")
     try:
         options.data = options.data and upstream("utils.general").check_yaml(options.data)
-    except (AssertionError, OSError) as error:
+    except (AssertionError, OSError, ValueError) as error:  # ValueError: an address that is none
         raise EvaluationError(f"--data {options.data}: {error}") from None
     options.save_txt |= options.save_hybrid  # as upstream does
     return options

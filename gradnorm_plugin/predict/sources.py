@@ -5,20 +5,22 @@ The loaders' scaled images are not used (`Predictor` scales): they are asked for
 
 from __future__ import annotations
 
+import glob
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
 from gradnorm_plugin.data.description import DescriptionError
-from gradnorm_plugin.names import without_secrets
+from gradnorm_plugin.names import address_path, without_secrets
 from gradnorm_plugin.pictures import DICOM_SUFFIXES, PictureError, dicom_frames, dicom_length
 from gradnorm_plugin.predict import ImageError, PredictError
 from gradnorm_plugin.predict.images import read_image
@@ -30,6 +32,10 @@ _loaders = upstream("utils.dataloaders")
 
 STREAM_FPS = 30
 """Frames a second that the video of a stream is written with, as upstream does: they come as fast as they are predicted."""
+
+
+_READ = ("rtsp://", "rtmp://", "http://", "https://")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class Frame(NamedTuple):
@@ -70,7 +76,7 @@ class _Files(Source):
 
     def __init__(self, source: str | list[str], vid_stride: int) -> None:
         super().__init__()
-        with swapped(_loaders, IMG_FORMATS=(*_loaders.IMG_FORMATS, *DICOM_SUFFIXES)):
+        with swapped(_loaders, IMG_FORMATS=(*_loaders.IMG_FORMATS, *DICOM_SUFFIXES), glob=SimpleNamespace(glob=_matching)):
             found = _Listing(source, transforms=_no_scaling, vid_stride=vid_stride)
         kinds = []
         for path, is_video in zip(found.files, found.video_flag, strict=True):
@@ -184,13 +190,15 @@ def open_source(source: str, vid_stride: int = 1) -> Source:
         PredictError: if it is not there, holds nothing to read, or cannot be opened.
     """
     lowered = source.lower()
-    is_url = lowered.startswith(("rtsp://", "rtmp://", "http://", "https://"))
-    place = urlsplit(lowered).path if is_url else lowered
+    is_url = lowered.startswith(_READ)
+    place = address_path(lowered) if is_url else lowered
     is_file = Path(place).suffix[1:] in (
         *_loaders.IMG_FORMATS,
         *_loaders.VID_FORMATS,
         *DICOM_SUFFIXES,
     ) and not lowered.startswith("rt")
+    if _ADDRESS.match(source) and not is_url:  # upstream would make a path of it, and say that this does not exist
+        raise PredictError(f"--source {source}: addresses begin with {', '.join(_READ)}; of other files give the path")
     try:
         if lowered.startswith("screen") and not Path(source).exists():
             return _Screen(source)
@@ -223,7 +231,21 @@ def _listed(source: str) -> list[str]:
     paths = [line for line in lines if line]
     if not paths:
         raise PredictError(f"--source {source} is empty: write a path on each line")
+    address = next((path for path in paths if _ADDRESS.match(path)), None)
+    if address:
+        raise PredictError(f"--source {source}: {address} is an address: a list holds paths, a .streams file addresses")
     return paths
+
+
+def _matching(pattern: str, recursive: bool = False) -> list[str]:
+    """In the place of upstream's `glob.glob`: as far as a path is there, its letters are no pattern (`scans [1]`, `a*.png`)."""
+    there = pattern
+    while there and not os.path.exists(there):
+        there = os.path.dirname(there)
+    if os.path.isfile(there):
+        return [there]
+    rest = os.path.relpath(pattern, there) if there != pattern else "*.*"
+    return glob.glob(os.path.join(glob.escape(there), rest), recursive=recursive)
 
 
 def _no_scaling(_: np.ndarray) -> np.ndarray:

@@ -213,11 +213,30 @@ def read_run(folder: Path) -> RunFiles:
         hyperparameters=_read_record(folder / HYPERPARAMETERS_FILE),
         facts=_read_record(folder / FACTS_FILE),
         metrics=_read_record(folder / METRICS_FILE),
-        joint_epochs=_read_rows(folder / EPOCHS_FILE),
-        plain_epochs=_read_rows(folder / PLAIN_EPOCHS_FILE),
-        updates=_read_rows(folder / UPDATES_FILE),
-        batches=_read_rows(folder / BATCHES_FILE),
+        joint_epochs=read_table(folder / EPOCHS_FILE),
+        plain_epochs=read_table(folder / PLAIN_EPOCHS_FILE),
+        updates=read_table(folder / UPDATES_FILE),
+        batches=read_table(folder / BATCHES_FILE),
     )
+
+
+def read_table(file: Path) -> Rows | None:
+    """A table of a run; None if it is not there, or has no row yet.
+
+    Raises:
+        ReportError: if it cannot be read.
+    """
+    if not file.is_file():
+        return None
+    try:
+        lines = [[cell.strip() for cell in row] for row in csv.reader(read_text(file).splitlines(keepends=True))]
+    except (ValueError, csv.Error) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from None
+    header, *rows = lines or [[]]
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ReportError(f"{file}:{line} has {len(row)} values, the header {len(header)}: mend or remove the line")
+    return Rows(file.name, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))) if rows else None
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -257,17 +276,3 @@ def _read_record(file: Path) -> Record:
     if not isinstance(contents, dict):
         raise ReportError(f"{file} holds no mapping: it is not the file that training wrote")
     return Record(file.name, contents)
-
-
-def _read_rows(file: Path) -> Rows | None:
-    if not file.is_file():
-        return None
-    try:
-        lines = [[cell.strip() for cell in row] for row in csv.reader(read_text(file).splitlines(keepends=True))]
-    except (ValueError, csv.Error) as error:
-        raise ReportError(f"{file} cannot be read: {error}") from None
-    header, *rows = lines or [[]]
-    for line, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise ReportError(f"{file}:{line} has {len(row)} values, the header {len(header)}: mend or remove the line")
-    return Rows(file.name, dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))) if rows else None

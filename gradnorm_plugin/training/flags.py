@@ -225,10 +225,12 @@ def parse_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None = No
         parser.error(f"--epochs must be at least 1, found {options.epochs}")
     if options.batch_size < 1 and options.batch_size != -1:
         parser.error(f"--batch-size must be at least 1, or -1 to have it estimated on a GPU, found {options.batch_size}")
-    for name, least, most in (("imgsz", 1, math.inf), ("workers", 0, math.inf), ("seed", 0, (1 << 32) - 1)):
-        if not least <= getattr(options, name) <= most:
+    from_0 = ((name, 0, math.inf) for name in ("workers", "patience", "freeze"))
+    for name, least, most in (("imgsz", 1, math.inf), *from_0, ("seed", 0, (1 << 32) - 1)):
+        found = getattr(options, name)
+        if not least <= (min(found) if isinstance(found, list) else found) <= most:
             limit = f"at least {least}" if most == math.inf else f"from {least} to {most}"
-            parser.error(f"--{name} must be {limit}, found {getattr(options, name)}")
+            parser.error(f"--{name} must be {limit}, found {found}")
     if not 0 <= options.label_smoothing <= 1:
         parser.error(f"--label-smoothing must be from 0 to 1, found {options.label_smoothing}")
     if options.weights == "" and not options.cfg and not options.resume:

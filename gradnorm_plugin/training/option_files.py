@@ -167,10 +167,10 @@ def _read_yaml(options: argparse.Namespace, flag: str) -> dict[str, Any]:
     try:
         path = upstream("utils.general").check_yaml(name)
         contents = read_yaml(path, NAME_KEYS if flag == "data" else ())
-    except AssertionError as error:
-        raise OptionError(f"--{flag} {name}: {error}") from None
     except DescriptionError as error:
         raise OptionError(f"--{flag} {error}") from None
+    except (AssertionError, OSError, ValueError) as error:  # an address that cannot be reached, or is none
+        raise OptionError(f"--{flag} {name}: {error}") from None
     if not isinstance(contents, dict):
         raise OptionError(f"--{flag} {path} holds no `key: value` lines: it should be a YOLOv5 {flag} yaml")
     setattr(options, flag, str(Path(path).resolve()))

@@ -15,8 +15,16 @@ from torch import nn
 
 from gradnorm_plugin.files import remove_leftovers, replace_links, whole_file, write_text
 from gradnorm_plugin.model.joint import JointDetectionModel
-from gradnorm_plugin.reading import DescriptionError, read_yaml
-from gradnorm_plugin.run_folder import OPTIONS_FILE, PLAIN_EPOCHS_FILE
+from gradnorm_plugin.reading import DescriptionError, read_text, read_yaml
+from gradnorm_plugin.report.run_files import Record, ReportError, read_facts, read_table
+from gradnorm_plugin.run_folder import (
+    BATCHES_FILE,
+    EPOCHS_FILE,
+    FACTS_FILE,
+    OPTIONS_FILE,
+    PLAIN_EPOCHS_FILE,
+    UPDATES_FILE,
+)
 from gradnorm_plugin.training.balancers import make_balancer
 from gradnorm_plugin.training.option_files import FETCHED, OptionError, check_network, is_address, read_checkpoint
 from gradnorm_plugin.upstream.gateway import upstream
@@ -142,6 +150,14 @@ def _shown(value: object) -> str:
 
 
 def _clean(folder: Path, checkpoint: dict[str, Any], options: argparse.Namespace) -> None:
+    try:
+        for name in (EPOCHS_FILE, UPDATES_FILE, BATCHES_FILE):
+            if rows := read_table(folder / name):
+                rows.numbers("epoch")  # better now than when the first batch is done
+        for name in ("seconds", "peak_memory_mb"):
+            Record(FACTS_FILE, read_facts(folder)).number(name)
+    except ReportError as error:
+        raise OptionError(f"--resume: {error}; mend or remove this file of {folder}") from None
     for place in (folder, folder / "weights"):
         remove_leftovers(place)
         replace_links(place)  # YOLOv5 appends to results.csv, and draws its pictures, by name
@@ -154,8 +170,13 @@ def _cut_results(table: Path, epoch: int) -> None:
     """Drop the rows of upstream's table that were written after the checkpoint of `epoch`, and one cut off in the middle."""
     if not table.is_file():
         return
-    header, *rows = table.read_text().splitlines(keepends=True)
-    kept = [row for row in rows if row.endswith("\n") and row.count(",") == header.count(",") and int(row.split(",")[0]) <= epoch]
+    header, *rows = read_text(table).splitlines(keepends=True) or [""]
+    try:
+        kept = [
+            row for row in rows if row.endswith("\n") and row.count(",") == header.count(",") and int(row.split(",")[0]) <= epoch
+        ]
+    except ValueError:
+        raise OptionError(f"--resume: {table} is not the table that YOLOv5 wrote: remove it") from None
     if kept != rows:
         write_text(table, header + "".join(kept))
 

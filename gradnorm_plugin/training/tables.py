@@ -14,6 +14,7 @@ from tqdm import tqdm
 from gradnorm_plugin.balancing import TaskGradients, pairs
 from gradnorm_plugin.files import whole_file
 from gradnorm_plugin.outputs import CLASS, Outputs
+from gradnorm_plugin.report.run_files import ReportError, read_table
 from gradnorm_plugin.run_folder import (
     BATCHES_FILE,
     EPOCHS_FILE,
@@ -44,10 +45,21 @@ class RunTable:
         self.rows: list[dict[str, Any]] = []
 
     def resume(self, epoch: int) -> None:
-        """Take over the rows that an earlier start of this run wrote before `epoch`."""
-        if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        """Take over the rows that an earlier start of this run wrote before `epoch`.
+
+        Raises:
+            ReportError: if the file is not one that a run writes, or has columns that this one does not know.
+        """
+        found = read_table(self.path)
+        if found is None:
+            return
+        unknown = [name for name in found.columns if name not in self.columns]
+        if unknown:
+            raise ReportError(f"{self.path} has the columns {', '.join(unknown)}, which this run does not write: remove the file")
+        rows = zip(*(found.texts(name) for name in found.columns), strict=True)
+        self.rows = [
+            dict(zip(found.columns, row, strict=True)) for row, of in zip(rows, found.numbers("epoch"), strict=True) if of < epoch
+        ]
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; numbers keep 6 significant digits. It reaches the disk with the next `write`."""
