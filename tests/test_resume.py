@@ -20,12 +20,13 @@ from joint_data import write_joint_dataset
 from gradnorm_plugin.files import WriteError, whole_file
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.reading import DescriptionError
-from gradnorm_plugin.run_folder import ReportError, RunTable
+from gradnorm_plugin.report.run_files import ReportError
 from gradnorm_plugin.training.flags import given_flags
 from gradnorm_plugin.training.option_files import OptionError
 from gradnorm_plugin.training.options import parse_options
 from gradnorm_plugin.training.resume import read_state, resume_options
 from gradnorm_plugin.training.run import main
+from gradnorm_plugin.training.tables import RunTable
 from gradnorm_plugin.upstream.gateway import swapped, upstream
 
 DRIVER = Path(__file__).with_name("killed_training.py")
