@@ -217,6 +217,13 @@ def test_a_linked_folder_whose_labels_lie_at_its_target(data: Path) -> None:
     assert check(change(data, path=str(data.parent.parent / "mine")))["train"].targets["class"].tolist() == EVERY_CLASS
 
 
+def test_a_link_back_to_a_folder_above_is_one_error(data: Path) -> None:
+    (data.parent / "images/val/more").mkdir()
+    (data.parent / "images/val/more/back").symlink_to("..")
+    with pytest.raises(DescriptionError, match="images/val/more/back is a link that leads back to .*images/val, whose images"):
+        check(data)
+
+
 def test_brackets_in_a_path_are_letters(data: Path) -> None:
     """In YOLOv5's own data set as well."""
     folder = data.parent.rename(data.parent.parent / "set [v2] *?")

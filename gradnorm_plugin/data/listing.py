@@ -150,10 +150,20 @@ def list_images(source: str | list[str], root: Path | None = None) -> Listing:
         for file in listing.im_files:
             if not file.isprintable() and any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in file):
                 raise DescriptionError(f"{source} has {file!r}, whose name is not UTF-8: rename it") from None
+        _refuse_loops(listing.im_files)
         return listing
     except Exception as error:  # upstream raises plain Exception here, with what went wrong as its cause
         raise DescriptionError(str(error.__cause__ if isinstance(error.__cause__, DescriptionError) else error)) from None
     raise RuntimeError("YOLOv5's LoadImagesAndLabels no longer names its label_files: this version is not supported")
+
+
+def _refuse_loops(files: list[str]) -> None:
+    """Refuse a folder that is a link to one above it: its images would be listed again, up to forty times."""
+    seen: dict[str, str] = {}
+    for folder in sorted({os.path.dirname(file) for file in files}):
+        first = seen.setdefault(os.path.realpath(folder), folder)
+        if folder.startswith(first + os.sep):
+            raise DescriptionError(f"{folder} is a link that leads back to {first}, whose images would count again: remove it")
 
 
 def check_found(split: str, listing: Listing, missing: np.ndarray, needed: bool) -> None:
