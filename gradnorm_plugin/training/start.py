@@ -75,8 +75,8 @@ def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start,
 
     * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that
       the checkpoint does not know are newly initialised, as is the last layer if it knows none of them.
-    * Box classes are matched by name too; equally many different ones are matched by index, as in YOLOv5. Place, size and
-      objectness mean the same for any classes: those rows are always inherited.
+    * Box classes are matched by name too; equally many different ones are matched by index, as in YOLOv5. The rows of place and
+      size mean the same for any classes and are always inherited, those of objectness if any of the classes is known.
 
     Args:
         weights: the checkpoint's `state_dict`.
@@ -121,7 +121,7 @@ def _box_rows(
         return {}
     num_anchors = fresh[anchors].shape[1]
     known = [(5 + here, 5 + old_names.index(name)) for here, name in enumerate(names) if name in old_names]
-    columns = [*((index, index) for index in range(5)), *known]
+    columns = [*((index, index) for index in range(5 if known else 4)), *known]
     here, there = [list(of) for of in zip(*columns, strict=True)]
     found = {}
     for key in fresh:
@@ -195,9 +195,10 @@ def _box_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: St
         return f"box outputs inherited with their {len(box_names)} classes, matched by name: their order differs"
     if len(start.box_names) != len(box_names):
         known, new = ([name for name in box_names if (name in start.box_names) == there] for there in (True, False))
-        told = [f"{_listed(known)} matched by name"] if known else []
-        told += [f"{_listed(new)} newly initialised"] if new else []
-        return f"box outputs inherited except for the classes: {'; '.join(told)}"
+        if not known:
+            return f"of the box outputs place and size are inherited, objectness and the classes {_listed(new)} newly initialised"
+        told = f"box outputs inherited for the classes {_listed(known)}, matched by name"
+        return told + (f"; {_listed(new)} newly initialised" if new else "")
     changed = [f"{old} is now {new}" for old, new in zip(start.box_names, box_names, strict=False) if old != new]
     return f"box outputs inherited by index, although names differ: {_listed(changed)}"
 
