@@ -120,7 +120,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--weights is missing: name a checkpoint, for instance --weights runs/train/exp/weights/best.pt")
     for name in ("conf_thres", "iou_thres"):
         if not 0 <= getattr(options, name) <= 1:
-            parser.error(f"--{name.replace('_', '-')} is a share from 0 to 1, found {getattr(options, name)}")
+            parser.error(f"--{name.replace('_', '-')} must be from 0 to 1, found {getattr(options, name)}")
     if options.max_det < 1:
         parser.error(f"--max-det must be at least 1, found {options.max_det}")
     options.include = [name.lower() for name in options.include]

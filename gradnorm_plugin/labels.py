@@ -186,7 +186,7 @@ def read_label_file(
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):  # to read a pipe would wait for ever
-            raise LabelError(str(path), None, "is no file: remove it")
+            raise LabelError(str(path), None, "is not a file: remove it")
         with open(path, "rb") as stream:  # creating a Path for each of 100,000 files takes noticeable time
             content = stream.read()
     except FileNotFoundError:

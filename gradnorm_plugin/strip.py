@@ -76,7 +76,7 @@ def strip(weights: Path, output: Path | None = None) -> Stripped:
     model = next((part for part in (checkpoint.get("ema"), checkpoint.get("model")) if part is not None), None)
     if not isinstance(model, JointDetectionModel):
         found = f"its model is {type(model).__name__}" if model is not None else "it holds no `model`"
-        raise StripError(f"{weights} is no joint checkpoint: {found}; name a .pt that yolov5-gradnorm trained")
+        raise StripError(f"{weights} is not a joint checkpoint: {found}; name a .pt that yolov5-gradnorm trained")
     try:
         check_network(model)
     except CheckpointError as error:

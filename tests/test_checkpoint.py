@@ -98,7 +98,7 @@ WRITTEN = {
     "torchscript": (scripted, "it is TorchScript"),
     "packed": (packed, "its parts are compressed"),
     "folder": (Path.mkdir, "Is a directory"),
-    "pipe": (os.mkfifo, "is no file but a pipe or a device"),
+    "pipe": (os.mkfifo, "is a pipe or a device, not a file"),
 }
 
 
@@ -129,7 +129,7 @@ def test_what_is_wrong_with_a_file_is_said(kind, tmp_path):
 @pytest.mark.parametrize("name", ["pipe.pt", "pipe.onnx", "pipe.torchscript"])
 def test_no_reader_waits_for_a_pipe(name, tmp_path):
     os.mkfifo(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is no file but a pipe or a device"):
+    with pytest.raises(CheckpointError, match="is a pipe or a device, not a file"):
         JointBackend(str(tmp_path / name))
 
 

@@ -243,7 +243,7 @@ def test_a_worker_that_is_killed_is_one_error(images: Path, monkeypatch: pytest.
     _, dataset = create_joint_dataloader(str(images), SIZE, 4, 32, workers=0, outputs=(class_output(NAMES),))
     dataset.__class__ = Ended
     ended = JointLoader(DataLoader(dataset, batch_size=2, num_workers=1, collate_fn=JointDataset.collate_fn))
-    with pytest.raises(LoaderError, match="a worker of the loader was ended from outside, .* use fewer --workers than 1"):
+    with pytest.raises(LoaderError, match="a worker of the loader was killed, .* use fewer --workers than 1"):
         list(ended)
 
 

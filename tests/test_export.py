@@ -286,7 +286,7 @@ def test_the_command_writes_a_file_that_ends_in_boxes_and_ours_and_upstreams_scr
         ([], "--weights is missing"),
         (["--weights", "nowhere.pt"], "nowhere.pt cannot be read"),
         (["--weights", "joint/best.onnx"], "best.onnx"),
-        (["--weights", "joint/best.pt", "--conf-thres", "25"], "--conf-thres is a share from 0 to 1, found 25"),
+        (["--weights", "joint/best.pt", "--conf-thres", "25"], "--conf-thres must be from 0 to 1, found 25"),
         (["--weights", "joint/best.pt", "--max-det", "0"], "--max-det must be at least 1"),
         (["--weights", "joint/best.pt", "--nms", "--opset", "11"], "--nms needs --opset 12 or later"),
         (["--weights", "joint/best.pt", "--include", "onxx"], "Invalid --include ['onxx']"),

@@ -302,5 +302,5 @@ def test_a_pipe_is_not_waited_for(data: Path) -> None:
     assert check(data)["train"].results[0][0] is None
     label.unlink()
     os.mkfifo(label)
-    with pytest.raises(ValueError, match=r"1\.txt: is no file: remove it"):
+    with pytest.raises(ValueError, match=r"1\.txt: is not a file: remove it"):
         check(data)

@@ -316,7 +316,7 @@ def test_without_pretrained_weights_training_is_from_scratch_and_one_line_says_s
     options = parse_options([])
     note = resolve_weights(options)
     assert (options.weights, options.cfg) == ("", "yolov5s.yaml")
-    assert note == "yolov5s.pt is not here and cannot be fetched: training yolov5s.yaml from scratch"
+    assert note == "yolov5s.pt cannot be found or downloaded: training yolov5s.yaml from scratch"
     assert list(offline.iterdir()) == []
 
 

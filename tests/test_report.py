@@ -620,7 +620,7 @@ def test_command(tmp_path, capsys):
     assert not list(run.glob("report*"))
 
 
-@pytest.mark.parametrize(("make", "message"), [(False, "is no folder"), (True, "holds none of opt.yaml, hyp.yaml, run.json")])
+@pytest.mark.parametrize(("make", "message"), [(False, "is not a folder"), (True, "holds none of opt.yaml, hyp.yaml, run.json")])
 def test_command_on_no_run(tmp_path, capsys, make, message):
     folder = tmp_path / "nothing"
     if make:

@@ -190,8 +190,8 @@ def test_flags_beside_resume_are_named_if_they_are_ignored(tmp_path, caplog, mon
     [
         ({"epoch": -1}, "is finished; start a new run with --weights"),
         ({"epoch": None}, "is finished"),
-        ({"optimizer": None}, r"does not hold what a run goes on from \(optimizer\)"),
-        ({"ema": None, "updates": "x"}, r"does not hold what a run goes on from \(ema, updates\)"),
+        ({"optimizer": None}, r"cannot be resumed from \(optimizer\)"),
+        ({"ema": None, "updates": "x"}, r"cannot be resumed from \(ema, updates\)"),
         ({"model": torch.nn.Linear(2, 2)}, "is not of a joint run; start a new run with --weights .* YOLOv5's own train.py"),
     ],
 )

@@ -109,7 +109,7 @@ def _settle_folds(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if not 2 <= options.folds <= MOST_FOLDS:
         parser.error(f"--folds must be from 2 to {MOST_FOLDS}, found {options.folds}")
     if options.exist_ok and given:
-        parser.error(f"{given[0]}: the folds of a comparison that is there are drawn; with --exist-ok leave it out")
+        parser.error(f"{given[0]}: an existing comparison keeps its folds; leave it out with --exist-ok")
     check_group_flags(parser, options)
     table = next((flag for flag in given if flag.startswith(("--classes", "--csv"))), None)
     if table and not options.group:

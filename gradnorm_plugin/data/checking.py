@@ -55,7 +55,7 @@ class FilePool:
             yield from self._pool.map(function, arguments, chunksize=CHUNK)
         except BrokenProcessPool:
             raise DescriptionError(
-                "a process that reads images and labels was ended from outside, mostly for lack of memory: free some, start again"
+                "a process that reads images and labels was killed, most likely for lack of memory: free some, start again"
             ) from None
 
 

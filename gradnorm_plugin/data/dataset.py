@@ -273,9 +273,7 @@ def _one_error(workers: int) -> Iterator[None]:
                 "(docker run --shm-size=8g)"
             )
         elif "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
-            advice = (
-                f"a worker of the loader was ended from outside, mostly for lack of memory: use fewer --workers than {workers}"
-            )
+            advice = f"a worker of the loader was killed, most likely for lack of memory: use fewer --workers than {workers}"
         elif isinstance(error, MemoryError) or "MemoryError" in text or "Insufficient memory" in text:
             advice = "there is not enough memory for a batch: use fewer --workers, a smaller --batch-size or --imgsz"
         else:

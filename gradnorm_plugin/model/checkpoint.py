@@ -169,7 +169,7 @@ def refuse_pipe(path: Path) -> None:
         CheckpointError: if it is a pipe or a device.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise CheckpointError(f"{path} is no file but a pipe or a device")
+        raise CheckpointError(f"{path} is a pipe or a device, not a file")
 
 
 def _refuse_foreign(path: Path) -> None:

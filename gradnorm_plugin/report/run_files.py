@@ -204,7 +204,7 @@ def read_run(folder: Path) -> RunFiles:
         ReportError: if `folder` is not a run's folder, or one of its files cannot be read.
     """
     if not folder.is_dir():
-        raise ReportError(f"{folder} is no folder: name the folder of a run, such as runs/train/exp")
+        raise ReportError(f"{folder} is not a folder: name the folder of a run, such as runs/train/exp")
     if not any((folder / name).is_file() for name in FILES):
         raise ReportError(f"{folder} holds none of {', '.join(FILES)}: name the folder of a run, such as runs/train/exp")
     return RunFiles(

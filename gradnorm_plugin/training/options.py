@@ -81,7 +81,7 @@ def resolve_weights(options: argparse.Namespace) -> str | None:
         options.weights = options.weights or ""
         return None
     if options.cfg or not _fetch_pretrained():
-        reason = f"--cfg {options.cfg} without --weights" if options.cfg else f"{PRETRAINED} is not here and cannot be fetched"
+        reason = f"--cfg {options.cfg} without --weights" if options.cfg else f"{PRETRAINED} cannot be found or downloaded"
         options.weights, options.cfg = "", options.cfg or FROM_SCRATCH
         return f"{reason}: training {options.cfg} from scratch"
     options.weights = PRETRAINED

@@ -80,7 +80,7 @@ def resume_options(options: argparse.Namespace, given: Collection[str] = ()) -> 
 
 
 def _read_unfinished(last: Path) -> dict[str, Any]:
-    """The checkpoint that a joint run goes on from: with its optimizer, and of an epoch."""
+    """The checkpoint of an unfinished joint run, with its optimizer."""
     checkpoint = read_checkpoint("resume", last)
     epoch, new_run = checkpoint.get("epoch"), f"start a new run with --weights {last}"
     if not isinstance(checkpoint["model"], JointDetectionModel):
@@ -92,7 +92,7 @@ def _read_unfinished(last: Path) -> dict[str, Any]:
     kinds = {"optimizer": (dict,), "ema": (JointDetectionModel,), "updates": (int,), "best_fitness": number}
     wrong = [key for key, of in kinds.items() if not isinstance(checkpoint.get(key), of)]
     if wrong:
-        raise OptionError(f"--resume: {last} does not hold what a run goes on from ({', '.join(wrong)}); {new_run}")
+        raise OptionError(f"--resume: {last} cannot be resumed from ({', '.join(wrong)}); {new_run}")
     return checkpoint
 
 
@@ -131,7 +131,7 @@ def _tell_ignored(given: Mapping[str, Any], started_with: Mapping[str, Any]) -> 
     ]
     if ignored:
         upstream("utils.general").LOGGER.warning(
-            f"WARNING ⚠️ --resume goes on with the settings that the run was started with; ignored: {', '.join(ignored)}. "
+            f"WARNING ⚠️ --resume keeps the settings that the run was started with; ignored: {', '.join(ignored)}. "
             f"To train with others start a new run from its weights, with --weights"
         )
 
