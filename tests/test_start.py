@@ -104,6 +104,15 @@ def test_where_boxes_are_does_not_depend_on_the_classes(tmp_path, boxes, inherit
     assert told in line
 
 
+def test_a_long_run_initialises_the_boxes_of_other_classes(tmp_path):
+    file = save(build(), tmp_path / "old.pt")
+    weights, start = build().state_dict(), read_start(file)
+    for boxes, epochs, inherited in ((["ant", "bee"], 19, True), (["ant", "bee"], 20, False), (["ant", "cat"], 20, True)):
+        model = build(boxes, seed=1)
+        fitted = fit(weights, model, start, boxes, epochs)
+        assert (fitted["model.24.m.0.bias"].shape == model.state_dict()["model.24.m.0.bias"].shape) == inherited
+
+
 def test_no_class_in_common_and_other_box_names(tmp_path):
     new, line = started(save(build(), tmp_path / "old.pt"), ["cat", "fox", "owl"], ["on", "off"])
     assert "inherited except for its last layer: it predicts day, dusk, night, the data has on, off" in line
