@@ -96,8 +96,8 @@ def _detection(metrics: Record, say: Wording) -> Iterator[Block]:
     if classes:
         yield _class_table(say("final.detection_classes"), "instances", classes, DETECTION_FIGURES, say)
     known = [(of.text("name") or NONE, value) for of in classes if (value := of.number("mAP50-95")) is not None]
-    names, scores = zip(*known, strict=True) if known else ((), (0.0,))
-    if found := extremes(names, scores):
+    scores = [value for _, value in known]
+    if known and (found := extremes([name for name, _ in known], scores)):
         best, worst = map(say.listed, found)
         yield Points([say("final.extremes", best=best, high=score(max(scores)), worst=worst, low=score(min(scores)))])
 

@@ -16,8 +16,8 @@ from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
 
 SHORT = 20
-"""Below this many epochs, place and size of boxes of other classes are a better start than new weights: on the blood cells mAP50-95
-was 0.16 higher after 5 epochs. After 30 it was 0.01 higher, and the balanced accuracy 0.02 lower (docs/comparison.md)."""
+"""Below this many epochs, place and size of boxes of other classes are a better start than new weights: on the blood cells
+mAP50-95 was 0.16 higher after 5 epochs. After 30 it was 0.01 higher, and the balanced accuracy 0.02 lower (docs/comparison.md)."""
 _SHOWN = 5
 """Names that a list in a message has at most."""
 
