@@ -138,7 +138,7 @@ class JointRun:
         if self.options.resume:
             return general.intersect_dicts(weights, own, exclude)
         start, names = read_start(self.options.weights), self._box_names()
-        taken = general.intersect_dicts(fit(weights, self.model, start, names, self.options.epochs), own, exclude)
+        taken = general.intersect_dicts(fit(weights, self.model, start, names), own, exclude)
         if upstream("train").RANK in {-1, 0}:
             general.LOGGER.info(describe(taken, self.model, start, names))
         return taken

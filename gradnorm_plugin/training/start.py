@@ -15,9 +15,6 @@ from gradnorm_plugin.model.detector import DetectionModel
 from gradnorm_plugin.model.joint import JointDetectionModel
 from gradnorm_plugin.outputs import CLASS, Classes, ImageOutput, Outputs, the_classes
 
-SHORT = 20
-"""Below this many epochs, place and size of boxes of other classes are a better start than new weights: on the blood cells
-mAP50-95 was 0.16 higher after 5 epochs. After 30 it was 0.01 higher, and the balanced accuracy 0.02 lower (docs/comparison.md)."""
 _SHOWN = 5
 """Names that a list in a message has at most."""
 
@@ -73,22 +70,18 @@ def adopt_network(options: argparse.Namespace) -> None:
         options.shared_layer = joint.shared_layer
 
 
-def fit(
-    weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str], epochs: int = 1
-) -> dict[str, Tensor]:
+def fit(weights: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> dict[str, Tensor]:
     """The checkpoint's weights with their classes in the order of the run's: both kinds are looked up by name.
 
     * A head is that of the image output of the same name and kind, or of the one that tells a class in both. Image classes that
       the checkpoint does not know are newly initialised, as is the last layer if it knows none of them.
-    * Box classes are matched by name too; equally many different ones are matched by index, as in YOLOv5. The rows of place,
-      size and objectness are inherited if any class is known. If none is, a run of few epochs inherits place and size.
+    * Box classes are put in order if they are the same ones; else they stay as they are, as in YOLOv5.
 
     Args:
         weights: the checkpoint's `state_dict`.
         model: the run's network, with fresh weights; what does not fit it is left in, for upstream to leave out.
         start: what the checkpoint's network is.
         box_names: the run's classes of boxes.
-        epochs: of the run.
     """
     fresh = model.state_dict()
     fitted = {name: value for name, value in weights.items() if not name.startswith("classification_head.")}
@@ -103,40 +96,18 @@ def fit(
             for key in (f"{_prefix(model, layer)}weight", f"{_prefix(model, layer)}bias"):
                 if key in fitted and fitted[key].shape[1:] == fresh[key].shape[1:]:
                     fitted[key] = _rows_by_name(fitted[key], fresh[key], old.rows, output.rows)
-    if epochs < SHORT or set(box_names) & set(start.box_names):
-        fitted |= _box_rows(weights, fresh, f"model.{len(model.model) - 1}.", start.box_names, box_names)
     order = _reordered(start.box_names, box_names)
     if order is not None:
+        for key in weights:
+            if key.startswith(f"model.{len(model.model) - 1}.m.") and weights[key].shape == fresh[key].shape:
+                columns = [*range(5), *(5 + index for index in order)]
+                fitted[key] = weights[key].unflatten(0, (-1, 5 + len(order)))[:, columns].flatten(0, 1)
         for head in model.heads:
             key = f"{_prefix(model, head)}attention.0.weight"  # it sees the box's class, after the features
             if key in fitted and key in fresh and fitted[key].shape == fresh[key].shape:
                 features = fitted[key].shape[1] - len(order)
                 fitted[key] = fitted[key][:, [*range(features), *(features + index for index in order)]]
     return fitted
-
-
-def _box_rows(
-    weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor], detect: str, old_names: Sequence[str], names: Sequence[str]
-) -> dict[str, Tensor]:
-    """Detect's last layers, whose names begin with `detect`: an anchor's x, y, w, h, objectness and classes are rows of them.
-
-    Empty where the classes stay as they are, or the checkpoint has other anchors or channels.
-    """
-    anchors = f"{detect}anchors"
-    by_number = len(names) == len(old_names) and _reordered(old_names, names) is None
-    if by_number or anchors not in weights or weights[anchors].shape != fresh[anchors].shape:
-        return {}
-    num_anchors = fresh[anchors].shape[1]
-    known = [(5 + here, 5 + old_names.index(name)) for here, name in enumerate(names) if name in old_names]
-    columns = [*((index, index) for index in range(5 if known else 4)), *known]
-    here, there = [list(of) for of in zip(*columns, strict=True)]
-    found = {}
-    for key in fresh:
-        if key.startswith(f"{detect}m.") and key in weights and weights[key].shape[1:] == fresh[key].shape[1:]:
-            rows = fresh[key].unflatten(0, (num_anchors, -1)).clone()
-            rows[:, here] = weights[key].unflatten(0, (num_anchors, -1))[:, there].to(rows)
-            found[key] = rows.flatten(0, 1)
-    return found
 
 
 def describe(taken: Mapping[str, Tensor], model: JointDetectionModel, start: Start, box_names: Sequence[str]) -> str:
@@ -200,12 +171,6 @@ def _box_part(taken: Mapping[str, Tensor], model: JointDetectionModel, start: St
         return f"box outputs inherited with their {len(box_names)} classes"
     if _reordered(start.box_names, box_names) is not None:
         return f"box outputs inherited with their {len(box_names)} classes, matched by name: their order differs"
-    if len(start.box_names) != len(box_names):
-        known, new = ([name for name in box_names if (name in start.box_names) == there] for there in (True, False))
-        if not known:
-            return f"of the box outputs place and size are inherited, objectness and the classes {_listed(new)} newly initialised"
-        told = f"box outputs inherited for the classes {_listed(known)}, matched by name"
-        return told + (f"; {_listed(new)} newly initialised" if new else "")
     changed = [f"{old} is now {new}" for old, new in zip(start.box_names, box_names, strict=False) if old != new]
     return f"box outputs inherited by index, although names differ: {_listed(changed)}"
 
