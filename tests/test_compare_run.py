@@ -608,7 +608,7 @@ def test_each_fold_is_measured_once_and_parts_no_group(small, tmp_path, capsys):
     assert out.splitlines()[0] == "gradnorm fold 1 starts" and "gradnorm fold 1 is finished" in out and "2 of 2" in out, out
     assert times(root / "folds").items() >= before.items()
     for more, message in (
-        (["--exist-ok", "--group-pattern", "x"], "with --exist-ok leave it out"),
+        (["--exist-ok", "--group-pattern", "x"], "leave it out with --exist-ok"),
         (["--method", f"own=--data {tmp_path / 'other.yaml'}"], "own: --data cannot be set for a method"),
         (["--group-pattern", "nothing"], "--group-pattern nothing gives no image a group"),
         (["--group-pattern", "^(train|val)/"], "--folds 3: the data have 2 groups in all: take 2 folds at most"),
