@@ -337,7 +337,8 @@ def test_help_lists_upstreams_flags_and_ours(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--help"])
     text = capsys.readouterr().out
-    assert "auto (a GPU if there is one)" in text and "not with image classes: refused" in text
+    words = " ".join(text.split())
+    assert "auto (a GPU if there is one)" in words and "refused: it cannot be combined with image classes" in words
     for flag in ("--sync-bn", "--image-weights", "--freeze", "--evolve", "--gradnorm-alpha", "--weight-scope", "--log-interval"):
         assert flag in text
     assert text.index("YOLOv5's own options") < text.index("balancing of the two tasks") < text.index("image classification")
