@@ -341,7 +341,7 @@ def test_help_lists_upstreams_flags_and_ours(capsys):
     assert "auto (a GPU if there is one)" in words and "refused: it cannot be combined with image classes" in words
     for flag in ("--sync-bn", "--image-weights", "--freeze", "--evolve", "--gradnorm-alpha", "--weight-scope", "--log-interval"):
         assert flag in text
-    assert text.index("YOLOv5's own options") < text.index("balancing of the two tasks") < text.index("image classification")
+    assert text.index("YOLOv5's own options") < text.index("task balancing") < text.index("image classification")
 
 
 def test_missing_upstream_is_one_line_that_names_the_command(tmp_path):
