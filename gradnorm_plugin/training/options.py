@@ -59,7 +59,9 @@ def choices(options: argparse.Namespace, given: Collection[str]) -> dict[str, st
         given: the flags that the command line sets.
     """
     trained = "training starts from trained weights" if options.weights else "training starts from scratch"
-    augmented = "no mosaics or flips" if options.epochs < LONG else "with mosaics and flips against overfitting"
+    augmented = "no mosaics or flips"
+    if options.epochs >= LONG:
+        augmented = f"with mosaics and flips against overfitting; {default_hyp(1)} if left and right matter to your classes"
     reasons = {
         "hyp": f"{options.hyp}: {options.epochs} epochs, {augmented}",
         "head": f"{options.head}: {trained}",
